@@ -1,0 +1,1 @@
+"""Expectation maximisation: reconstruction from given poses, and refinement of poses and map."""
