@@ -1,0 +1,93 @@
+// One plain argument struct per kernel.  They cross a dlopen boundary: C types only.
+//
+// Contracts (shapes, units, equations, order of sums) are those of python/tiltwise/kernels/api.py.  All
+// arrays are C-contiguous, on the host, and were checked by the caller; `size` is M.  Empty extents are
+// allowed and leave outputs as the contract says (zero sums, or untouched accumulators).
+#pragma once
+
+#include "tiltwise/math/complex.hpp"  // for ComplexF, ComplexD
+
+#include <cstdint>  // for int32_t, int64_t
+
+namespace tiltwise {
+
+/// Slices of a volume (Eqs. 3, 6).
+struct ProjectArgs {
+  const ComplexF* volume;    // (size, size, size / 2 + 1)
+  const float* matrices;     // (n, 3, 3)
+  const float* frequencies;  // (k, 3)
+  ComplexF* out;             // (n, k), every entry is written
+  std::int64_t size, n, k;
+  double radius;  // <= size / 2
+  std::int32_t threads;
+};
+
+/// Transpose of project (Eqs. 8-11): adds to `data` and `weight`.
+struct InsertArgs {
+  const ComplexF* slices;    // (n, k)
+  const float* weights;      // (n, k)
+  const float* matrices;     // (n, 3, 3)
+  const float* frequencies;  // (k, 3)
+  ComplexD* data;            // (size, size, size / 2 + 1), in and out
+  double* weight;            // same shape, in and out
+  std::int64_t size, n, k;
+  double radius;
+  std::int32_t threads;
+};
+
+/// Cross and quadratic terms of the expanded likelihood (Eq. 4).
+struct ScoreArgs {
+  const ComplexF* slices;  // (n_rotations, k)
+  const ComplexF* image;   // (k)
+  const float* power;      // (k)
+  const ComplexF* phases;  // (n_shifts, k)
+  float* cross;            // (n_rotations, n_shifts)
+  float* quadratic;        // (n_rotations)
+  std::int64_t n_rotations, n_shifts, k;
+  std::int32_t threads;
+};
+
+struct PosteriorSummary {
+  double log_evidence;
+  std::int64_t best;
+  double max_probability;
+  std::int64_t n_significant;
+  double entropy;
+};
+
+/// Normalised posterior over rotations x shifts (Eq. 1).
+struct PosteriorArgs {
+  const float* log_likelihood;      // (n_rotations, n_shifts)
+  const float* log_prior_rotation;  // (n_rotations)
+  const float* log_prior_shift;     // (n_shifts)
+  float* weights;                   // (n_rotations, n_shifts)
+  PosteriorSummary* summary;
+  std::int64_t n_rotations, n_shifts;
+  double fraction;
+  std::int32_t threads;
+};
+
+/// Posterior-weighted sums of one particle per rotation (Eq. 11).
+struct BackprojectArgs {
+  const float* weights;    // (n_rotations, n_shifts)
+  const ComplexF* image;   // (k)
+  const float* power;      // (k)
+  const ComplexF* phases;  // (n_shifts, k)
+  ComplexF* sums;          // (n_rotations, k)
+  float* totals;           // (n_rotations, k)
+  std::int64_t n_rotations, n_shifts, k;
+  std::int32_t threads;
+};
+
+/// Sums of products over Fourier shells (Eqs. 12, 13, FSC).
+struct ShellSumsArgs {
+  const ComplexF* a;           // (n, k)
+  const ComplexF* b;           // (n, k)
+  const float* weights;        // (k) or null for ones
+  const std::int32_t* shells;  // (k); entries outside [0, n_shells) are left out
+  double* out;                 // (n, n_shells)
+  std::int64_t n, k, n_shells;
+  std::int32_t threads;
+};
+
+}  // namespace tiltwise
