@@ -1,0 +1,183 @@
+"""Contracts of the compute kernels: the one place that states shapes, dtypes, units and equations.
+
+Conventions shared by all kernels
+---------------------------------
+* **Reference volumes** are the Fourier transforms of centred, zero-padded maps in half-complex layout:
+  shape `(M, M, M // 2 + 1)`, axes `(z, y, x)`, frequency zero at index 0, `y` and `z` in FFT order.
+  `M` may be odd or even.
+* **Frequencies** `(K, 3)` float32, columns `(kx, ky, kz)`: one entry per independent Fourier component
+  of an image (`kz = 0`) or of a box, in cycles per box.  `matrices` `(n, 3, 3)` float32 map them to
+  coordinates in the volume, padding included: `p = matrices[i] @ frequencies[j]` (Eq. 3, 6:
+  `matrices[i] = (M / N) * A_f^T`, where A_f rotates the reference into the frame of image f).
+* `p` with `p_x < 0` is folded: `V(-p) = conj V(p)`.  Samples with `|p| >= radius` are zero and are not
+  inserted.  `radius <= M // 2`.
+* Interpolation is trilinear.  `insert` is the exact transpose of `project` with respect to the real
+  inner product `Re sum conj(a) b` over stored entries; the redundant plane `x = 0` of the accumulators
+  is completed afterwards, once, by `tiltwise.em.accumulators`.
+* **Sums over a half plane.**  Likelihoods are sums over the full plane; kernels see each independent
+  component once.  `score` therefore returns the bare sums and its caller forms
+  `log L = 2 * cross - quadratic`; the self-conjugate component (DC) is given weight zero by the caller.
+
+All array arguments must be C-contiguous and of the stated dtype; compiled backends raise `ShapeError`
+or `TypeError` otherwise and never copy silently.  The `reference` backend computes in float64 and
+returns the same dtypes as stated, except that it never rounds its results to float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+C64 = NDArray[np.complex64]
+C128 = NDArray[np.complex128]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorSummary:
+    """What `posterior` reports of one particle besides the weights.
+
+    log_evidence
+        log of the sum over all poses of exp(log-likelihood) x prior.
+    best
+        flat index `rotation * n_shifts + shift` of the largest weight (the first one on ties).
+    max_probability
+        the largest normalised weight.
+    n_significant
+        number of poses kept, the smallest set of largest weights that holds `fraction` of the mass.
+    entropy
+        -sum p log p over all poses, in nats; `exp(entropy)` is the effective number of poses.
+    """
+
+    log_evidence: float
+    best: int
+    max_probability: float
+    n_significant: int
+    entropy: float
+
+
+class Backend(Protocol):
+    """A complete set of kernels.  `threads = 0` means the default of `tiltwise.kernels.select`."""
+
+    name: str
+
+    def project(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        *,
+        out: C64 | None = None,
+        threads: int = 0,
+    ) -> C64:
+        """Slices of a volume (Eqs. 3, 6): `(n, K)`, `out[i, j] = V(matrices[i] @ frequencies[j])`."""
+        ...
+
+    def insert(
+        self,
+        slices: C64,
+        weights: F32,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        data: C128,
+        weight: F64,
+        *,
+        threads: int = 0,
+    ) -> None:
+        """Transpose of `project` (Eqs. 8-10, 11): adds `slices` `(n, K)` to `data` and `weights`
+        `(n, K)` to `weight`, both of shape `(M, M, M // 2 + 1)`, in place.
+
+        Sums run in the order of `(i, j)` for every voxel, whatever the number of threads, so the bytes
+        of the result do not depend on it.
+        """
+        ...
+
+    def score(
+        self,
+        slices: C64,
+        image: C64,
+        power: F32,
+        phases: C64,
+        *,
+        threads: int = 0,
+    ) -> tuple[F32, F32]:
+        """Cross and quadratic terms of the expanded likelihood (Eq. 4) of one particle.
+
+        Parameters
+        ----------
+        slices : (R, K)
+            reference slices of every rotation; the tilts of a particle are concatenated along K.
+        image : (K,)
+            Y = C X / sigma^2.
+        power : (K,)
+            B = C^2 / sigma^2.
+        phases : (T, K)
+            exp(+2 pi i k.d_t / N) that moves the image of a particle displaced by d_t back to the centre.
+
+        Returns
+        -------
+        cross : (R, T)
+            `sum_k Re( conj(slices[r, k]) * image[k] * phases[t, k] )`
+        quadratic : (R,)
+            `sum_k power[k] * |slices[r, k]|^2`
+        """
+        ...
+
+    def posterior(
+        self,
+        log_likelihood: F32,
+        log_prior_rotation: F32,
+        log_prior_shift: F32,
+        fraction: float,
+        *,
+        threads: int = 0,
+    ) -> tuple[F32, PosteriorSummary]:
+        """Normalised posterior over rotations x shifts (Eq. 1), by log-sum-exp.
+
+        `log_likelihood` is `(R, T)`, the priors `(R,)` and `(T,)`; `-inf` excludes a pose.  Weights
+        outside the significant set are returned as zero; the others are normalised by the full sum.
+        A particle with no finite entry, or with NaN, gets all-zero weights, `log_evidence = -inf`
+        (or NaN), `best = 0`, `max_probability = 0`, `n_significant = 0`, `entropy = 0`.
+        """
+        ...
+
+    def backproject(
+        self,
+        weights: F32,
+        image: C64,
+        power: F32,
+        phases: C64,
+        *,
+        threads: int = 0,
+    ) -> tuple[C64, F32]:
+        """Posterior-weighted sums of one particle, per rotation (numerator and denominator of Eq. 11).
+
+        Returns `sums` `(R, K)`, `sum_t weights[r, t] * image[k] * phases[t, k]`, and `totals` `(R, K)`,
+        `power[k] * sum_t weights[r, t]`, ready for one `insert` per rotation.
+        """
+        ...
+
+    def shell_sums(
+        self,
+        a: C64,
+        b: C64,
+        weights: F32 | None,
+        shells: I32,
+        n_shells: int,
+        *,
+        threads: int = 0,
+    ) -> F64:
+        """Sums over shells (Eqs. 12, 13 and the FSC): `(n, n_shells)`,
+        `out[i, s] = sum_{k in s} weights[k] * Re( conj(a[i, k]) * b[i, k] )`.
+
+        `a` and `b` are `(n, K)`, `shells` `(K,)`; `weights` `(K,)` or None for ones.  Entries with a
+        shell outside `[0, n_shells)` are left out.
+        """
+        ...

@@ -1,0 +1,24 @@
+"""The `reference` backend: every kernel in readable float64 NumPy.  It is the oracle of all others."""
+
+from __future__ import annotations
+
+from tiltwise.kernels.reference.backproject import backproject
+from tiltwise.kernels.reference.posterior import posterior
+from tiltwise.kernels.reference.score import score
+from tiltwise.kernels.reference.shell_sums import shell_sums
+from tiltwise.kernels.reference.slices import insert, project
+
+
+class ReferenceBackend:
+    """Float64 NumPy implementation of `tiltwise.kernels.api.Backend`."""
+
+    name = "reference"
+    project = staticmethod(project)
+    insert = staticmethod(insert)
+    score = staticmethod(score)
+    posterior = staticmethod(posterior)
+    backproject = staticmethod(backproject)
+    shell_sums = staticmethod(shell_sums)
+
+
+__all__ = ["ReferenceBackend", "backproject", "insert", "posterior", "project", "score", "shell_sums"]

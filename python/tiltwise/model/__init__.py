@@ -1,0 +1,10 @@
+"""Frozen data objects: tilt series, particles, optics groups, optimisation sets."""
+
+from __future__ import annotations
+
+from tiltwise.model.optics_group import OpticsGroup
+from tiltwise.model.optimisation_set import OptimisationSet
+from tiltwise.model.particles import Particles
+from tiltwise.model.tilt_series import TiltSeries
+
+__all__ = ["OpticsGroup", "OptimisationSet", "Particles", "TiltSeries"]

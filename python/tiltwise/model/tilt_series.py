@@ -1,0 +1,53 @@
+"""Tilt series: geometry, optics and dose of every tilt image, and where the images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TiltSeries:
+    """One tilt series of F images, in the row order of its STAR table.
+
+    Positions are 0-based unbinned pixels from the corner of the tomogram, voxel centres at integers.
+    `projection[f] @ (x, y, z, 1)` gives image pixel (qx, qy), 0-based, and the depth in pixels.
+    """
+
+    name: str
+    optics_group_name: str
+    pixel_size_angstrom: float
+    image_size: tuple[int, int]
+    """(width, height) of the tilt images in pixels; (0, 0) when the images are not at hand."""
+    tomogram_size: tuple[int, int, int]
+    """(width, height, depth) in unbinned pixels; its half is the reference of depth and of centred coordinates."""
+    projection: NDArray[np.float64]
+    """(F, 4, 4)"""
+    defocus_u_angstrom: NDArray[np.float64]
+    """(F,) underfocus positive, of a point at the centre of the tomogram"""
+    defocus_v_angstrom: NDArray[np.float64]
+    defocus_angle_deg: NDArray[np.float64]
+    phase_shift_deg: NDArray[np.float64]
+    ctf_scale: NDArray[np.float64]
+    ctf_bfactor_angstrom2: NDArray[np.float64]
+    pre_exposure: NDArray[np.float64]
+    """(F,) dose before the tilt, e/Å^2"""
+    nominal_tilt_deg: NDArray[np.float64]
+    voltage_kv: float
+    spherical_aberration_mm: float
+    amplitude_contrast: float
+    hand: float
+    """+1 or -1: sign of defocus against depth"""
+    defocus_slope: float
+    bfactor_per_dose: float
+    """Å^2 per e/Å^2; 0 means the Grant-Grigorieff critical dose curve"""
+    image_files: tuple[str, ...]
+    """(F,) absolute path of the file that holds each tilt; empty when the images are not at hand"""
+    image_index: NDArray[np.int64]
+    """(F,) 0-based section of each tilt in its file"""
+
+    @property
+    def n_tilts(self) -> int:
+        return len(self.projection)
