@@ -1,0 +1,1 @@
+"""Geometry: rotations, projection matrices, orientation and translation grids, point groups."""

@@ -1,0 +1,1 @@
+"""Optics: contrast transfer function, radiation damage, aberrations."""

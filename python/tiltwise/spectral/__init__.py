@@ -1,0 +1,1 @@
+"""Fourier transforms, shells, Fourier shell correlation, masks, filters."""

@@ -1,0 +1,66 @@
+"""Fourier shell correlation and the resolution it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import ShapeError
+from tiltwise.spectral.fft import rfft3
+from tiltwise.spectral.shells import shell_totals
+
+
+def fsc(
+    a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]], mask: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
+    """Correlation of two real volumes in shells round(|k|), `(N // 2 + 1,)`.
+
+    `a`, `b` and `mask` are `(N, N, N)`; the mask is multiplied in first.  A shell without power in either
+    map has correlation 0.
+
+    Raises
+    ------
+    ShapeError
+        if the volumes are not cubes of one size.
+    """
+    for name, volume in (("second map", b), ("mask", mask)):
+        if volume is not None and volume.shape != a.shape:
+            raise ShapeError(f"{name} and first map differ in size", expected=str(a.shape), found=str(volume.shape))
+    if a.ndim != 3 or len(set(a.shape)) != 1:
+        raise ShapeError("not a cubic volume", expected="(N, N, N)", found=str(a.shape))
+    first, second = (rfft3(np.asarray(v if mask is None else v * mask, dtype=np.float64)) for v in (a, b))
+    return fsc_of_transforms(first, second, a.shape[0])
+
+
+def fsc_of_transforms(
+    a: NDArray[np.complexfloating[Any, Any]], b: NDArray[np.complexfloating[Any, Any]], size: int
+) -> NDArray[np.float64]:
+    """As `fsc`, of two half-complex transforms `(size, size, size // 2 + 1)`."""
+    cross = shell_totals((a.conj() * b).real, size, 3)
+    power = shell_totals(np.abs(a) ** 2, size, 3) * shell_totals(np.abs(b) ** 2, size, 3)
+    return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+
+
+def resolution_angstrom(
+    curve: NDArray[np.floating[Any]], size: int, pixel_size: float, threshold: float = 0.143
+) -> float:
+    """Resolution in Å where an FSC curve first falls below a threshold.
+
+    `curve` holds shells 0, 1, 2, ... of a box of `size` pixels.  The crossing is interpolated linearly in
+    frequency between the last shell at or above the threshold and the first one below (NaN counts as
+    below); later rises are ignored and shell 0 is not looked at.  A curve that never falls has the
+    resolution of its last shell; one that starts below, that of shell 1, `size * pixel_size`.
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    below = np.flatnonzero(~(values[1:] >= threshold)) + 1
+    if below.size == 0:
+        crossing = float(len(values) - 1)
+    elif below[0] == 1:
+        crossing = 1.0
+    else:
+        last = int(below[0]) - 1
+        drop = values[last] - values[last + 1]
+        crossing = last + (float((values[last] - threshold) / drop) if np.isfinite(drop) else 0.0)
+    return size * pixel_size / crossing
