@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError
-from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
+from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.geometry.symmetry import canonical_direction
 
 MAX_ORDER = 8
@@ -39,7 +39,7 @@ def angular_step_deg(order: int) -> float:
     """Step of psi, and about the distance of neighbouring directions, in degrees."""
     if not 0 <= order <= MAX_ORDER:
         raise ConfigError("no such orientation grid", expected=f"an order of 0 to {MAX_ORDER}", found=str(order))
-    return 60.0 / 2**order
+    return float(60.0 / 2**order)
 
 
 def direction_angles(order: int, pixels: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
@@ -47,12 +47,12 @@ def direction_angles(order: int, pixels: NDArray[np.int64] | None = None) -> NDA
     if pixels is None:
         pixels = np.arange(12 * 4**order)
     tilt, rot = healpix.pix2ang(2**order, pixels, nest=True)
-    return np.degrees(np.stack([rot, tilt], axis=-1))
+    return np.asarray(np.degrees(np.stack([rot, tilt], axis=-1)))
 
 
 def psi_angles(order: int) -> NDArray[np.float64]:
     """(6 * 2^order,) psi in degrees, from 0."""
-    return np.arange(6 * 2**order) * angular_step_deg(order)
+    return np.asarray(np.arange(6 * 2**order) * angular_step_deg(order))
 
 
 def orientation_angles(order: int, symmetry: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -67,12 +67,11 @@ def orientation_angles(order: int, symmetry: NDArray[np.float64] | None = None) 
         orientations: each direction of the full grid has a mate inside a kept pixel.  A grid that is turned
         afterwards by `matrices @ p` needs the group turned likewise, `p @ symmetry @ p.T`.
     """
-    step = angular_step_deg(order)
     pixels = np.arange(12 * 4**order)
     if symmetry is not None and len(symmetry) > 1:
         mates = canonical_direction(symmetry, _vectors(order, pixels))
         pixels = np.unique(healpix.vec2pix(2**order, *mates.T, nest=True))
-    return _product(direction_angles(order, pixels), np.arange(6 * 2**order) * step)
+    return _product(direction_angles(order, pixels), psi_angles(order))
 
 
 def orientation_grid(order: int) -> tuple[NDArray[np.float64], float]:
@@ -156,7 +155,7 @@ def translation_ball(search_range: float, step: float) -> NDArray[np.float64]:
     inside = square <= limit * limit
     x, y, z, square = x[inside], y[inside], z[inside], square[inside]
     order = np.lexsort((x, y, z, square))
-    return np.stack([x, y, z], axis=1)[order] * float(step)
+    return np.asarray(np.stack([x, y, z], axis=1)[order] * float(step))
 
 
 def shift_children(step: float, oversampling: int = 1) -> NDArray[np.float64]:
@@ -168,7 +167,7 @@ def shift_children(step: float, oversampling: int = 1) -> NDArray[np.float64]:
 
 def _sub_steps(step: float, oversampling: int) -> NDArray[np.float64]:
     count = 2**oversampling
-    return (np.arange(count) - (count - 1) / 2) * (step / count)
+    return np.asarray((np.arange(count) - (count - 1) / 2) * (step / count))
 
 
 def _product(directions: NDArray[np.float64], psi: NDArray[np.float64]) -> NDArray[np.float64]:

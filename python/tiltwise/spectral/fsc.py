@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
-from tiltwise.spectral.fft import rfft3
-from tiltwise.spectral.shells import shell_totals
+from tiltwise.spectral.fft import irfft3, rfft3
+from tiltwise.spectral.shells import shell_counts, shell_indices, shell_totals
 
 
 def fsc(
@@ -64,3 +64,24 @@ def resolution_angstrom(
         drop = values[last] - values[last + 1]
         crossing = last + (float((values[last] - threshold) / drop) if np.isfinite(drop) else 0.0)
     return size * pixel_size / crossing
+
+
+def noise_sigma(size: int, mask: NDArray[np.floating[Any]] | None = None) -> NDArray[np.float64]:
+    """Standard deviation of the FSC of two maps of independent white noise, per shell, `(N // 2 + 1,)`.
+
+    `1 / sqrt(n)` with n the number of voxels in the full shell; a mask correlates neighbouring voxels and
+    leaves fewer effective ones: `sigma^2 = sum_{k, k' in shell} |C(k - k')|^2 / n^2`, where C is the
+    transform of mask^2 divided by its value at 0.  Exact for large n.
+    """
+    counts = shell_counts(size, 3)
+    if mask is None:
+        return np.asarray(1.0 / np.sqrt(counts))
+    spectrum = np.abs(rfft3(np.asarray(mask, dtype=np.float64) ** 2)) ** 2
+    # Sums over pairs are products after a second transform: |shell^|^2 times that of |C|^2.
+    correlation = irfft3(spectrum / spectrum[0, 0, 0], size, norm="forward")
+    shells = shell_indices(size, 3)
+    pairs = np.empty(size // 2 + 1)
+    for shell in range(len(pairs)):
+        indicator = irfft3((shells == shell).astype(np.complex128), size, norm="forward")
+        pairs[shell] = np.mean(indicator**2 * correlation)
+    return np.asarray(np.sqrt(pairs) / counts)

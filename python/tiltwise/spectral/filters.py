@@ -1,0 +1,87 @@
+"""Low-pass filters and changes of box and pixel size of maps, origin at voxel N // 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import ShapeError
+from tiltwise.spectral.fft import irfft3, rfft3
+from tiltwise.spectral.masks import soft_edge
+from tiltwise.spectral.shells import radii
+
+
+def lowpass(
+    volume: NDArray[np.floating[Any]], pixel_size: float, resolution_angstrom: float, edge_shells: float = 2.0
+) -> NDArray[Any]:
+    """A map `(N, N, N)` without detail finer than a resolution; its dtype is kept.
+
+    Multiplies the transform by a raised cosine in |k| that falls from 1 to 0 over `edge_shells`, centred
+    on the shell of the resolution, `N * pixel_size / resolution`.
+    """
+    size = volume.shape[0]
+    cut = size * pixel_size / resolution_angstrom
+    gain = soft_edge(radii(size, 3), cut + edge_shells / 2.0, edge_shells)
+    return np.asarray(irfft3(rfft3(volume) * gain, size), dtype=volume.dtype)
+
+
+def pad_or_crop(array: NDArray[Any], size: int, ndim: int = 3) -> NDArray[Any]:
+    """Zero-pads or cuts the last `ndim` axes to `size`, the origin staying at N // 2."""
+    for axis in range(array.ndim - ndim, array.ndim):
+        old = array.shape[axis]
+        first = old // 2 - size // 2
+        if first >= 0 and first + size <= old:
+            array = array.take(np.arange(first, first + size), axis)
+            continue
+        low, high = max(0, -first), max(0, first + size - old)
+        array = array.take(np.arange(max(0, first), min(old, first + size)), axis)
+        array = np.pad(array, [(low, high) if i == axis else (0, 0) for i in range(array.ndim)])
+    return np.ascontiguousarray(array)
+
+
+def resample(
+    volume: NDArray[np.floating[Any]], pixel_size: float, new_pixel_size: float, new_size: int
+) -> NDArray[np.float32]:
+    """A map on another grid: `new_size` voxels of `new_pixel_size` Å, grey values kept.
+
+    Trigonometric interpolation about the origin, exact for any ratio of pixel sizes: frequencies that the
+    new grid cannot hold are removed along each axis, and voxels beyond the old box are zero.
+
+    Raises
+    ------
+    ShapeError
+        if the map is not a cube or the new grid is empty.
+    """
+    if volume.ndim != 3 or len(set(volume.shape)) != 1:
+        raise ShapeError("a map must be cubic", expected="(N, N, N)", found=str(volume.shape))
+    if not (pixel_size > 0 and new_pixel_size > 0 and new_size > 0):
+        raise ShapeError(
+            "cannot resample to an empty grid",
+            expected="positive sizes",
+            found=f"{new_size} voxels of {new_pixel_size:g} Å from voxels of {pixel_size:g} Å",
+        )
+    kernel = _interpolation(volume.shape[0], new_size, new_pixel_size / pixel_size)
+    result = np.asarray(volume, dtype=np.float64)
+    for _ in range(3):
+        result = np.tensordot(result, kernel, axes=(0, 1))
+    return np.asarray(result, dtype=np.float32)
+
+
+def _interpolation(size: int, new_size: int, ratio: float) -> NDArray[np.float64]:
+    """`(new_size, size)` matrix of a band-limited resampling of one axis at steps of `ratio` old voxels.
+
+    Row i is `1/N sum_k cos(2 pi k (x_i - j) / N)` over the kept frequencies |k| <= N / 2 / max(1, ratio);
+    a frequency exactly on the limit has half of its weight at each sign, as a Nyquist component has.
+    """
+    position = (np.arange(new_size) - new_size // 2) * ratio + size // 2
+    limit = 0.5 * size / max(1.0, ratio)
+    k = np.arange(int(np.floor(limit * (1 + 1e-12))) + 1)
+    weight = np.where(k == 0, 1.0, 2.0)
+    weight[np.isclose(k, limit, rtol=1e-9, atol=0.0)] = 1.0
+    new, old = (np.exp((2j * np.pi / size) * np.outer(x, k)) for x in (position, np.arange(size)))
+    kernel = ((new * weight) @ old.conj().T).real / size
+    # Half a voxel of slack: the outermost old voxels cover that much.
+    kernel[(position < -0.5) | (position > size - 0.5)] = 0.0
+    return np.asarray(kernel)
