@@ -1,0 +1,46 @@
+"""A small process that writes the failure marker when the job's process is killed.
+
+RELION waits for a marker for ever, and a process that is killed (out of memory, `kill -9`) cannot write
+one.  The guard holds the reading end of a pipe.  It is told when the job has written its own marker; if
+the pipe closes without that, the job is dead.  The guard uses the standard library alone and runs in a
+session of its own, so that a Ctrl-C on the terminal does not reach it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tiltwise.jobs.relion import FAILURE
+
+_DONE = b"done"
+_PROGRAM = f"""
+import json, os, sys, time
+if sys.stdin.buffer.read() != {_DONE!r}:
+    os.close(os.open(os.path.join(sys.argv[1], {FAILURE!r}), os.O_CREAT | os.O_WRONLY, 0o666))
+    event = {{"t": round(time.time(), 3), "kind": "killed"}}
+    with open(os.path.join(sys.argv[1], "events.jsonl"), "a") as file:
+        file.write(json.dumps(event) + "\\n")
+"""
+
+
+class Guard:
+    """Started with the job, dismissed at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(folder.resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """Tell the guard that the job has ended by itself, and wait for it."""
+        try:
+            self._process.communicate(_DONE, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,50 @@
+"""Requests to stop: signals and RELION's abort file, turned into a flag that the work polls."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+class Interrupts:
+    """Remembers the first request to stop while active; a second Ctrl-C interrupts at once."""
+
+    def __init__(self, abort_file: Path, on_request: Callable[[str], None]) -> None:
+        self._abort_file = abort_file
+        self._on_request = on_request
+        self._previous: dict[int, Any] = {}
+        self._reason: str | None = None
+
+    def start(self) -> None:
+        """Take over the signals.  Only the main thread may, elsewhere the abort file is the only way."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._previous[number] = signal.signal(number, self._handle)
+
+    def stop(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @property
+    def reason(self) -> str | None:
+        """Name of the signal or file that asked to stop, None if nothing did."""
+        if self._reason is None and self._abort_file.exists():
+            self._reason = self._abort_file.name
+        return self._reason
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._reason = signal.Signals(number).name
+        self._on_request(self._reason)
