@@ -40,4 +40,4 @@ struct KernelTable {
 }  // namespace tiltwise
 
 /// The only symbol a plugin exports: its table, or null when it was built for another abi number.
-extern "C" const tiltwise::KernelTable* tw_backend(std::uint32_t abi);
+extern "C" __attribute__((visibility("default"))) const tiltwise::KernelTable* tw_backend(std::uint32_t abi);

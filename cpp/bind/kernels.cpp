@@ -1,0 +1,198 @@
+// One method per kernel: check the arguments, let go of the interpreter, make one call.
+// Contracts: python/tiltwise/kernels/api.py.
+#include "kernels.hpp"
+
+#include "arrays.hpp"
+#include "errors.hpp"
+
+#include "registry/registry.hpp"  // for builtin_tables, open_plugin
+
+#include <cmath>  // for isfinite
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace tiltwise::bind {
+
+namespace {
+
+/// A backend: a kernel table that stays loaded.
+struct Kernels {
+  const KernelTable* table;
+};
+
+/// Calls a kernel without the interpreter lock; nothing in `args` may be a Python object.
+template <class Args>
+void call(const KernelTable* table, int (*kernel)(const Args*, ErrorText*), const Args& args, const char* name) {
+  ErrorText text = {};
+  int status = status_ok;
+  {
+    const py::gil_scoped_release release;
+    status = kernel(&args, &text);
+  }
+  check_status(status, text, std::string("kernel ") + name + " of backend " + table->name);
+}
+
+std::int64_t cube_size(const py::object& volume) {
+  return py::isinstance<py::array>(volume) && py::reinterpret_borrow<py::array>(volume).ndim() > 0
+             ? py::reinterpret_borrow<py::array>(volume).shape(0)
+             : -1;
+}
+
+Extents half_complex(std::int64_t size) {
+  return {size, size, size < 0 ? -1 : size / 2 + 1};
+}
+
+void check_radius(double radius, std::int64_t size, const char* kernel) {
+  const auto limit = static_cast<double>(size / 2);
+  if (!(radius >= 0.0 && radius <= limit)) {
+    Error error(ErrorKind::shape, "radius reaches beyond the volume");
+    error.where = std::string("kernel ") + kernel;
+    error.expected = "0 <= radius <= " + std::to_string(size / 2);
+    error.found = py::str(py::float_(radius)).cast<std::string>();
+    throw error;
+  }
+}
+
+constexpr const char* volume_shape = "(M, M, M // 2 + 1)";
+
+py::array project(const Kernels& self, const py::object& volume, const py::object& matrices,
+                  const py::object& frequencies, double radius, const py::object& out, std::int32_t threads) {
+  const std::int64_t size = cube_size(volume);
+  const auto v = input<ComplexF>(volume, {"project", "volume", volume_shape}, half_complex(size));
+  const auto m = input<float>(matrices, {"project", "matrices", "(n, 3, 3)"}, {-1, 3, 3});
+  const auto f = input<float>(frequencies, {"project", "frequencies", "(K, 3)"}, {-1, 3});
+  check_radius(radius, size, "project");
+  const std::int64_t n = m.extent(0), k = f.extent(0);
+  const auto o = output_or_new<ComplexF>(out, {"project", "out", "(n, K)"}, {n, k});
+  const ProjectArgs args = {v.data, m.data, f.data, o.data, size, n, k, radius, threads};
+  call(self.table, self.table->project, args, "project");
+  return o.array;
+}
+
+void insert(const Kernels& self, const py::object& slices, const py::object& weights, const py::object& matrices,
+            const py::object& frequencies, double radius, const py::object& data, const py::object& weight,
+            std::int32_t threads) {
+  const std::int64_t size = cube_size(data);
+  const auto m = input<float>(matrices, {"insert", "matrices", "(n, 3, 3)"}, {-1, 3, 3});
+  const auto f = input<float>(frequencies, {"insert", "frequencies", "(K, 3)"}, {-1, 3});
+  const std::int64_t n = m.extent(0), k = f.extent(0);
+  const auto s = input<ComplexF>(slices, {"insert", "slices", "(n, K)"}, {n, k});
+  const auto w = input<float>(weights, {"insert", "weights", "(n, K)"}, {n, k});
+  const auto d = in_place<ComplexD>(data, {"insert", "data", volume_shape}, half_complex(size));
+  const auto a = in_place<double>(weight, {"insert", "weight", volume_shape}, half_complex(size));
+  check_radius(radius, size, "insert");
+  const InsertArgs args = {s.data, w.data, m.data, f.data, d.data, a.data, size, n, k, radius, threads};
+  call(self.table, self.table->insert, args, "insert");
+}
+
+py::tuple score(const Kernels& self, const py::object& slices, const py::object& image, const py::object& power,
+                const py::object& phases, std::int32_t threads) {
+  const auto s = input<ComplexF>(slices, {"score", "slices", "(R, K)"}, {-1, -1});
+  const std::int64_t r = s.extent(0), k = s.extent(1);
+  const auto i = input<ComplexF>(image, {"score", "image", "(K,)"}, {k});
+  const auto b = input<float>(power, {"score", "power", "(K,)"}, {k});
+  const auto p = input<ComplexF>(phases, {"score", "phases", "(T, K)"}, {-1, k});
+  const std::int64_t t = p.extent(0);
+  const auto cross = output<float>({r, t});
+  const auto quadratic = output<float>({r});
+  const ScoreArgs args = {s.data, i.data, b.data, p.data, cross.data, quadratic.data, r, t, k, threads};
+  call(self.table, self.table->score, args, "score");
+  return py::make_tuple(cross.array, quadratic.array);
+}
+
+py::tuple posterior(const Kernels& self, const py::object& log_likelihood, const py::object& log_prior_rotation,
+                    const py::object& log_prior_shift, double fraction, std::int32_t threads) {
+  const auto l = input<float>(log_likelihood, {"posterior", "log_likelihood", "(R, T)"}, {-1, -1});
+  const std::int64_t r = l.extent(0), t = l.extent(1);
+  const auto pr = input<float>(log_prior_rotation, {"posterior", "log_prior_rotation", "(R,)"}, {r});
+  const auto pt = input<float>(log_prior_shift, {"posterior", "log_prior_shift", "(T,)"}, {t});
+  const auto weights = output<float>({r, t});
+  PosteriorSummary summary = {};
+  const PosteriorArgs args = {l.data, pr.data, pt.data, weights.data, &summary, r, t, fraction, threads};
+  call(self.table, self.table->posterior, args, "posterior");
+  return py::make_tuple(weights.array,
+                        py::make_tuple(summary.log_evidence, summary.best, summary.max_probability,
+                                       summary.n_significant, summary.entropy));
+}
+
+py::tuple backproject(const Kernels& self, const py::object& weights, const py::object& image,
+                      const py::object& power, const py::object& phases, std::int32_t threads) {
+  const auto w = input<float>(weights, {"backproject", "weights", "(R, T)"}, {-1, -1});
+  const std::int64_t r = w.extent(0), t = w.extent(1);
+  const auto i = input<ComplexF>(image, {"backproject", "image", "(K,)"}, {-1});
+  const std::int64_t k = i.extent(0);
+  const auto b = input<float>(power, {"backproject", "power", "(K,)"}, {k});
+  const auto p = input<ComplexF>(phases, {"backproject", "phases", "(T, K)"}, {t, k});
+  const auto sums = output<ComplexF>({r, k});
+  const auto totals = output<float>({r, k});
+  const BackprojectArgs args = {w.data, i.data, b.data, p.data, sums.data, totals.data, r, t, k, threads};
+  call(self.table, self.table->backproject, args, "backproject");
+  return py::make_tuple(sums.array, totals.array);
+}
+
+py::array shell_sums(const Kernels& self, const py::object& a, const py::object& b, const py::object& weights,
+                     const py::object& shells, std::int64_t n_shells, std::int32_t threads) {
+  const auto va = input<ComplexF>(a, {"shell_sums", "a", "(n, K)"}, {-1, -1});
+  const std::int64_t n = va.extent(0), k = va.extent(1);
+  const auto vb = input<ComplexF>(b, {"shell_sums", "b", "(n, K)"}, {n, k});
+  const auto s = input<std::int32_t>(shells, {"shell_sums", "shells", "(K,)"}, {k});
+  const float* w = nullptr;
+  if (!weights.is_none()) {
+    w = input<float>(weights, {"shell_sums", "weights", "(K,)"}, {k}).data;
+  }
+  if (n_shells < 0) {
+    Error error(ErrorKind::shape, "argument 'n_shells' is negative");
+    error.where = "kernel shell_sums";
+    error.found = std::to_string(n_shells);
+    throw error;
+  }
+  const auto out = output<double>({n, n_shells});
+  const ShellSumsArgs args = {va.data, vb.data, w, s.data, out.data, n, k, n_shells, threads};
+  call(self.table, self.table->shell_sums, args, "shell_sums");
+  return out.array;
+}
+
+std::string unavailable_reason(const Kernels& self) {
+  ErrorText text = {};
+  return self.table->available(&text) == status_ok ? "" : text.text;
+}
+
+Kernels open_plugin(const std::string& path) {
+  std::string reason;
+  const KernelTable* table = registry::open_plugin(path, reason);
+  if (table == nullptr) {
+    Error error(ErrorKind::unavailable, "a kernel plugin cannot be loaded: " + reason);
+    error.where = path;
+    throw error;
+  }
+  return {table};
+}
+
+py::list builtin() {
+  py::list list;
+  for (const KernelTable* table : registry::builtin_tables()) {
+    list.append(Kernels{table});
+  }
+  return list;
+}
+
+}  // namespace
+
+void register_kernels(py::module_& module) {
+  py::class_<Kernels>(module, "Kernels")
+      .def_property_readonly("name", [](const Kernels& self) { return self.table->name; })
+      .def("unavailable_reason", &unavailable_reason)
+      .def("project", &project, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "out"_a, "threads"_a)
+      .def("insert", &insert, "slices"_a, "weights"_a, "matrices"_a, "frequencies"_a, "radius"_a, "data"_a,
+           "weight"_a, "threads"_a)
+      .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
+      .def("posterior", &posterior, "log_likelihood"_a, "log_prior_rotation"_a, "log_prior_shift"_a, "fraction"_a,
+           "threads"_a)
+      .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
+      .def("shell_sums", &shell_sums, "a"_a, "b"_a, "weights"_a, "shells"_a, "n_shells"_a, "threads"_a);
+  module.def("builtin", &builtin, "Every backend compiled into the module, slowest first.");
+  module.def("open_plugin", &open_plugin, "path"_a, "Loads the backend of a plugin; BackendUnavailable if it cannot.");
+}
+
+}  // namespace tiltwise::bind

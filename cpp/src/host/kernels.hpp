@@ -1,0 +1,17 @@
+// The portable backend: plain loops over the shared bodies, any compiler, any processor.
+#pragma once
+
+#include "tiltwise/kernel/abi.hpp"  // for KernelTable, argument structs
+
+namespace tiltwise::host {
+
+int project(const ProjectArgs* args, ErrorText* error);
+int insert(const InsertArgs* args, ErrorText* error);
+int score(const ScoreArgs* args, ErrorText* error);
+int posterior(const PosteriorArgs* args, ErrorText* error);
+int backproject(const BackprojectArgs* args, ErrorText* error);
+int shell_sums(const ShellSumsArgs* args, ErrorText* error);
+
+extern const KernelTable table;
+
+}  // namespace tiltwise::host

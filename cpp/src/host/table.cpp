@@ -1,0 +1,17 @@
+// The kernel table of the portable backend.
+#include "host/kernels.hpp"
+
+namespace tiltwise::host {
+
+namespace {
+
+int available(ErrorText*) {
+  return status_ok;
+}
+
+}  // namespace
+
+const KernelTable table = {abi_number, "host",    available,   project,   insert,
+                           score,      posterior, backproject, shell_sums};
+
+}  // namespace tiltwise::host

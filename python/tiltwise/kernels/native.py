@@ -1,0 +1,107 @@
+"""The compiled backends.  The only user of the extension module `tiltwise._native`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiltwise import _native
+from tiltwise.kernels.api import C64, C128, F32, F64, I32, PosteriorSummary
+from tiltwise.kernels.threads import default_threads
+
+PACKAGE = Path(__file__).resolve().parent.parent
+"""Where plugins lie, beside the extension module."""
+
+
+class NativeBackend:
+    """A table of compiled kernels as a `tiltwise.kernels.api.Backend`."""
+
+    def __init__(self, kernels: _native.Kernels) -> None:
+        self._kernels = kernels
+        self.name: str = kernels.name
+
+    def unavailable_reason(self) -> str:
+        """Why this machine cannot run the backend; empty if it can."""
+        return self._kernels.unavailable_reason()
+
+    def project(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        *,
+        out: C64 | None = None,
+        threads: int = 0,
+    ) -> C64:
+        """See `tiltwise.kernels.api.Backend.project`."""
+        return self._kernels.project(volume, matrices, frequencies, radius, out, threads or default_threads())
+
+    def insert(
+        self,
+        slices: C64,
+        weights: F32,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        data: C128,
+        weight: F64,
+        *,
+        threads: int = 0,
+    ) -> None:
+        """See `tiltwise.kernels.api.Backend.insert`."""
+        self._kernels.insert(
+            slices, weights, matrices, frequencies, radius, data, weight, threads or default_threads()
+        )
+
+    def score(
+        self, slices: C64, image: C64, power: F32, phases: C64, *, threads: int = 0
+    ) -> tuple[F32, F32]:
+        """See `tiltwise.kernels.api.Backend.score`."""
+        return self._kernels.score(slices, image, power, phases, threads or default_threads())
+
+    def posterior(
+        self,
+        log_likelihood: F32,
+        log_prior_rotation: F32,
+        log_prior_shift: F32,
+        fraction: float,
+        *,
+        threads: int = 0,
+    ) -> tuple[F32, PosteriorSummary]:
+        """See `tiltwise.kernels.api.Backend.posterior`."""
+        weights, summary = self._kernels.posterior(
+            log_likelihood, log_prior_rotation, log_prior_shift, fraction, threads or default_threads()
+        )
+        return weights, PosteriorSummary(*summary)
+
+    def backproject(
+        self, weights: F32, image: C64, power: F32, phases: C64, *, threads: int = 0
+    ) -> tuple[C64, F32]:
+        """See `tiltwise.kernels.api.Backend.backproject`."""
+        return self._kernels.backproject(weights, image, power, phases, threads or default_threads())
+
+    def shell_sums(
+        self, a: C64, b: C64, weights: F32 | None, shells: I32, n_shells: int, *, threads: int = 0
+    ) -> F64:
+        """See `tiltwise.kernels.api.Backend.shell_sums`."""
+        return self._kernels.shell_sums(a, b, weights, shells, n_shells, threads or default_threads())
+
+
+def builtin_backends() -> list[NativeBackend]:
+    """Every backend compiled into the extension module, slowest first."""
+    return [NativeBackend(kernels) for kernels in _native.builtin()]
+
+
+def plugin_path(name: str) -> Path:
+    """Where the plugin of a backend such as `cuda` would lie."""
+    return PACKAGE / f"libtiltwise_{name.replace('-', '_')}.so"
+
+
+def open_plugin(name: str) -> NativeBackend:
+    """Load the plugin of a backend; `BackendUnavailable` if it is missing or does not fit."""
+    return NativeBackend(_native.open_plugin(str(plugin_path(name))))
+
+
+def build_info() -> dict[str, str | bool]:
+    """How the extension module was built: `version`, `compiler`, `openmp`."""
+    return _native.build_info()
