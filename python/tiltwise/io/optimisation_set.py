@@ -13,8 +13,20 @@ from tiltwise.io.particles import read_particles
 from tiltwise.io.paths import PathResolver, path_text
 from tiltwise.io.star import StarBlock, StarDocument, read_star, write_star
 from tiltwise.io.tomograms import read_tomograms
-from tiltwise.io.trajectories import read_trajectories
+from tiltwise.io.trajectories import read_trajectories, write_trajectories
+from tiltwise.io.write_particles import write_particles
+from tiltwise.io.write_tomograms import write_tomograms
 from tiltwise.model import OptimisationSet
+
+__all__ = [
+    "LABELS",
+    "load_optimisation_set",
+    "notes_of",
+    "write_optimisation_set",
+    "write_particles",
+    "write_tomograms",
+    "write_trajectories",
+]
 
 LABELS = {
     "particles": "rlnTomoParticlesFile",

@@ -54,10 +54,10 @@ class StarDocument:
         FormatError
             if there is none.
         """
-        for block in self.blocks:
-            if block.name == name:
-                return block
-        names = [f"data_{block.name}" for block in self.blocks]
+        block = self.get(name)
+        if block is not None:
+            return block
+        names = [f"data_{one.name}" for one in self.blocks]
         raise FormatError(
             f"a block is missing: data_{name}",
             where=self.path or None,
@@ -65,6 +65,10 @@ class StarDocument:
             found=", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "no blocks",
             fix="check that this is the right file",
         )
+
+    def get(self, name: str) -> StarBlock | None:
+        """First block of that name, or None."""
+        return next((block for block in self.blocks if block.name == name), None)
 
     def copy(self) -> StarDocument:
         """Copy that can be changed without changing this document."""

@@ -90,7 +90,7 @@ def read_tomograms(path: str, *, need_images: bool) -> TomogramSet:
     for row, (name, block) in enumerate(zip(names, blocks, strict=True)):
         if not len(block):
             raise DataError("a tilt series is empty", where=block.where(), expected="at least one tilt")
-        images, missing = _images(table, row, block)
+        images, missing = _images(table, row, block, need_images)
         if missing and not need_images:
             notes.append(
                 f"{name}: tilt images not found ({missing[0]}"
@@ -150,7 +150,7 @@ def _tomogram_sizes(table: StarBlock, notes: list[str]) -> tuple[list[tuple[int,
     return [(int(x), int(y), int(z)) for x, y, z in columns], True
 
 
-def _images(table: StarBlock, row: int, block: StarBlock) -> tuple[_Images, list[str]]:
+def _images(table: StarBlock, row: int, block: StarBlock, need_images: bool) -> tuple[_Images, list[str]]:
     """Where the images of a series are; and the names of those that are missing."""
     count = len(block)
     none = _Images((), np.arange(count, dtype=np.int64), (0, 0))
@@ -170,6 +170,8 @@ def _images(table: StarBlock, row: int, block: StarBlock) -> tuple[_Images, list
                 fix="remove the same tilts from the stack and from the table",
             )
         return _Images((path,) * count, none.index, _common_size([header])), []
+    if "rlnMicrographName" not in block and not need_images:
+        return none, [f"no _rlnMicrographName in {block.path}"]
     resolver = PathResolver(block.path)
     names = [split_image_name(name) for name in block.text("rlnMicrographName")]
     paths = {name: resolver.find(name) for name, _ in names}
