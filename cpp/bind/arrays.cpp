@@ -46,8 +46,8 @@ bool has_shape(const py::array& array, const Extents& extents) {
 
 }  // namespace
 
-py::array check_array(const py::object& value, const py::dtype& dtype, const Argument& argument,
-                      const Extents& extents, bool writeable) {
+py::array check_array(const py::object& value, const py::dtype& dtype, const Argument& argument, const Extents& extents,
+                      bool writeable) {
   const std::string wanted = "NumPy array of " + py::str(dtype).cast<std::string>();
   if (!py::isinstance<py::array>(value)) {
     refuse(ErrorKind::type, argument, "is not an array", wanted, py::str(py::type::of(value)).cast<std::string>());

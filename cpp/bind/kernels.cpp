@@ -111,13 +111,12 @@ py::tuple posterior(const Kernels& self, const py::object& log_likelihood, const
   PosteriorSummary summary = {};
   const PosteriorArgs args = {l.data, pr.data, pt.data, weights.data, &summary, r, t, fraction, threads};
   call(self.table, self.table->posterior, args, "posterior");
-  return py::make_tuple(weights.array,
-                        py::make_tuple(summary.log_evidence, summary.best, summary.max_probability,
-                                       summary.n_significant, summary.entropy));
+  return py::make_tuple(weights.array, py::make_tuple(summary.log_evidence, summary.best, summary.max_probability,
+                                                      summary.n_significant, summary.entropy));
 }
 
-py::tuple backproject(const Kernels& self, const py::object& weights, const py::object& image,
-                      const py::object& power, const py::object& phases, std::int32_t threads) {
+py::tuple backproject(const Kernels& self, const py::object& weights, const py::object& image, const py::object& power,
+                      const py::object& phases, std::int32_t threads) {
   const auto w = input<float>(weights, {"backproject", "weights", "(R, T)"}, {-1, -1});
   const std::int64_t r = w.extent(0), t = w.extent(1);
   const auto i = input<ComplexF>(image, {"backproject", "image", "(K,)"}, {-1});
@@ -184,8 +183,8 @@ void register_kernels(py::module_& module) {
       .def_property_readonly("name", [](const Kernels& self) { return self.table->name; })
       .def("unavailable_reason", &unavailable_reason)
       .def("project", &project, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "out"_a, "threads"_a)
-      .def("insert", &insert, "slices"_a, "weights"_a, "matrices"_a, "frequencies"_a, "radius"_a, "data"_a,
-           "weight"_a, "threads"_a)
+      .def("insert", &insert, "slices"_a, "weights"_a, "matrices"_a, "frequencies"_a, "radius"_a, "data"_a, "weight"_a,
+           "threads"_a)
       .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
       .def("posterior", &posterior, "log_likelihood"_a, "log_prior_rotation"_a, "log_prior_shift"_a, "fraction"_a,
            "threads"_a)

@@ -63,8 +63,7 @@ void sum_weights(const PosteriorArgs& a, double top, std::vector<RowSums>& rows)
 }
 
 /// Poses that may belong to the significant set, in the order of poses.
-std::vector<Candidate> candidates(const PosteriorArgs& a, double top, double total,
-                                  const std::vector<RowSums>& rows) {
+std::vector<Candidate> candidates(const PosteriorArgs& a, double top, double total, const std::vector<RowSums>& rows) {
   // All poses below (1 - fraction) / n together hold less than 1 - fraction, so none of them is needed.
   // The factor 1/2 leaves room for rounding of the sums.
   const double n = static_cast<double>(a.n_rotations) * static_cast<double>(a.n_shifts);

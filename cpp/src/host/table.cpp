@@ -11,7 +11,6 @@ int available(ErrorText*) {
 
 }  // namespace
 
-const KernelTable table = {abi_number, "host",    available,   project,   insert,
-                           score,      posterior, backproject, shell_sums};
+const KernelTable table = {abi_number, "host", available, project, insert, score, posterior, backproject, shell_sums};
 
 }  // namespace tiltwise::host

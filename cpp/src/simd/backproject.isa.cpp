@@ -21,9 +21,9 @@ constexpr int block_vectors = 4;
 #else
 constexpr int block_vectors = 2;
 #endif
-constexpr std::int64_t chunk_limit = 64;          // rotations that share one packed tile
-constexpr std::int64_t tile_bytes = 384 * 1024;   // of packed shifted images, within the second-level cache
-constexpr std::int64_t tile_limit = 1024;         // components
+constexpr std::int64_t chunk_limit = 64;         // rotations that share one packed tile
+constexpr std::int64_t tile_bytes = 384 * 1024;  // of packed shifted images, within the second-level cache
+constexpr std::int64_t tile_limit = 1024;        // components
 constexpr std::int64_t tile_floor = 64;
 
 /// Shifts a block of rotations uses: positions among the shifts packed for its chunk.

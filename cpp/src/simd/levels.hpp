@@ -4,13 +4,13 @@
 #include "tiltwise/kernel/abi.hpp"  // for KernelTable, argument structs
 
 // Each level lives in its own namespace: tiltwise::v1, ::v3, ::v4, ::neon.
-#define TW_DECLARE_LEVEL(level)                                       \
-  namespace tiltwise::level {                                         \
-  int project(const ProjectArgs* args, ErrorText* error);             \
-  int insert(const InsertArgs* args, ErrorText* error);               \
-  int score(const ScoreArgs* args, ErrorText* error);                 \
-  int backproject(const BackprojectArgs* args, ErrorText* error);     \
-  int shell_sums(const ShellSumsArgs* args, ErrorText* error);        \
+#define TW_DECLARE_LEVEL(level)                                   \
+  namespace tiltwise::level {                                     \
+  int project(const ProjectArgs* args, ErrorText* error);         \
+  int insert(const InsertArgs* args, ErrorText* error);           \
+  int score(const ScoreArgs* args, ErrorText* error);             \
+  int backproject(const BackprojectArgs* args, ErrorText* error); \
+  int shell_sums(const ShellSumsArgs* args, ErrorText* error);    \
   }
 
 #if defined(TW_LEVEL_V1)

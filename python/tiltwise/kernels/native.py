@@ -49,13 +49,9 @@ class NativeBackend:
         threads: int = 0,
     ) -> None:
         """See `tiltwise.kernels.api.Backend.insert`."""
-        self._kernels.insert(
-            slices, weights, matrices, frequencies, radius, data, weight, threads or default_threads()
-        )
+        self._kernels.insert(slices, weights, matrices, frequencies, radius, data, weight, threads or default_threads())
 
-    def score(
-        self, slices: C64, image: C64, power: F32, phases: C64, *, threads: int = 0
-    ) -> tuple[F32, F32]:
+    def score(self, slices: C64, image: C64, power: F32, phases: C64, *, threads: int = 0) -> tuple[F32, F32]:
         """See `tiltwise.kernels.api.Backend.score`."""
         return self._kernels.score(slices, image, power, phases, threads or default_threads())
 
@@ -74,15 +70,11 @@ class NativeBackend:
         )
         return weights, PosteriorSummary(*summary)
 
-    def backproject(
-        self, weights: F32, image: C64, power: F32, phases: C64, *, threads: int = 0
-    ) -> tuple[C64, F32]:
+    def backproject(self, weights: F32, image: C64, power: F32, phases: C64, *, threads: int = 0) -> tuple[C64, F32]:
         """See `tiltwise.kernels.api.Backend.backproject`."""
         return self._kernels.backproject(weights, image, power, phases, threads or default_threads())
 
-    def shell_sums(
-        self, a: C64, b: C64, weights: F32 | None, shells: I32, n_shells: int, *, threads: int = 0
-    ) -> F64:
+    def shell_sums(self, a: C64, b: C64, weights: F32 | None, shells: I32, n_shells: int, *, threads: int = 0) -> F64:
         """See `tiltwise.kernels.api.Backend.shell_sums`."""
         return self._kernels.shell_sums(a, b, weights, shells, n_shells, threads or default_threads())
 

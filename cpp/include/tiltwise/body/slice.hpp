@@ -73,9 +73,8 @@ TW_HD RowWeights row_weights(float fy, float fz) {
 /// Trilinear value of the volume at a sample that is inside.
 TW_HD ComplexF interpolate(const ComplexF* volume, const GridSample& s, std::int64_t size) {
   const RowWeights w = row_weights(s.fy, s.fz);
-  const ComplexF* row[4] = {
-      volume + voxel_index(s.x, s.y0, s.z0, size), volume + voxel_index(s.x, s.y1, s.z0, size),
-      volume + voxel_index(s.x, s.y0, s.z1, size), volume + voxel_index(s.x, s.y1, s.z1, size)};
+  const ComplexF* row[4] = {volume + voxel_index(s.x, s.y0, s.z0, size), volume + voxel_index(s.x, s.y1, s.z0, size),
+                            volume + voxel_index(s.x, s.y0, s.z1, size), volume + voxel_index(s.x, s.y1, s.z1, size)};
   const float weight[4] = {w.w00, w.w01, w.w10, w.w11};
   ComplexF lower = {0.0f, 0.0f}, upper = {0.0f, 0.0f};
   for (int i = 0; i < 4; ++i) {

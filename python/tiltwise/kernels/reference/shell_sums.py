@@ -20,7 +20,7 @@ def shell_sums(
     if weights is not None:
         product = product * weights.astype(np.float64)
     inside = (shells >= 0) & (shells < n_shells)
-    kept = shells[inside]
-    return np.stack([np.bincount(kept, row[inside], minlength=n_shells) for row in product]).reshape(
-        len(product), n_shells
-    )
+    sums = np.zeros((len(product), n_shells))
+    for i, row in enumerate(product):
+        sums[i] = np.bincount(shells[inside], row[inside], minlength=n_shells)
+    return sums
