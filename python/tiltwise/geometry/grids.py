@@ -45,7 +45,7 @@ def angular_step_deg(order: int) -> float:
 def direction_angles(order: int, pixels: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
     """(D, 2) rot and tilt in degrees of all pixels of a HEALPix order, or of those given."""
     if pixels is None:
-        pixels = np.arange(12 * 4**order)
+        pixels = _all_pixels(order)
     tilt, rot = healpix.pix2ang(2**order, pixels, nest=True)
     return np.asarray(np.degrees(np.stack([rot, tilt], axis=-1)))
 
@@ -67,7 +67,7 @@ def orientation_angles(order: int, symmetry: NDArray[np.float64] | None = None) 
         orientations: each direction of the full grid has a mate inside a kept pixel.  A grid that is turned
         afterwards by `matrices @ p` needs the group turned likewise, `p @ symmetry @ p.T`.
     """
-    pixels = np.arange(12 * 4**order)
+    pixels = _all_pixels(order)
     if symmetry is not None and len(symmetry) > 1:
         mates = canonical_direction(symmetry, _vectors(order, pixels))
         pixels = np.unique(healpix.vec2pix(2**order, *mates.T, nest=True))
@@ -82,19 +82,22 @@ def orientation_grid(order: int) -> tuple[NDArray[np.float64], float]:
 def orientation_children(order: int, angles_deg: NDArray[np.float64], oversampling: int = 1) -> NDArray[np.float64]:
     """Finer orientations inside the cells of a grid, `(R, 3)` -> `(R, 8^oversampling, 3)` degrees.
 
-    A cell has the `4^oversampling` HEALPix pixels inside its own as directions and `2^oversampling` values
-    of psi centred on its own (so children of a cell surround it, and never coincide with it).
+    A cell has the `4^oversampling` HEALPix pixels inside its own as directions, and for each of them
+    `2^oversampling` values of psi centred on the one that reaches it from the centre of the cell without a
+    twist.  (Keeping psi itself would put children far from their parent near the poles, where rot turns
+    quickly.)  Children surround their parent, never coincide with it, and those of all cells fill the
+    group evenly.
     """
     tilt, rot = np.radians(angles_deg[:, 1]), np.radians(angles_deg[:, 0])
     pixels = np.asarray(healpix.ang2pix(2**order, tilt, rot, nest=True), dtype=np.int64)
     finer = pixels[:, None] * 4**oversampling + np.arange(4**oversampling)
     directions = direction_angles(order + oversampling, finer)
-    psi = angles_deg[:, 2, None] + _sub_steps(angular_step_deg(order), oversampling)
-    n, n_psi = directions.shape[1], psi.shape[1]
-    children = np.empty((len(angles_deg), n, n_psi, 3))
+    psi = _untwisted_psi(directions, euler_to_matrix(angles_deg)[:, None])
+    steps = _sub_steps(angular_step_deg(order), oversampling)
+    children = np.empty((*directions.shape[:2], len(steps), 3))
     children[..., :2] = directions[:, :, None]
-    children[..., 2] = psi[:, None]
-    return children.reshape(len(angles_deg), n * n_psi, 3)
+    children[..., 2] = psi[..., None] + steps
+    return children.reshape(len(angles_deg), -1, 3)
 
 
 def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: float) -> NDArray[np.float64]:
@@ -113,9 +116,7 @@ def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: floa
     if not pixels.size:
         pixels = np.atleast_1d(healpix.vec2pix(2**order, *centre[2], nest=True))
     directions = direction_angles(order, pixels)
-    # psi that makes the twist vanish: with B = A(rot, tilt, 0) the relative rotation is Rz(-psi) B centre^T.
-    relative = euler_to_matrix(np.pad(directions, ((0, 0), (0, 1)))) @ centre.T
-    best = np.degrees(np.arctan2(relative[:, 1, 0] - relative[:, 0, 1], relative[:, 0, 0] + relative[:, 1, 1]))
+    best = _untwisted_psi(directions, centre)
     if radius_deg >= 180.0:
         index = np.broadcast_to(np.arange(6.0 * 2**order), (len(pixels), 6 * 2**order))
         keep = np.ones(index.shape, bool)
@@ -165,6 +166,17 @@ def shift_children(step: float, oversampling: int = 1) -> NDArray[np.float64]:
     return np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
 
 
+def _untwisted_psi(directions: NDArray[np.float64], matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """psi (...) in degrees with which rot and tilt `(..., 2)` are reached from rotations without a twist.
+
+    The rotation from `matrices` `(..., 3, 3)` to (rot, tilt, psi) is then a pure swing of the direction.
+    """
+    # With B the matrix of (rot, tilt, 0) it is Rz(-psi) B matrix^T; psi takes out the turn about z of the rest.
+    without_psi = np.concatenate([directions, np.zeros((*directions.shape[:-1], 1))], axis=-1)
+    rest = euler_to_matrix(without_psi) @ np.swapaxes(matrices, -1, -2)
+    return np.asarray(np.degrees(np.arctan2(rest[..., 1, 0] - rest[..., 0, 1], rest[..., 0, 0] + rest[..., 1, 1])))
+
+
 def _sub_steps(step: float, oversampling: int) -> NDArray[np.float64]:
     count = 2**oversampling
     return np.asarray((np.arange(count) - (count - 1) / 2) * (step / count))
@@ -175,6 +187,11 @@ def _product(directions: NDArray[np.float64], psi: NDArray[np.float64]) -> NDArr
     angles[..., :2] = directions[:, None]
     angles[..., 2] = psi
     return angles.reshape(-1, 3)
+
+
+def _all_pixels(order: int) -> NDArray[np.int64]:
+    angular_step_deg(order)  # refuses orders that do not exist
+    return np.arange(12 * 4**order)
 
 
 def _vectors(order: int, pixels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -95,9 +95,10 @@ def angles_from_projection_matrices(
     matrices = np.asarray(projection, dtype=np.float64)
     rotation = matrices[..., :3, :3]
     _refuse_unless_rigid(rotation)
-    sine = rotation[..., 2, 0]
-    pole = np.abs(sine) > 1.0 - 1e-12
-    y_tilt = np.arcsin(np.clip(-sine, -1.0, 1.0))
+    cosine = np.hypot(rotation[..., 2, 1], rotation[..., 2, 2])
+    pole = cosine < 1e-6
+    # Not the arcsine: near 90 degrees it would magnify the rounding of single-precision matrices.
+    y_tilt = np.arctan2(-rotation[..., 2, 0], cosine)
     x_tilt = np.where(pole, 0.0, np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2]))
     z_rot = np.where(
         pole,
@@ -152,7 +153,8 @@ def _integer_centre(tomogram_size: tuple[int, int, int]) -> NDArray[np.float64]:
 
 def _refuse_unless_rigid(rotation: NDArray[np.float64]) -> None:
     deviation = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max(axis=(-2, -1))
-    determinant = np.linalg.det(rotation)
+    first_two = np.cross(rotation[..., 0, :], rotation[..., 1, :])
+    determinant = np.sum(first_two * rotation[..., 2, :], axis=-1)
     bad = np.atleast_1d(~(deviation <= RIGID_TOLERANCE) | ~(determinant > 0))
     if not bad.any():
         return
