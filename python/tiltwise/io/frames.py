@@ -1,7 +1,7 @@
 """STAR files as pandas DataFrames, through the `starfile` package, for notebooks and scripts.
 
-The package itself reads and writes through `tiltwise.io.star`, which keeps the text of every value.  Here numbers become
-numbers, and are written with six decimals; names stay strings even where all of them look like numbers.
+The package itself reads and writes through `tiltwise.io.star`, which keeps the text of every value.  Here
+numbers become numbers and are written with six decimals; names stay strings even if all look like numbers.
 """
 
 from __future__ import annotations

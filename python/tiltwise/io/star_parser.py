@@ -119,6 +119,8 @@ class StarParser:
         while self.at < len(self.lines):
             line = self.lines[self.at]
             plain = line.isascii() and not _SPECIAL.search(line)
+            if not plain and line.lstrip().startswith("#") and self._next_is_block(self.at + 1):
+                break
             tokens = line.split() if plain else self._tokens(line, comments)
             if len(tokens) != width or (width == 1 and tokens[0].startswith("data_")):
                 stripped = line.strip()
