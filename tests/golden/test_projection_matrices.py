@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import starfile
 from numpy.typing import NDArray
+
 from tiltwise.geometry.projection import angles_from_projection_matrices, projection_matrices_from_angles
 
 SIZE, IMAGE, PIXEL = (4000, 4000, 3000), (3710, 3838), 1.35

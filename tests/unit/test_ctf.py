@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tiltwise.errors import ConfigError
 from tiltwise.optics.ctf import ctf, ctf_amplitude, ctf_phase, electron_wavelength_angstrom, odd_phase
 from tiltwise.optics.dose import critical_dose, dose_weight

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
 from tiltwise.errors import ConfigError
 from tiltwise.geometry.grids import (
     angular_step_deg,
@@ -137,6 +138,16 @@ def test_tiny_radius_selects_the_neighbourhood_of_the_centre() -> None:
         # half a psi step, and the radius of a pixel of order 3
         limit = np.hypot(angular_step_deg(3) / 2, 62.0 / 8)
         assert angular_distance_deg(euler_to_matrix(angles), centre).max() <= limit
+
+
+def test_descent_loses_no_pixel() -> None:
+    """A coarse pixel that is pruned too early would lose the descendants at its corners."""
+    rot, tilt = np.radians(direction_angles(4)).T
+    vectors = np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=1)
+    for centre in random_rotations(500):
+        found = local_orientations(4, centre, 4.0)
+        expected = np.degrees(np.arccos(np.clip(vectors @ centre[2], -1, 1))) <= 4.0
+        assert len(np.unique(found[:, :2].round(9), axis=0)) == expected.sum()
 
 
 def test_fine_orders_are_not_searched_by_brute_force() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tiltwise.errors import ShapeError
 from tiltwise.spectral.filters import lowpass, pad_or_crop, resample
 from tiltwise.spectral.fsc import fsc
@@ -98,13 +99,21 @@ def test_resampling_drops_what_the_new_grid_cannot_hold() -> None:
             assert abs(kept[z, y, 1] * np.exp(2j * np.pi * (z + y + 1) / 2) - expected) <= 1e-4
 
 
+@pytest.mark.parametrize("size", [12, 13])
+def test_resampling_to_the_same_grid_changes_nothing(size: int) -> None:
+    noise = np.random.default_rng(4).normal(size=(size,) * 3)
+    np.testing.assert_allclose(resample(noise, 1.7, 1.7, size), noise, rtol=0, atol=1e-6)
+
+
 def test_resampling_leaves_zero_beyond_the_old_box() -> None:
     wide = resample(np.ones((8, 8, 8)), 2.0, 2.0, 20)
     np.testing.assert_allclose(wide[6:14, 6:14, 6:14], 1.0, atol=1e-6)
     assert wide.sum() == pytest.approx(512, abs=1e-3)
 
 
-@pytest.mark.parametrize("bad", [(np.zeros((4, 4, 5)), 1.0, 4), (np.zeros((4,) * 3), 0.0, 4), (np.zeros((4,) * 3), 1.0, 0)])
+@pytest.mark.parametrize(
+    "bad", [(np.zeros((4, 4, 5)), 1.0, 4), (np.zeros((4,) * 3), 0.0, 4), (np.zeros((4,) * 3), 1.0, 0)]
+)
 def test_impossible_grids_are_refused(bad: tuple[NDArray[np.float64], float, int]) -> None:
     volume, pixel, size = bad
     with pytest.raises(ShapeError):

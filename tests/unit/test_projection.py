@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tiltwise.errors import DataError
 from tiltwise.geometry.projection import (
     angles_from_projection_matrices,
@@ -70,9 +71,7 @@ def test_relion4_matrix_becomes_relion5_angles() -> None:
 
 def test_relion5_example_from_a_real_series() -> None:
     size = (4000, 4000, 3000)
-    matrix = projection_matrices_from_angles(
-        [0.0], [9.02], [85.267461], [-64.15332], [2.585551], PIXEL, size, IMAGE
-    )
+    matrix = projection_matrices_from_angles([0.0], [9.02], [85.267461], [-64.15332], [2.585551], PIXEL, size, IMAGE)
     expected = [
         [0.081484221, -0.996590692, 0.012934991, 3618.289477925],
         [0.984266527, 0.082504498, 0.156244715, -446.993901119],

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+
 from tiltwise.errors import ShapeError
 from tiltwise.geometry.rotations import (
     angular_distance_deg,

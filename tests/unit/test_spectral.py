@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from tiltwise.errors import ShapeError
 from tiltwise.spectral import fft
 from tiltwise.spectral.fsc import fsc, fsc_of_transforms, noise_sigma, resolution_angstrom
@@ -53,7 +54,9 @@ def test_origin_is_at_half_the_size(size: int) -> None:
     volume = np.zeros((size,) * 3)
     volume[size // 2, size // 2, size // 2 + 1] = size**1.5
     expected = np.exp(-2j * np.pi * np.fft.rfftfreq(size))
-    np.testing.assert_allclose(fft.centred_fft3(volume), np.broadcast_to(expected, (size, size, size // 2 + 1)), atol=1e-11)
+    np.testing.assert_allclose(
+        fft.centred_fft3(volume), np.broadcast_to(expected, (size, size, size // 2 + 1)), atol=1e-11
+    )
 
 
 def test_slice_theorem_fixes_the_scale_of_references() -> None:

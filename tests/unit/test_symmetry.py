@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
 from tiltwise.errors import ConfigError
 from tiltwise.geometry.symmetry import canonical_direction, symmetry_matrices
 

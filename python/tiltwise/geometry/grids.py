@@ -167,7 +167,7 @@ def shift_children(step: float, oversampling: int = 1) -> NDArray[np.float64]:
 
 
 def _untwisted_psi(directions: NDArray[np.float64], matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """psi (...) in degrees with which rot and tilt `(..., 2)` are reached from rotations without a twist.
+    """Angles psi (...) in degrees with which rot and tilt `(..., 2)` are reached from rotations without a twist.
 
     The rotation from `matrices` `(..., 3, 3)` to (rot, tilt, psi) is then a pure swing of the direction.
     """
