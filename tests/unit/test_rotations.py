@@ -13,6 +13,7 @@ from tiltwise.geometry.rotations import (
     angular_distance_deg,
     euler_to_matrix,
     matrix_to_euler,
+    nearest_rotation,
     rotation_x,
     rotation_y,
     rotation_z,
@@ -108,6 +109,27 @@ def test_distance_is_the_angle_of_the_relative_rotation(angle: float) -> None:
     # The arcsine near 180 degrees magnifies the rounding of its argument: root of 1e-16 in radians.
     tolerance = 2e-6 if angle > 170 else 1e-6 * angle + 1e-13
     assert abs(float(angular_distance_deg(turn @ base, base)) - angle) <= tolerance
+
+
+def test_nearest_rotation_is_the_mean_of_rotations_about_one_axis() -> None:
+    base = euler_to_matrix([11, 22, 33])
+    weights = np.array([0.5, 0.25, 0.25])
+    # angles 0, 10, 30 with these weights: the mean direction of (cos, sin)
+    angles = np.radians([0.0, 10.0, 30.0])
+    mean = np.degrees(np.arctan2(weights @ np.sin(angles), weights @ np.cos(angles)))
+    total = np.einsum("r,rij->ij", weights, rotation_y(np.degrees(angles)) @ base)
+    np.testing.assert_allclose(nearest_rotation(total), rotation_y(mean) @ base, rtol=0, atol=EXACT)
+
+
+def test_nearest_rotation_keeps_rotations_and_never_mirrors() -> None:
+    rng = np.random.default_rng(9)
+    rotations = euler_to_matrix(rng.uniform(-180, 180, (20, 3)))
+    np.testing.assert_allclose(nearest_rotation(3.0 * rotations), rotations, rtol=0, atol=EXACT)
+    anything = nearest_rotation(rng.normal(size=(50, 3, 3)))
+    np.testing.assert_allclose(np.linalg.det(anything), 1.0, rtol=EXACT)
+    np.testing.assert_allclose(
+        anything @ anything.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=EXACT
+    )
 
 
 def test_wrong_shapes_are_refused() -> None:

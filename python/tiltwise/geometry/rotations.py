@@ -108,6 +108,16 @@ def nearest_rotation(matrix: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt)
 
 
+def nearest_rotation(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Rotations closest to arbitrary matrices `(..., 3, 3)` in the Frobenius norm, determinant +1.
+
+    Of a weighted sum of rotation matrices this is their mean rotation.
+    """
+    u, _, vt = np.linalg.svd(_as_matrices(matrix))
+    u[..., :, 2] *= np.linalg.det(u @ vt)[..., None]
+    return np.asarray(u @ vt)
+
+
 def _as_matrices(matrix: ArrayLike) -> NDArray[np.float64]:
     matrices = np.asarray(matrix, dtype=np.float64)
     if matrices.shape[-2:] != (3, 3):
