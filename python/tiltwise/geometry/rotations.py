@@ -103,12 +103,6 @@ def angular_distance_deg(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def nearest_rotation(matrix: ArrayLike) -> NDArray[np.float64]:
-    """Rotation closest to a `(3, 3)` matrix in the least-squares sense, such as a weighted sum of rotations."""
-    u, _, vt = np.linalg.svd(_as_matrices(matrix))
-    return np.asarray(u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt)
-
-
-def nearest_rotation(matrix: ArrayLike) -> NDArray[np.float64]:
     """Rotations closest to arbitrary matrices `(..., 3, 3)` in the Frobenius norm, determinant +1.
 
     Of a weighted sum of rotation matrices this is their mean rotation.

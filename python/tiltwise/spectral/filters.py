@@ -13,7 +13,7 @@ from tiltwise.spectral.masks import soft_edge
 from tiltwise.spectral.shells import radii
 
 
-def low_pass(
+def lowpass(
     volume: NDArray[np.floating[Any]], pixel_size: float, resolution_angstrom: float, edge_shells: float = 2.0
 ) -> NDArray[Any]:
     """A map `(N, N, N)` without detail finer than a resolution; its dtype is kept.
@@ -42,7 +42,7 @@ def pad_or_crop(array: NDArray[Any], size: int, ndim: int = 3) -> NDArray[Any]:
 
 
 def resample(
-    volume: NDArray[np.floating[Any]], pixel_size: float, new_size: int, new_pixel_size: float
+    volume: NDArray[np.floating[Any]], pixel_size: float, new_pixel_size: float, new_size: int
 ) -> NDArray[np.float32]:
     """A map on another grid: `new_size` voxels of `new_pixel_size` Å, grey values kept.
 
