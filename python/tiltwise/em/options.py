@@ -26,9 +26,7 @@ SymmetryName = Annotated[str, AfterValidator(_symmetry)]
 class ImageOptions(InputOptions):
     """Which part of the data is used, and in which boxes."""
 
-    box: int = option(
-        ..., flags=("--b",), unit="px", ge=4, help="box cut from the binned tilt images, before cropping"
-    )
+    box: int = option(..., flags=("--b",), unit="px", ge=4, help="box cut from the binned tilt images, before cropping")
     crop: int | None = option(
         None, unit="px", ge=4, help="box of the map; the images are cut at --b and cropped; default: --b"
     )

@@ -18,6 +18,7 @@ from typing import Any
 from tiltwise import __version__
 from tiltwise.errors import FormatError
 from tiltwise.files import write_text
+from tiltwise.kernels.threads import default_threads
 
 NAME = "job.json"
 
@@ -97,7 +98,7 @@ def describe_host() -> dict[str, Any]:
         "user": user,
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
-        "cores": usable_cores(),
+        "cores": default_threads(),
         "memory_gb": round(total_memory_gb(), 1),
     }
 
@@ -111,14 +112,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which a queue system can limit."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def total_memory_gb() -> float:

@@ -163,9 +163,7 @@ class TerminalProgress:
     def iteration(self, row: Mapping[str, Scalar]) -> None:
         """Print a row, and the headings before the first one."""
         for number, line in enumerate(lines(row, first=self._first)):
-            self._console.print(
-                line, markup=False, style="bold" if self._first and number == 0 else "", soft_wrap=True
-            )
+            self._console.print(line, markup=False, style="bold" if self._first and number == 0 else "", soft_wrap=True)
         self._first = False
 
 

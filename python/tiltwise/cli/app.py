@@ -1,0 +1,72 @@
+"""The group of commands; a command's module is imported when it is used, so that help is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import click
+import rich_click
+
+from tiltwise import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command is, and what the list of commands says about it."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Entry("demo", "simulate a small data set with known truth and refine it"),
+    "simulate": Entry("simulate", "simulate tilt series with known truth"),
+    "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
+    "refine": Entry("refine", "refine poses and map from tilt series"),
+    "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
+}
+
+
+class LazyGroup(rich_click.RichGroup):
+    """Group whose commands are placeholders until one is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which a newcomer wants them."""
+        return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that was named."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is None or command is None:
+            return name, command, rest
+        loaded: click.Command = import_module(f"tiltwise.cli.{COMMANDS[name].module}").command
+        return name, loaded, rest
+
+
+app = LazyGroup(
+    name="tiltwise",
+    help="Macromolecular structures from cryo-electron tomography tilt series.",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+    commands=[rich_click.RichCommand(name=name, short_help=entry.help) for name, entry in COMMANDS.items()],
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=lambda context, _, value: _show_version(context) if value else None,
+            help="show the version and exit",
+        )
+    ],
+)
+
+
+def _show_version(context: click.Context) -> None:
+    click.echo(f"tiltwise {__version__}")
+    context.exit()

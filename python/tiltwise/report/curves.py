@@ -1,0 +1,156 @@
+"""Curves: Fourier shell correlation, and how a refinement went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tiltwise.exec.protocols import Scalar
+from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILION, new_figure, style
+from tiltwise.spectral.fsc import resolution_angstrom
+
+_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, GREY)
+
+
+def fsc_curves(
+    curves: Mapping[str, NDArray[np.floating]],
+    pixel_size: float,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    noise: NDArray[np.floating] | None = None,
+) -> Figure:
+    """FSC curves with thresholds and Nyquist frequency.
+
+    Parameters
+    ----------
+    curves
+        name to FSC `(N // 2 + 1,)`, shells 0, 1, ... of a box of N voxels.
+    pixel_size
+        Å per voxel.
+    thresholds
+        name of a curve to the threshold at which its resolution is marked; 0.143 for those left out.
+    noise
+        `(N // 2 + 1,)` standard deviation of the FSC of noise, drawn as a band of ± 3.
+    """
+    length = len(next(iter(curves.values())))
+    size = 2 * (length - 1)
+    frequency = np.arange(length) / (size * pixel_size)
+    with style():
+        figure = new_figure(5.6, 3.7)
+        axes = figure.add_axes((0.105, 0.135, 0.865, 0.72))
+        if noise is not None:
+            axes.fill_between(frequency[1:], -3 * noise[1:], 3 * noise[1:], color="#EEF0F3", lw=0, label="noise, ± 3 σ")
+        used = {(thresholds or {}).get(name, 0.143) for name in curves}
+        for threshold in sorted(used):
+            axes.axhline(threshold, color=GREY, lw=0.9, ls=(0, (4, 3)))
+            axes.annotate(
+                f"{threshold:g}",
+                (0.003, threshold),
+                xycoords=("axes fraction", "data"),
+                va="bottom",
+                fontsize=8,
+                color=GREY,
+            )
+        for number, (name, curve) in enumerate(curves.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            threshold = (thresholds or {}).get(name, 0.143)
+            resolution = resolution_angstrom(curve, size, pixel_size, threshold)
+            reached = bool(np.any(np.asarray(curve[1:]) < threshold))
+            text = (
+                f"{name}: {resolution:.1f} Å at {threshold:g}" if reached else f"{name}: above {threshold:g} to Nyquist"
+            )
+            axes.plot(frequency[1:], curve[1:], color=colour, label=text)
+            if reached:
+                axes.plot([1.0 / resolution], [threshold], "o", color=colour, ms=5)
+        axes.axhline(0.0, color=INK, lw=0.8)
+        nyquist = 0.5 / pixel_size
+        axes.axvline(nyquist, color=GREY, lw=0.9, ls=":")
+        axes.text(nyquist * 0.993, 0.35, "Nyquist", color=GREY, fontsize=8, rotation=90, ha="right", va="center")
+        axes.set_xlim(0.0, nyquist * 1.02)
+        lowest = min(float(np.nanmin(curve[1:])) for curve in curves.values())
+        axes.set_ylim(min(-0.1, max(lowest - 0.05, -1.0)), 1.03)
+        axes.set_xlabel("spatial frequency (1/Å)")
+        axes.set_ylabel("Fourier shell correlation")
+        axes.legend(loc="upper right", borderaxespad=0.2)
+        _angstrom_axis(axes, nyquist)
+    return figure
+
+
+def _angstrom_axis(axes: Axes, nyquist: float) -> None:
+    """Second axis on top, labelled with the resolution in Å at round values."""
+    top = axes.secondary_xaxis("top")
+    candidates = (100, 50, 40, 30, 25, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.75, 2.5, 2.25, 2)
+    ticks: list[float] = []
+    for value in candidates:
+        position = 1.0 / value
+        if position <= nyquist * 0.88 and (not ticks or position - 1.0 / ticks[-1] > 0.065 * nyquist):
+            ticks.append(float(value))
+    labels = [f"{tick:g}" for tick in ticks] + [f"{1.0 / nyquist:.1f}"]
+    top.set_xticks([1.0 / tick for tick in ticks] + [nyquist], labels)
+    top.set_xlabel("resolution (Å)")
+
+
+_PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "resolution",
+        "Å",
+        (
+            ("fsc0143_angstrom", "FSC 0.143", BLUE),
+            ("resolution_angstrom", "FSC 0.5", GREY),
+        ),
+    ),
+    (
+        "orientations",
+        "°",
+        (
+            ("angular_step_deg", "sampling", GREY),
+            ("accuracy_deg", "accuracy the data allow", GREEN),
+            ("change_deg", "change since last iteration", VERMILION),
+        ),
+    ),
+    (
+        "positions",
+        "Å",
+        (
+            ("accuracy_angstrom", "accuracy the data allow", GREEN),
+            ("change_angstrom", "change since last iteration", VERMILION),
+        ),
+    ),
+    ("certainty", "probability", (("max_probability", "best pose, mean over particles", BLUE),)),
+)
+
+
+def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: float) -> Figure:
+    """Resolution, sampling, accuracy, changes and certainty of every iteration, from the rows of its table."""
+    with style():
+        figure = new_figure(9.6, 4.9)
+        figure.subplots_adjust(left=0.065, right=0.985, bottom=0.1, top=0.94, hspace=0.34, wspace=0.16)
+        numbers = [float(row["iteration"] or 0) for row in rows]
+        for place, (title, unit, series) in enumerate(_PANELS, start=1):
+            axes = figure.add_subplot(2, 2, place)
+            for key, label, colour in series:
+                values = [_number(row.get(key)) for row in rows]
+                if np.isfinite(values).any():
+                    axes.plot(numbers, values, "o-", color=colour, label=label, ms=3.5)
+            if title == "resolution":
+                axes.axhline(nyquist_angstrom, color=GREY, lw=0.9, ls=":", label="Nyquist")
+            if place > 2:
+                axes.set_xlabel("iteration")
+            # room for the legend above the curves
+            axes.set_ylim(0.0, 1.3 if title == "certainty" else axes.get_ylim()[1] * 1.35)
+            if title == "certainty":
+                axes.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0])
+            axes.set_title(title, loc="left")
+            axes.set_ylabel(unit)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(loc="upper right", ncols=2 if title == "orientations" else 1)
+    return figure
+
+
+def _number(value: Scalar) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")

@@ -1,0 +1,112 @@
+"""Self-contained HTML: one file, no network, no scripts."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tiltwise import __version__
+from tiltwise.exec.protocols import Scalar
+from tiltwise.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Cell = Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column headings and rows; cells are shown as they are, numbers to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def csv(self) -> str:
+        """Comma-separated text with the headings in the first line."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One card of a report.
+
+    `caption` says what is shown and when to worry.  The content is a figure, a table, or both; `data` are the
+    numbers behind the figure, offered as a CSV file inside the page.
+    """
+
+    title: str
+    caption: str = ""
+    figure: Figure | None = None
+    form: Literal["svg", "png"] = "svg"
+    """`png` for figures that hold images"""
+    table: Table | None = None
+    data: Table | None = None
+    folded: bool = False
+    """table behind a line that opens it"""
+    shape: Literal["", "wide", "tall"] = ""
+    """`wide` is as wide as the page, `tall` stands beside two others"""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Head of a report: a sentence, the numbers that matter, warnings, and what to do next."""
+
+    sentence: str
+    facts: Mapping[str, str]
+    warnings: Sequence[str] = ()
+    next_command: str = ""
+
+
+def write_report(path: Path | str, title: str, summary: Summary, sections: Sequence[Section]) -> None:
+    """Write a report atomically.
+
+    Raises
+    ------
+    OutputError
+        if the file cannot be written.
+    """
+    write_text(path, render(title, summary, sections))
+
+
+def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
+    """Text of the page."""
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("tiltwise.report") / "page.html").read_text(encoding="utf-8"))
+    cards = []
+    for section in sections:
+        picture = ""
+        if section.figure is not None:
+            from tiltwise.report.style import inline_png, inline_svg
+
+            draw = inline_svg if section.form == "svg" else inline_png
+            picture = draw(section.figure, f"{section.title}. {section.caption}")
+        name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
+        cards.append({"section": section, "picture": picture, "csv": _data_uri(section.data), "file": f"{name}.csv"})
+    return template.render(title=title, summary=summary, cards=cards, version=__version__, cell=_cell)
+
+
+def _data_uri(table: Table | None) -> str:
+    if table is None:
+        return ""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(table.csv().encode("utf-8")).decode("ascii")
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

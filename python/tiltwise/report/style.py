@@ -1,0 +1,114 @@
+"""Look of all figures, and their conversion to text that HTML can hold.
+
+Figures are made without pyplot: `Figure` and the Agg or SVG canvas alone, which halves the time to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+BLUE, VERMILION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#8A8F98"
+INK = "#22262B"
+
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E6EA",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tiltwise",
+    "path.simplify": True,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Make figures inside this block look like ours, and leave matplotlib's settings alone outside."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Empty figure of a size in inches, without a window or a global registry."""
+    return Figure(figsize=(width, height), facecolor="white")
+
+
+def plain_image_axes(axes: Axes) -> None:
+    """Take away everything but the picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def grey_levels(image: NDArray[np.floating], low: float = 0.5, high: float = 99.7) -> tuple[float, float]:
+    """Values shown black and white: percentiles, so that a few hot pixels do not decide."""
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    black, white = (float(v) for v in np.percentile(finite, [low, high]))
+    return (black, white) if white > black else (black, black + 1.0)
+
+
+def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
+    """Figure as a PNG file, without date or program name, so that equal figures have equal bytes."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
+    return buffer.getvalue()
+
+
+def inline_png(figure: Figure, alt: str) -> str:
+    """Figure as an HTML image that holds its own data."""
+    data = base64.b64encode(png_bytes(figure)).decode("ascii")
+    return f'<img alt="{_escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def inline_svg(figure: Figure, alt: str) -> str:
+    """Figure as an SVG element inside HTML: no prologue, no metadata, no name spaces, hence no addresses."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s(xmlns(:\w+)?)=\"[^\"]*\"", "", text)
+    # Only what is referred to needs a name; the others would occur again in the next figure.
+    used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
+    text = re.sub(r"\sid=\"([^\"]+)\"", lambda match: match.group(0) if match.group(1) in used else "", text)
+    head, body = text.split(">", 1)
+    head = re.sub(r"\s(width|height|version)=\"[^\"]*\"", "", head)
+    return f'{head} role="img" aria-label="{_escape(alt)}">{body.strip()}'
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
