@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
-from tiltwise.spectral.filters import lowpass, pad_or_crop, resample
+from tiltwise.spectral.filters import low_pass, pad_or_crop, resample
 from tiltwise.spectral.fsc import fsc
 from tiltwise.spectral.masks import circle_crop, distances, soft_disc, soft_edge, soft_sphere
 
@@ -26,8 +26,8 @@ def test_soft_edge_is_a_raised_cosine() -> None:
     assert soft_edge(r, 16.0, 0.0).tolist() == [1, 1, 1, 0, 0, 0, 0]
 
 
-def test_soft_shapes_fall_outside_their_radius() -> None:
-    sphere, disc = soft_sphere(24, 5.0, 4.0), soft_disc(24, 5.0, 4.0)
+def test_soft_shapes_end_at_their_radius() -> None:
+    sphere, disc = soft_sphere(24, 9.0, 4.0), soft_disc(24, 9.0, 4.0)
     r = distances(24, 3)
     assert sphere.shape == (24, 24, 24)
     assert np.all(sphere[r <= 5] == 1)
@@ -132,9 +132,9 @@ def test_padding_and_cropping_keep_the_origin(old: int, new: int) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 33])
-def test_lowpass_keeps_low_and_removes_high_shells(size: int) -> None:
+def test_low_pass_keeps_low_and_removes_high_shells(size: int) -> None:
     noise = np.random.default_rng(3).normal(size=(size,) * 3).astype(np.float32)
-    filtered = lowpass(noise, 2.0, size * 2.0 / 8)
+    filtered = low_pass(noise, 2.0, size * 2.0 / 8)
     assert filtered.dtype == np.float32
     before, after = np.fft.rfftn(noise), np.fft.rfftn(filtered)
     gain = np.abs(after) / np.abs(before)

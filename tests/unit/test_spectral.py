@@ -117,7 +117,7 @@ def test_fsc_is_the_normalised_cross_correlation(size: int) -> None:
     rng = np.random.default_rng(4)
     a, b = rng.normal(size=(2,) + (size,) * 3)
     b = a + 2 * b
-    mask = soft_sphere(size, 4, 3)
+    mask = soft_sphere(size, 7, 3)
     fa, fb = (np.fft.fftn(v * mask) for v in (a, b))
     k = np.fft.fftfreq(size, 1 / size)
     shells = np.rint(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)).astype(int)
@@ -156,7 +156,7 @@ def test_fsc_refuses_different_sizes() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_spread_of_the_fsc_of_noise(masked: bool) -> None:
     rng, size, n = np.random.default_rng(6), 16, 600
-    mask = soft_sphere(size, 4, 3) if masked else None
+    mask = soft_sphere(size, 7, 3) if masked else None
     curves = np.array([fsc(*rng.normal(size=(2,) + (size,) * 3), mask) for _ in range(n)])
     ratio = curves.std(axis=0)[1:] / noise_sigma(size, mask)[1:]
     # Sampling error 1 / root(2 n) = 3 %; shell 1 has few components, where the correlation saturates.

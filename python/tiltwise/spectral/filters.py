@@ -13,7 +13,7 @@ from tiltwise.spectral.masks import soft_edge
 from tiltwise.spectral.shells import radii
 
 
-def lowpass(
+def low_pass(
     volume: NDArray[np.floating[Any]], pixel_size: float, resolution_angstrom: float, edge_shells: float = 2.0
 ) -> NDArray[Any]:
     """A map `(N, N, N)` without detail finer than a resolution; its dtype is kept.

@@ -1,8 +1,7 @@
 """Soft masks with raised-cosine edges.
 
-Distances are in pixels from the origin of an image or map, which is pixel N // 2.  `soft_edge` and
-`circle_crop` take the outer radius, where the mask reaches 0; spheres and discs the inner one, as RELION's
-particle masks do.
+Distances are in pixels from the origin of an image or map, which is pixel N // 2.  Radii are outer ones,
+where masks reach 0; RELION names the inner one: its mask of diameter D is `soft_sphere(N, D / 2 + 5, 5)`.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ def soft_edge(distance: NDArray[np.float64], outer_radius: float, edge: float) -
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(inside / edge, 0.0, 1.0))
 
 
-def soft_sphere(size: int, radius_px: float, edge_px: float) -> NDArray[np.float64]:
-    """`(size,) * 3`: 1 up to `radius_px`, falling to 0 at `radius_px + edge_px`."""
-    return soft_edge(distances(size, 3), radius_px + edge_px, edge_px)
+def soft_sphere(size: int, outer_radius: float, edge: float) -> NDArray[np.float64]:
+    """`(size,) * 3`, `soft_edge` of the distance from the origin."""
+    return soft_edge(distances(size, 3), outer_radius, edge)
 
 
-def soft_disc(size: int, radius_px: float, edge_px: float) -> NDArray[np.float64]:
-    """`(size,) * 2`: 1 up to `radius_px`, falling to 0 at `radius_px + edge_px`."""
-    return soft_edge(distances(size, 2), radius_px + edge_px, edge_px)
+def soft_disc(size: int, outer_radius: float, edge: float) -> NDArray[np.float64]:
+    """`(size,) * 2`, `soft_edge` of the distance from the origin."""
+    return soft_edge(distances(size, 2), outer_radius, edge)
 
 
 def circle_crop(
