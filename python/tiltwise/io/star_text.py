@@ -19,7 +19,8 @@ def quote(value: str) -> str:
     DataError
         if no quoting can carry the value (line breaks, or both kinds of quotes where they matter).
     """
-    needs = not value or value[0] in "#'\"" or any(c.isspace() for c in value)
+    taken = ("#", "'", '"', "_", "data_", "loop_")
+    needs = not value or value.startswith(taken) or any(c.isspace() for c in value)
     if not needs:
         return value
     for mark in ('"', "'"):
