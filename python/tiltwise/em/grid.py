@@ -1,0 +1,85 @@
+"""Pose grids of one iteration: HEALPix x in-plane angle over rotations, a cubic lattice over shifts.
+
+The rotation grid lives in the tomogram frame, so all particles of a series share it; one random rotation
+per iteration moves it as a whole, so final angles do not stick to grid points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.geometry.grids import (
+    angular_step_deg,
+    local_orientations,
+    orientation_angles,
+    orientation_children,
+    shift_children,
+    translation_ball,
+)
+from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
+
+
+@dataclass(frozen=True, slots=True)
+class PoseGrid:
+    """Sampling of one iteration.  Coarse cells have `8^oversampling` children over rotations and over shifts."""
+
+    order: int
+    oversampling: int
+    perturbation: NDArray[np.float64]
+    """(3, 3) rotation that right-multiplies every grid point"""
+    local_sigma_deg: float | None
+    """width of the Gaussian prior about a particle's last orientation; None searches globally"""
+    shift_range_angstrom: float
+    shift_step_angstrom: float
+    shift_offset_angstrom: NDArray[np.float64]
+    """(3,) displacement of the whole lattice of shifts"""
+
+    @property
+    def coarse_step_deg(self) -> float:
+        return angular_step_deg(self.order)
+
+    @property
+    def fine_step_deg(self) -> float:
+        return angular_step_deg(self.order) / 2**self.oversampling
+
+    @property
+    def fine_shift_step_angstrom(self) -> float:
+        return self.shift_step_angstrom / 2**self.oversampling
+
+    def shifts(self) -> NDArray[np.float64]:
+        """(T, 3) coarse trial shifts in Å."""
+        return translation_ball(self.shift_range_angstrom, self.shift_step_angstrom) + self.shift_offset_angstrom
+
+    def fine_shifts(self, coarse: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(8^v T, 3) children of coarse shifts."""
+        if self.oversampling == 0:
+            return coarse
+        return (coarse[:, None] + shift_children(self.shift_step_angstrom, self.oversampling)).reshape(-1, 3)
+
+    def rotations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(R, 3) unperturbed grid angles in degrees and (R, 3, 3) rotations of the whole grid."""
+        angles = orientation_angles(self.order)
+        return angles, euler_to_matrix(angles) @ self.perturbation
+
+    def near(self, centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same for the cells within three sigma of a rotation; the nearest cell if none is."""
+        assert self.local_sigma_deg is not None
+        angles = local_orientations(self.order, centre @ self.perturbation.T, 3.0 * self.local_sigma_deg)
+        return angles, euler_to_matrix(angles) @ self.perturbation
+
+    def children(self, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(8^v R, 3, 3) rotations of the children of coarse cells."""
+        if self.oversampling == 0:
+            return np.asarray(euler_to_matrix(angles) @ self.perturbation)
+        fine = orientation_children(self.order, angles, self.oversampling).reshape(-1, 3)
+        return np.asarray(euler_to_matrix(fine) @ self.perturbation)
+
+    def log_prior(self, rotations: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(R,) Gaussian log prior on the angle to `centre`; zeros in a global search."""
+        if self.local_sigma_deg is None:
+            return np.zeros(len(rotations), np.float32)
+        angle = angular_distance_deg(rotations, centre)
+        return np.asarray(-0.5 * (angle / self.local_sigma_deg) ** 2, dtype=np.float32)

@@ -1,0 +1,81 @@
+"""What a refinement starts from: the map as it will be used, and the noise power of every tilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.spectra import smoothed
+from tiltwise.errors import DataError
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.io.mrc import read_map
+from tiltwise.spectral.filters import low_pass, resample
+
+
+def prepare_map(path: Path, box: int, pixel_size: float, resolution: float) -> NDArray[np.float32]:
+    """Starting map, resampled to the box and pixel size of the images and low-passed at `resolution` Å.
+
+    Raises
+    ------
+    DataError
+        if the map is empty or holds NaN.
+    """
+    density, own_pixel_size = read_map(path)
+    if not np.isfinite(density).all() or not np.any(density):
+        raise DataError(
+            "the reference map cannot be used",
+            where=str(path),
+            expected="finite values, not all zero",
+            found="NaN or infinite voxels" if not np.isfinite(density).all() else "only zeros",
+            fix="give another --ref",
+        )
+    if density.shape != (box,) * 3 or abs(own_pixel_size - pixel_size) > 1e-3 * pixel_size:
+        density = resample(density, own_pixel_size, pixel_size, box)
+    return np.asarray(low_pass(density, pixel_size, resolution), dtype=np.float32)
+
+
+def initial_noise_power(
+    source: ParticleSource, poses: Poses, threads: int, advance: Callable[[int], None], limit: int = 200
+) -> list[NDArray[np.float64]]:
+    """sigma^2 (F, S) of every series before any model is known: the power of the images themselves.
+
+    Averages over up to `limit` particles of a series.  Of premultiplied images only C X is known; its power
+    is C^2 sigma^2 where noise dominates.
+    """
+    disc = source.disc
+    spectra = []
+    for number, series in enumerate(source.optset.series):
+        members = np.flatnonzero(source.series_of == number)[:limit]
+        total = np.zeros((series.n_tilts, disc.n_shells))
+        norm = np.zeros_like(total)
+
+        def measure(particle: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+            images = source.load(particle, poses.displacement_angstrom[particle])
+            if images.power is not None:
+                return images.tilts, images.power, np.ones_like(images.power)
+            n = disc.n_shells
+            power = [np.bincount(disc.shells, np.abs(row) ** 2, n)[:n] for row in images.data.astype(np.complex128)]
+            weight = [np.bincount(disc.shells, row, n)[:n] for row in images.ctf2.astype(np.float64)]
+            return images.tilts, np.asarray(power), np.asarray(weight)
+
+        for tilts, power, weight in ordered_map(measure, [int(m) for m in members], threads):
+            total[tilts] += power
+            norm[tilts] += weight
+            advance(1)
+        spectrum = np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+        spectra.append(_positive(smoothed(spectrum), series.name))
+    return spectra
+
+
+def _positive(spectrum: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Fills shells and tilts without evidence with the median of their shell, or of everything."""
+    known = spectrum > 0
+    if not known.any():
+        raise DataError("images are empty: their power is zero in all tilts", where=name)
+    typical = float(np.median(spectrum[known]))
+    column = np.array([np.median(s[k]) if k.any() else typical for s, k in zip(spectrum.T, known.T, strict=True)])
+    return np.where(known, spectrum, column)

@@ -1,0 +1,131 @@
+"""Whitened images of one particle and their likelihood over rotations and shifts (Eq. 4, expanded).
+
+`log L(R, t) = 2 cross - quadratic` per independent component, with Y = C X / sigma^2 and B = C^2 / sigma^2
+(`tiltwise.kernels.api`).  DC carries the background, not the molecule: its weight is zero in scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.extract.images import ParticleImages
+from tiltwise.kernels.api import C64, F32, Backend
+from tiltwise.model import TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+
+
+@dataclass(frozen=True, slots=True)
+class WhitenedImages:
+    """Images of one particle divided by the noise power of their tilt and shell, tilts concatenated along K."""
+
+    tilts: NDArray[np.intp]
+    score_image: C64
+    """(F K,) masked Y, zero at DC"""
+    score_power: F32
+    """(F K,) B, zero at DC"""
+    map_image: C64
+    """(F K,) unmasked Y"""
+    map_power: F32
+    """(F K,) B"""
+
+    def prefix(self, count: int) -> WhitenedImages:
+        """The first `count` pixels of every tilt (lower frequencies only)."""
+        arrays = []
+        for array in (self.score_image, self.score_power, self.map_image, self.map_power):
+            arrays.append(np.ascontiguousarray(array.reshape(len(self.tilts), -1)[:, :count]).reshape(-1))
+        return WhitenedImages(self.tilts, *arrays)
+
+
+def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.float64], count: int) -> WhitenedImages:
+    """`noise_power` (F_series, S) is sigma^2 of every tilt and shell; `count` limits the pixels per tilt."""
+    inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
+    no_dc = inverse.copy()
+    no_dc[:, 0] = 0.0
+    return WhitenedImages(
+        images.tilts,
+        np.ascontiguousarray(images.masked[:, :count] * no_dc).reshape(-1),
+        np.ascontiguousarray(images.ctf2[:, :count] * no_dc).reshape(-1),
+        np.ascontiguousarray(images.data[:, :count] * inverse).reshape(-1),
+        np.ascontiguousarray(images.ctf2[:, :count] * inverse).reshape(-1),
+    )
+
+
+def slice_matrices(series: TiltSeries, tilts: NDArray[np.intp], rotations: NDArray[np.float64], scale: float) -> F32:
+    """(R F, 3, 3) maps from image frequency to padded volume coordinate, `scale * (P_f R)^T` (Eq. 6).
+
+    `rotations` (R, 3, 3) take the reference into the tomogram, A_sub A_part.
+    """
+    forward = np.einsum("fij,rjk->rfik", series.projection[tilts, :3, :3], rotations)
+    transposed = scale * np.swapaxes(forward, -1, -2)
+    return np.ascontiguousarray(transposed.reshape(-1, 3, 3), dtype=np.float32)
+
+
+def shift_phases(
+    series: TiltSeries,
+    tilts: NDArray[np.intp],
+    shifts_angstrom: NDArray[np.float64],
+    disc: FourierDisc,
+    pixel_size: float,
+    count: int,
+) -> C64:
+    """(T, F K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5)."""
+    moved = np.einsum("fij,tj->tfi", series.projection[tilts, :2, :3], shifts_angstrom) / pixel_size
+    # exp of a sum is a product: two small tables instead of one large exponential.
+    frequencies = disc.frequencies[:count]
+    lowest, highest = int(frequencies[:, 1].min()), int(frequencies[:, 1].max())
+    step = 2j * np.pi / disc.box
+    along_x = np.exp(step * moved[..., 0, None] * np.arange(frequencies[:, 0].max() + 1)).astype(np.complex64)
+    along_y = np.exp(step * moved[..., 1, None] * np.arange(lowest, highest + 1)).astype(np.complex64)
+    phases = along_x[..., frequencies[:, 0]] * along_y[..., frequencies[:, 1] - lowest]
+    return np.ascontiguousarray(phases.reshape(len(shifts_angstrom), -1))
+
+
+@dataclass(slots=True)
+class Scorer:
+    """Cross and quadratic terms for many poses, in tiles of rotations that fit `tile_bytes`."""
+
+    backend: Backend
+    volume: C64
+    scale: float
+    threads: int = 0
+    tile_bytes: int = 48 << 20
+
+    def slices(
+        self,
+        series: TiltSeries,
+        tilts: NDArray[np.intp],
+        rotations: NDArray[np.float64],
+        frequencies: F32,
+    ) -> C64:
+        """(R, F K) reference slices."""
+        matrices = slice_matrices(series, tilts, rotations, self.scale)
+        slices = self.backend.project(
+            self.volume, matrices, frequencies, self.volume.shape[0] // 2, threads=self.threads
+        )
+        return slices.reshape(len(rotations), -1)
+
+    def tiles(self, n_rotations: int, n_components: int) -> list[slice]:
+        """Ranges of rotations whose slices fit the tile."""
+        size = max(1, self.tile_bytes // max(1, 8 * n_components))
+        return [slice(i, min(i + size, n_rotations)) for i in range(0, n_rotations, size)]
+
+    def terms(
+        self,
+        series: TiltSeries,
+        image: WhitenedImages,
+        rotations: NDArray[np.float64],
+        phases: C64,
+        frequencies: F32,
+    ) -> tuple[F32, F32]:
+        """Cross (R, T) and quadratic (R,) terms of one particle."""
+        cross = np.empty((len(rotations), len(phases)), np.float32)
+        quadratic = np.empty(len(rotations), np.float32)
+        for tile in self.tiles(len(rotations), len(image.score_image)):
+            slices = self.slices(series, image.tilts, rotations[tile], frequencies)
+            cross[tile], quadratic[tile] = self.backend.score(
+                slices, image.score_image, image.score_power, phases, threads=self.threads
+            )
+        return cross, quadratic

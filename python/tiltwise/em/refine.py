@@ -1,0 +1,410 @@
+"""`tiltwise refine`: poses and map from tilt series, gold-standard half sets, until nothing is gained.
+
+One iteration: E-step of every tilt series and half (poses marginalised, Eqs. 1-4), M-step (Eq. 11) with the
+prior from the FSC of the halves, noise power from the residuals (Eq. 12), then the sampling of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.accuracy import pose_accuracy
+from tiltwise.em.expectation import Expectation, Group, NoiseSums, PoseEstimate, Settings
+from tiltwise.em.greyscale import fit_greyscale
+from tiltwise.em.half_sets import assign_half_sets
+from tiltwise.em.initial import initial_noise_power, prepare_map
+from tiltwise.em.likelihood import Scorer, whiten
+from tiltwise.em.options import RefineOptions
+from tiltwise.em.results import posterior_columns, with_poses
+from tiltwise.em.schedule import Schedule
+from tiltwise.em.spectra import (
+    join_low_resolution,
+    joined_fsc,
+    noise_power,
+    prior_from_fsc,
+    resolution_shell,
+)
+from tiltwise.em.volumes import Accumulator, reference_volume, solve_map
+from tiltwise.exec import Job, Progress
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.geometry.rotations import angular_distance_deg
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
+from tiltwise.io.mrc import write_map
+from tiltwise.kernels.api import Backend
+from tiltwise.kernels.select import default_threads, load_backend
+from tiltwise.model import OptimisationSet
+from tiltwise.spectral.fsc import fsc, resolution_angstrom
+from tiltwise.spectral.masks import soft_sphere
+
+PADDING = 2
+MASK_EDGE_PX = 5.0
+HALVES = (1, 2)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything one iteration hands to the next."""
+
+    iteration: int
+    maps: dict[int, NDArray[np.float32]]
+    """reference of each half, in the grey scale of the images"""
+    poses: Poses
+    noise: list[NDArray[np.float64]]
+    """sigma^2 (F, S) of every series"""
+    schedule: Schedule
+    offset_sigma_angstrom: float
+    curve: NDArray[np.float64]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RefineResult:
+    """What a refinement ends with."""
+
+    map: NDArray[np.float32]
+    """joined map, prior applied"""
+    halves: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """unfiltered half maps"""
+    fsc: NDArray[np.float64]
+    """of the half maps inside the mask"""
+    resolution_angstrom: float
+    pixel_size: float
+    optset: OptimisationSet
+    estimates: list[PoseEstimate]
+    history: list[dict[str, float]]
+    stop_reason: str
+    outputs: Mapping[str, Path]
+
+
+class Refinement:
+    """One run: data, options and the loop over iterations."""
+
+    def __init__(self, options: RefineOptions, job: Job, progress: Progress) -> None:
+        self.options, self.job, self.progress = options, job, progress
+        self.optset = load_optimisation_set(
+            options.input,
+            tomograms=options.tomograms,
+            particles=options.particles,
+            trajectories=options.trajectories,
+            need_images=False,
+        )
+        self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
+        crop = options.map_size
+        pixel = self.optset.series[0].pixel_size_angstrom * options.binning
+        self.diameter = options.particle_diameter or (crop - 2 * MASK_EDGE_PX) * pixel
+        self.source = ParticleSource(
+            self.optset,
+            box_px=options.box,
+            crop_px=crop,
+            binning=options.binning,
+            diameter_angstrom=self.diameter if options.zero_mask else None,
+        )
+        self.box, self.pixel_size = self.source.box, self.source.pixel_size
+        self.threads = options.threads or default_threads()
+        self.backend: Backend = load_backend(options.backend)
+        self.symmetry = symmetry_matrices(options.symmetry)
+        radius = min(self.diameter / 2 / self.pixel_size + MASK_EDGE_PX, self.box / 2)
+        self.mask = soft_sphere(self.box, radius, MASK_EDGE_PX).astype(np.float32)
+        self.nyquist = self.box / 2
+
+    def shell_of(self, angstrom: float) -> int:
+        return int(round(self.box * self.pixel_size / angstrom))
+
+    def angstrom(self, shell: float) -> float:
+        return self.box * self.pixel_size / max(shell, 1.0)
+
+    # ---- start ------------------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        """State before the first iteration, or the one a checkpoint holds."""
+        saved = self.job.load_checkpoint("refine")
+        if saved is not None:
+            self.progress.note(f"continues after iteration {saved.state['iteration']}")
+            return self._restored(saved.arrays, saved.state)
+        options = self.options
+        poses = Poses.of(self.optset)
+        with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
+            noise = initial_noise_power(self.source, poses, self.threads, task.advance)
+        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
+        schedule = Schedule(
+            order=options.healpix_order,
+            local_order=options.auto_local_healpix_order,
+            oversampling=options.oversampling,
+            sigma_ang_deg=options.sigma_ang,
+            offset_range_angstrom=options.offset_range_angstrom or options.offset_range_px * self.pixel_size,
+            offset_step_angstrom=options.offset_step_px * self.pixel_size,
+            resolution_shell=max(1, self.shell_of(options.ini_high)),
+        )
+        curve = np.zeros(self.box // 2 + 1)
+        state = State(0, {1: density, 2: density}, poses, noise, schedule, 10.0, curve)
+        rng = np.random.default_rng([options.seed, 0])
+        with self.job.timing("grey scale"):
+            scorer = self._scorer(density)
+            factor = fit_greyscale(self._expectation(state, scorer, rng, final=False), self._groups(state, None))
+        self.job.event("greyscale", factor=factor)
+        density = density * np.float32(factor)
+        state.maps = {1: density, 2: density}
+        return state
+
+    def _restored(self, arrays: Mapping[str, NDArray[Any]], saved: Mapping[str, Any]) -> State:
+        poses = Poses(self.optset.particles.coordinate_px.copy(), arrays["displacement"], arrays["rotation"])
+        noise = [arrays[f"noise_{i}"] for i in range(len(self.optset.series))]
+        self.halves = arrays["halves"]
+        return State(
+            int(saved["iteration"]),
+            {half: arrays[f"map_{half}"] for half in HALVES},
+            poses,
+            noise,
+            Schedule(**saved["schedule"]),
+            float(saved["offset_sigma_angstrom"]),
+            arrays["curve"],
+            list(saved["history"]),
+        )
+
+    def save(self, state: State) -> None:
+        arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
+        arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
+        arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
+        arrays |= {"curve": state.curve, "halves": self.halves}
+        self.job.save_checkpoint(
+            "refine",
+            arrays,
+            {
+                "iteration": state.iteration,
+                "schedule": asdict(state.schedule),
+                "offset_sigma_angstrom": state.offset_sigma_angstrom,
+                "history": state.history,
+            },
+        )
+
+    # ---- one iteration ----------------------------------------------------------------------------------
+
+    def _scorer(self, density: NDArray[np.float32]) -> Scorer:
+        return Scorer(self.backend, reference_volume(density, PADDING), float(PADDING), self.threads)
+
+    def _expectation(self, state: State, scorer: Scorer, rng: np.random.Generator, *, final: bool) -> Expectation:
+        schedule = state.schedule
+        fine = schedule.fine_radius(self.nyquist)
+        settings = Settings(
+            grid=schedule.grid(rng),
+            coarse_radius=schedule.coarse_radius(self.diameter, self.box * self.pixel_size, self.nyquist),
+            fine_radius=fine,
+            map_radius=self.nyquist if final else fine,
+            pixel_size=self.pixel_size,
+            offset_sigma_angstrom=state.offset_sigma_angstrom,
+            threads=self.threads,
+            batch_bytes=int(self.options.memory * 1e9 / 4) if self.options.memory else 1 << 30,
+        )
+        return Expectation(scorer, self.source.disc, settings)
+
+    def _groups(self, state: State, half: int | None) -> list[Group]:
+        groups = []
+        for number, series in enumerate(self.optset.series):
+            chosen = self.source.series_of == number
+            if half is not None:
+                chosen &= self.halves == half
+            members = np.flatnonzero(chosen)
+            if not len(members):
+                continue
+            displaced = state.poses.displacement_angstrom
+
+            def load(local: int, members: NDArray[np.intp] = members) -> Any:
+                self.job.check_abort()
+                particle = int(members[local])
+                return self.source.load(particle, displaced[particle])
+
+            groups.append(
+                Group(series, state.noise[number], members, state.poses.rotation[members], displaced[members], load)
+            )
+        return groups
+
+    def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
+        """E-step and M-step sums; moves `state` to the new poses, noise power and offset width."""
+        number = state.iteration + 1
+        accumulators: dict[int, Accumulator] = {}
+        estimates: dict[int, PoseEstimate] = {}
+        n_series = len(self.optset.series)
+        sums = [NoiseSums.empty(s.n_tilts, self.source.disc.n_shells) for s in self.optset.series]
+        index = {series.name: i for i, series in enumerate(self.optset.series)}
+        with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
+            for half in HALVES:
+                # both halves see the same grid
+                rng = np.random.default_rng([self.options.seed, number])
+                expectation = self._expectation(state, self._scorer(state.maps[half]), rng, final=final)
+                accumulators[half] = Accumulator.empty(self.box, PADDING)
+                for group in self._groups(state, half):
+                    noise = None if self.source.premultiplied else sums[index[group.series.name]]
+                    found = expectation.run(group, accumulators[half], noise, task.advance)
+                    estimates.update(zip((int(m) for m in group.members), found, strict=True))
+        ordered = [estimates[i] for i in range(len(self.optset.particles))]
+        state.poses.rotation = np.stack([e.rotation for e in ordered])
+        state.poses.displacement_angstrom = state.poses.displacement_angstrom + np.stack(
+            [e.shift_angstrom for e in ordered]
+        )
+        state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
+        if not self.source.premultiplied:
+            state.noise = [
+                noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
+            ]
+        state.iteration = number
+        return {h: a.completed().symmetrised(self.symmetry, self.backend) for h, a in accumulators.items()}, ordered
+
+    def half_map_fsc(self, accumulators: Mapping[int, Accumulator]) -> NDArray[np.float64]:
+        """FSC of the maps without prior, inside the particle's sphere."""
+        first, second = (solve_map(accumulators[half]) for half in HALVES)
+        return fsc(first, second, self.mask)
+
+    def maximise(self, state: State, accumulators: Mapping[int, Accumulator], radius: float) -> None:
+        """New references of both halves: FSC, prior, map, solvent (Eq. 11)."""
+        join = max(self.shell_of(self.options.low_resol_join_halves), 1)
+        join_low_resolution(accumulators[1], accumulators[2], join)
+        curve = self.half_map_fsc(accumulators)
+        curve[int(radius) + 1 :] = 0.0
+        state.curve = curve
+        for half in HALVES:
+            prior = prior_from_fsc(accumulators[half], curve, self.options.tau2_fudge)
+            density = solve_map(accumulators[half], prior, radius)
+            state.maps[half] = density * self.mask if self.options.flatten_solvent else density
+
+    def accuracy(self, state: State) -> tuple[float, float]:
+        """Median accuracy of poses (degrees, Å) over a few particles of every series."""
+        count = self.source.disc.count(state.schedule.fine_radius(self.nyquist))
+        frequencies = self.source.disc.frequencies3d(count)
+        scorer = self._scorer(state.maps[1])
+        found = []
+        for group in self._groups(state, 1):
+            for local in range(min(5, len(group.members))):
+                image = whiten(group.load(local), self.source.disc, group.noise_power, count)
+                found.append(
+                    pose_accuracy(
+                        scorer, group.series, image, group.rotations[local], frequencies, self.pixel_size, self.box
+                    )
+                )
+        angle, shift = np.median(np.asarray(found), axis=0)
+        return float(angle), float(shift)
+
+    # ---- the loop ---------------------------------------------------------------------------------------
+
+    def run(self) -> RefineResult:
+        state = self.start()
+        reason = f"stopped after --iter {self.options.iterations} iterations"
+        while state.iteration < self.options.iterations and not state.schedule.converged:
+            began = monotonic()
+            before = state.poses.rotation, state.poses.displacement_angstrom
+            schedule = state.schedule
+            radius, step, local = schedule.fine_radius(self.nyquist), schedule.fine_step_deg(), schedule.local
+            with self.job.timing("iterations"):
+                accumulators, estimates = self.iterate(state, final=False)
+                self.maximise(state, accumulators, radius)
+            accuracy_deg, accuracy_angstrom = self.accuracy(state)
+            moved = state.poses.displacement_angstrom - before[1]
+            shift_change = float(np.sqrt((moved**2).sum(axis=1).mean() / 3.0))
+            row = {
+                "iteration": state.iteration,
+                "resolution_angstrom": resolution_angstrom(state.curve, self.box, self.pixel_size, 0.5),
+                "fsc0143_angstrom": resolution_angstrom(state.curve, self.box, self.pixel_size, 0.143),
+                "angular_step_deg": step,
+                "local": local,
+                "accuracy_deg": accuracy_deg,
+                "accuracy_angstrom": accuracy_angstrom,
+                "change_deg": float(np.mean(angular_distance_deg(before[0], state.poses.rotation))),
+                "change_angstrom": shift_change,
+                "max_probability": float(np.mean([e.max_probability for e in estimates])),
+                "significant_poses": float(np.median([e.n_significant for e in estimates])),
+                "seconds": monotonic() - began,
+            }
+            self.job.iteration(row)
+            state.history.append(row)
+            schedule.update(
+                min(resolution_shell(state.curve), int(radius)),
+                accuracy_deg,
+                accuracy_angstrom,
+                shift_change,
+                state.curve,
+            )
+            self.save(state)
+        if state.schedule.converged:
+            reason = (
+                f"converged: no gain in resolution, and steps of {state.schedule.fine_step_deg():.2f}° are finer "
+                f"than the {state.history[-1]['accuracy_deg']:.2f}° the data resolve"
+            )
+        return self.finish(state, reason)
+
+    def finish(self, state: State, reason: str) -> RefineResult:
+        """Last E-step with all data to Nyquist; joined map, unfiltered half maps, files."""
+        with self.job.timing("final iteration"):
+            accumulators, estimates = self.iterate(state, final=True)
+        raw = {half: solve_map(accumulators[half]) for half in HALVES}
+        curve = fsc(raw[1], raw[2], self.mask)
+        joined = accumulators[1] + accumulators[2]
+        density = solve_map(joined, prior_from_fsc(joined, joined_fsc(curve), self.options.tau2_fudge))
+        resolution = resolution_angstrom(curve, self.box, self.pixel_size, 0.143)
+        if resolution < 1.05 * 2 * self.pixel_size:
+            self.job.warn(
+                f"the resolution is at Nyquist ({2 * self.pixel_size:.1f} Å): refine again with smaller --bin"
+            )
+        optset = with_poses(self.optset, state.poses, self.halves)
+        self.job.metric("resolution_angstrom", resolution)
+        self.job.metric("stop_reason", reason)
+        outputs = self._write(density, raw, optset, estimates)
+        return RefineResult(
+            density,
+            (raw[1], raw[2]),
+            curve,
+            resolution,
+            self.pixel_size,
+            optset,
+            estimates,
+            state.history,
+            reason,
+            outputs,
+        )
+
+    def _write(
+        self,
+        density: NDArray[np.float32],
+        raw: Mapping[int, NDArray[np.float32]],
+        optset: OptimisationSet,
+        estimates: list[PoseEstimate],
+    ) -> dict[str, Path]:
+        job = self.job
+        outputs = {
+            "map": job.path("run_class001.mrc"),
+            "half1": job.path("run_half1_class001_unfil.mrc"),
+            "half2": job.path("run_half2_class001_unfil.mrc"),
+            "particles": job.path("run_data.star"),
+            "optimisation_set": job.path("run_optimisation_set.star"),
+        }
+        write_map(outputs["map"], density, self.pixel_size)
+        for half in HALVES:
+            write_map(outputs[f"half{half}"], raw[half], self.pixel_size)
+        write_particles(outputs["particles"], optset, extra_columns=posterior_columns(estimates))
+        write_optimisation_set(
+            outputs["optimisation_set"],
+            particles=outputs["particles"],
+            tomograms=optset.paths["tomograms"],
+            trajectories=optset.paths.get("trajectories"),
+        )
+        labels = {
+            "map": "DensityMap.mrc.relion.refine3d",
+            "half1": "DensityMap.mrc.relion.halfmap.refine3d",
+            "half2": "DensityMap.mrc.relion.halfmap.refine3d",
+            "particles": "ParticleGroupMetadata.star.relion.refine3d",
+            "optimisation_set": "TomoOptimisationSet.star.relion.refine3d",
+        }
+        for name, path in outputs.items():
+            job.add_output(path, labels[name])
+        return outputs
+
+
+def run(options: RefineOptions, job: Job, progress: Progress) -> RefineResult:
+    """Refine poses and map; the entry point of `tiltwise refine` and of Python scripts."""
+    return Refinement(options, job, progress).run()

@@ -1,0 +1,101 @@
+"""How finely the next iteration searches, and when there is nothing left to gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.grid import PoseGrid
+from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
+
+
+@dataclass(slots=True)
+class Schedule:
+    """State of the sampling between iterations; plain numbers, so that a checkpoint can hold it."""
+
+    order: int
+    local_order: int
+    oversampling: int
+    sigma_ang_deg: float | None
+    """width asked for by the user; None lets local searches use twice the fine step"""
+    offset_range_angstrom: float
+    offset_step_angstrom: float
+    resolution_shell: int
+    stalled: int = 0
+    """iterations since the resolution last improved"""
+    incr_size: int = 10
+    """shells beyond the resolution that are used"""
+    converged: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether searches stay near the last orientations."""
+        return self.sigma_ang_deg is not None or self.order >= self.local_order
+
+    def fine_step_deg(self) -> float:
+        return 60.0 / 2**self.order / 2**self.oversampling
+
+    def grid(self, rng: np.random.Generator) -> PoseGrid:
+        """Grid of the next iteration, moved at random by up to half a coarse step."""
+        coarse = 60.0 / 2**self.order
+        turn, move = rng.uniform(-0.5, 0.5, 3) * coarse, rng.uniform(-0.5, 0.5, 3) * self.offset_step_angstrom
+        perturbation = rotation_z(turn[0]) @ rotation_y(turn[1]) @ rotation_x(turn[2])
+        sigma = None
+        if self.local:
+            sigma = 2.0 * self.fine_step_deg()
+            if self.sigma_ang_deg is not None:
+                sigma = min(sigma, self.sigma_ang_deg) if self.order > self.local_order else self.sigma_ang_deg
+        return PoseGrid(
+            order=self.order,
+            oversampling=self.oversampling,
+            perturbation=np.asarray(perturbation),
+            local_sigma_deg=sigma,
+            shift_range_angstrom=self.offset_range_angstrom,
+            shift_step_angstrom=self.offset_step_angstrom,
+            shift_offset_angstrom=move,
+        )
+
+    def coarse_radius(self, diameter_angstrom: float, box_angstrom: float, nyquist: float) -> float:
+        """Shells the coarse pass needs: structure of the particle's size resolves its angular step."""
+        resolution = np.pi * diameter_angstrom * (60.0 / 2**self.order) / 360.0 / 1.2
+        return float(min(np.ceil(box_angstrom / resolution), self.fine_radius(nyquist)))
+
+    def fine_radius(self, nyquist: float) -> float:
+        """Shells the second pass and the reconstruction use."""
+        return float(min(self.resolution_shell + self.incr_size, nyquist))
+
+    def update(
+        self,
+        shell: int,
+        accuracy_deg: float,
+        accuracy_angstrom: float,
+        shift_change_angstrom: float,
+        curve: NDArray[np.float64],
+    ) -> None:
+        """Takes in one iteration: refines the sampling when the resolution no longer improves, or converges.
+
+        `accuracy_*` are the errors the data cannot tell from none (99 % confidence); sampling much finer
+        than 3/4 of them gains nothing.
+        """
+        gained = shell > self.resolution_shell
+        self.stalled = 0 if gained else self.stalled + 1
+        self.resolution_shell = max(shell, self.resolution_shell) if gained else shell
+        below = np.flatnonzero(~(curve[1:] >= 0.143))
+        last143 = int(below[0]) if len(below) else len(curve) - 1
+        self.incr_size = max(self.incr_size, last143 - shell + 5)
+        if self.stalled < 1:
+            return
+        if self.fine_step_deg() < 0.75 * accuracy_deg:
+            self.converged = self.stalled >= 2
+            return
+        self.order += 1
+        self.stalled = 0
+        fine = 2.0**self.oversampling
+        old_step = self.offset_step_angstrom
+        step = max(min(1.5, 0.75 * accuracy_angstrom) * fine, old_step / 2)
+        reach = np.clip(3.0 * shift_change_angstrom, 1.5 * step, 1.3 * self.offset_range_angstrom)
+        # At most four steps on either side: beyond, the search costs more than a coarser one that follows moves.
+        self.offset_step_angstrom = float(min(max(step, reach / 4), old_step))
+        self.offset_range_angstrom = float(reach)

@@ -1,0 +1,73 @@
+"""Spectra of one iteration: FSC of the half maps, the prior it implies, the noise power of the tilts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.expectation import NoiseSums
+from tiltwise.em.volumes import Accumulator, padded_shells, shell_means
+from tiltwise.spectral.disc import FourierDisc
+
+MIN_PRIOR_SHELL = 5
+"""Shells below carry so few components that an FSC means nothing: they are not regularised."""
+
+
+def prior_from_fsc(
+    accumulator: Accumulator, curve: NDArray[np.float64], tau2_fudge: float = 1.0
+) -> NDArray[np.float64]:
+    """1/tau^2 per shell in units of the weights of a completed accumulator, (N // 2 + 1,).
+
+    With gold-standard halves the signal-to-noise ratio of a shell is FSC / (1 - FSC), and tau^2 that ratio
+    over the mean weight (the counterpart of Eq. 13).
+    """
+    clipped = np.clip(curve, 1e-3, 0.999)
+    prior = shell_means(accumulator) * (1.0 - clipped) / clipped / tau2_fudge
+    prior[:MIN_PRIOR_SHELL] = 0.0
+    return np.asarray(prior)
+
+
+def joined_fsc(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of the joined map with the truth, squared: 2 FSC / (1 + FSC), from that of the halves."""
+    positive = np.clip(curve, 0.0, 1.0)
+    return np.asarray(2.0 * positive / (1.0 + positive))
+
+
+def join_low_resolution(first: Accumulator, second: Accumulator, shell: int) -> None:
+    """Gives both completed accumulators the mean of the two in all shells up to `shell`, in place.
+
+    Keeps the orientations of the halves from drifting apart; nothing above the shell is shared.
+    """
+    low = padded_shells(first.box, first.padded) <= shell
+    for a, b in ((first.data, second.data), (first.weight, second.weight)):
+        mean = 0.5 * (a[low] + b[low])
+        a[low], b[low] = mean, mean
+
+
+def resolution_shell(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
+    """Last shell before the FSC first falls below a threshold, at least `MIN_PRIOR_SHELL`."""
+    below = np.flatnonzero(~(curve[1:] >= threshold))
+    last = int(below[0]) if len(below) else len(curve) - 1
+    return max(last, MIN_PRIOR_SHELL)
+
+
+def smoothed(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running mean over three shells of (F, S) spectra; keeps low shells with few components from jumping."""
+    padded = np.pad(spectrum, ((0, 0), (1, 1)), mode="edge")
+    return np.asarray((padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3.0)
+
+
+def noise_power(sums: NoiseSums, disc: FourierDisc, area_ratio: float, old: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sigma^2 (F, S) of the un-multiplied images from the residual power (Eq. 12, exact form).
+
+    `area_ratio` is (crop / box)^2: the signal of one particle is spread over the large box in which the
+    power was measured.  Tilts that no particle sees keep their old values.
+    """
+    components = np.maximum(np.bincount(disc.shells, minlength=disc.n_shells)[: disc.n_shells], 1)
+    count = np.maximum(sums.count, 1)[:, None]
+    total = sums.power / count
+    residual = total - sums.explained / components / count * area_ratio
+    # An over-fitted model may explain more than there is; noise is never less than a tenth of the power.
+    result = smoothed(np.maximum(residual, 0.1 * total))
+    unseen = (sums.count == 0)[:, None] | ~(result > 0)
+    return np.where(unseen, old, result)

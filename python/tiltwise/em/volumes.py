@@ -1,0 +1,142 @@
+"""Maps and their padded Fourier volumes: the reference of the E-step, the accumulators of the M-step.
+
+Scale: images are projections, `image = sum over z of the map`, transformed unitarily on N x N pixels.
+The slice theorem then needs `V = FFT(map) / N`, with `FFT` the unnormalised 3D transform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import ShapeError
+from tiltwise.kernels.api import Backend
+from tiltwise.spectral.fft import irfft3, rfft3
+
+
+@lru_cache(maxsize=8)
+def gridding_correction(box: int, padded: int) -> NDArray[np.float32]:
+    """(N, N, N) attenuation of trilinear interpolation on the padded grid: a product of sinc^2 along each axis."""
+    axis = np.sinc((np.arange(box) - box // 2) / padded) ** 2
+    return np.asarray(axis[:, None, None] * axis[:, None] * axis, dtype=np.float32)
+
+
+def _centre(box: int, padded: int) -> tuple[slice, slice, slice]:
+    start = padded // 2 - box // 2
+    return (slice(start, start + box),) * 3
+
+
+def reference_volume(density: NDArray[np.float32], padding: int = 2) -> NDArray[np.complex64]:
+    """Padded Fourier volume `(M, M, M // 2 + 1)`, M = padding x N, of a map with origin at voxel N // 2.
+
+    The map is divided by the attenuation that trilinear interpolation will cause.
+    """
+    box = density.shape[0]
+    if density.shape != (box, box, box):
+        raise ShapeError("a map must be cubic", expected="(N, N, N)", found=str(density.shape))
+    padded = padding * box
+    embedded = np.zeros((padded,) * 3, np.float32)
+    embedded[_centre(box, padded)] = density / gridding_correction(box, padded) / np.float32(box)
+    return rfft3(np.fft.ifftshift(embedded), norm="backward")
+
+
+@lru_cache(maxsize=4)
+def padded_shells(box: int, padded: int) -> NDArray[np.int32]:
+    """Shell of the unpadded box, round(|k|), of every voxel of the padded half-complex volume."""
+    y = np.fft.fftfreq(padded, 1.0 / padded)
+    x = np.arange(padded // 2 + 1)
+    radius = np.sqrt(y[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+    return np.rint(radius * (box / padded)).astype(np.int32)
+
+
+@dataclass(slots=True)
+class Accumulator:
+    """Numerator and denominator of Eq. 11 on the padded grid, as `insert` fills them."""
+
+    box: int
+    data: NDArray[np.complex128]
+    weight: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, box: int, padding: int = 2) -> Accumulator:
+        padded = padding * box
+        shape = (padded, padded, padded // 2 + 1)
+        return cls(box, np.zeros(shape, np.complex128), np.zeros(shape))
+
+    @property
+    def padded(self) -> int:
+        return int(self.data.shape[0])
+
+    def __add__(self, other: Accumulator) -> Accumulator:
+        return Accumulator(self.box, self.data + other.data, self.weight + other.weight)
+
+    def completed(self) -> Accumulator:
+        """Adds the Friedel mates on the plane x = 0, which `insert` leaves out; DC counts once."""
+        result = Accumulator(self.box, self.data.copy(), self.weight.copy())
+        for array, mate in ((result.data, self.data.conj()), (result.weight, self.weight)):
+            plane = mate[:, :, 0]
+            array[:, :, 0] += np.roll(plane[::-1, ::-1], 1, axis=(0, 1))
+        return result
+
+    def symmetrised(self, operators: NDArray[np.float64], backend: Backend) -> Accumulator:
+        """Sum over the rotations of a point group (G, 3, 3) of a completed accumulator."""
+        if len(operators) == 1:
+            return self
+        size = self.padded
+        y = np.fft.fftfreq(size, 1.0 / size)
+        grid = np.stack(np.meshgrid(y, y, np.arange(size // 2 + 1), indexing="ij"), axis=-1)[..., ::-1]
+        limit = size // 2
+        inside = (grid**2).sum(axis=-1) < (limit - 1) ** 2
+        points = np.ascontiguousarray(grid[inside], dtype=np.float32)
+        result = Accumulator(self.box, np.zeros_like(self.data), np.zeros_like(self.weight))
+        data, weight = self.data.astype(np.complex64), self.weight.astype(np.complex64)
+        for operator in operators:
+            matrix = np.ascontiguousarray(operator.T[None], dtype=np.float32)
+            result.data[inside] += backend.project(data, matrix, points, limit)[0]
+            result.weight[inside] += backend.project(weight, matrix, points, limit)[0].real
+        return result
+
+
+def shell_means(accumulator: Accumulator) -> NDArray[np.float64]:
+    """Mean weight in every shell 0..N // 2 of a completed accumulator."""
+    shells = padded_shells(accumulator.box, accumulator.padded).ravel()
+    n = accumulator.box // 2 + 1
+    total = np.bincount(shells, accumulator.weight.ravel(), minlength=n)[:n]
+    count = np.bincount(shells, minlength=n)[:n]
+    return np.asarray(total / np.maximum(count, 1))
+
+
+def solve_map(
+    accumulator: Accumulator, prior: NDArray[np.float64] | None = None, radius: float | None = None
+) -> NDArray[np.float32]:
+    """Map (N, N, N) from a completed accumulator: numerator / (denominator + prior), Eq. 11.
+
+    Parameters
+    ----------
+    prior
+        1/tau^2 per shell in the units of the weights, (N // 2 + 1,); None reconstructs without prior.
+    radius
+        cycles per box beyond which the transform is zero; default N / 2.
+
+    The denominator is kept above 0.001 of the mean weight of its shell, so that voxels no image has
+    reached stay finite.
+    """
+    box, padded = accumulator.box, accumulator.padded
+    n = box // 2 + 1
+    shells = padded_shells(box, padded)
+    floor = 1e-3 * shell_means(accumulator)
+    table = np.zeros(int(shells.max()) + 1)
+    floors = np.zeros(len(table))
+    floors[:n] = floor
+    if prior is not None:
+        table[:n] = prior
+    denominator = np.maximum(accumulator.weight + table[shells], floors[shells])
+    limit = box / 2 if radius is None else radius
+    keep = (shells <= limit) & (denominator > 0)
+    spectrum = np.zeros(accumulator.data.shape, np.complex64)
+    np.divide(accumulator.data, denominator, out=spectrum, where=keep, casting="same_kind")
+    density = np.fft.fftshift(irfft3(spectrum, padded, norm="backward"))[_centre(box, padded)]
+    return np.asarray(density * np.float32(box) / gridding_correction(box, padded), dtype=np.float32)

@@ -1,0 +1,187 @@
+"""Images of one particle in all its tilts, in the form the likelihood needs (the stack data model, Eq. 4).
+
+`ImageExtractor` follows RELION's extraction step by step (sign, scale, masks), so that the same code
+serves refinement and RELION-compatible export.  Images are multiplied by their CTF *before* they are
+masked in real space: signal that the CTF spreads over the box is then refocused inside the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import ConfigError
+from tiltwise.extract.boxes import SectionReader, centred_transforms, cut_boxes, cut_size
+from tiltwise.extract.ctf_plan import CtfPlan
+from tiltwise.geometry.projection import depth_offset_px, is_visible, project_points
+from tiltwise.model import OpticsGroup, TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.fft import irfft2, rfft2
+from tiltwise.spectral.masks import soft_edge
+
+EDGE_PX = 5.0
+"""Width of the soft edge of circular masks in pixels, as in RELION."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParticleImages:
+    """CTF-premultiplied transforms of one particle, at the pixels of a `FourierDisc`; unitary.
+
+    `tilts` lists the F visible tilts (row indices of the series).
+    """
+
+    tilts: NDArray[np.intp]
+    data: NDArray[np.complex64]
+    """(F, K) C X, for the reconstruction"""
+    masked: NDArray[np.complex64]
+    """(F, K) C X inside the particle diameter, for scores"""
+    ctf2: NDArray[np.float32]
+    """(F, K) C^2"""
+    power: NDArray[np.float64] | None
+    """(F, S) mean |X|^2 of one component of the un-multiplied image in every shell, over the large box;
+    None when images came premultiplied"""
+
+
+class Window:
+    """Real-space cropping of a `box` to its central `crop` pixels, in wrapped layout (origin at index 0)."""
+
+    def __init__(self, box: int, crop: int, diameter_px: float | None) -> None:
+        if not (4 <= crop <= box and crop % 2 == 0):
+            raise ConfigError(
+                "crop does not fit the box",
+                where="--crop",
+                expected=f"an even number of at most --b {box}",
+                found=str(crop),
+            )
+        self.box, self.crop = box, crop
+        self.index = np.r_[0 : crop // 2, box - crop // 2 : box]
+        radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(box, 1.0 / box),) * 2))
+        outside = radius > crop / 2
+        self.outside = (outside / max(1, outside.sum())).astype(np.float32)
+        radius = radius[np.ix_(self.index, self.index)]
+        self.circle = soft_edge(radius, crop / 2, EDGE_PX).astype(np.float32)
+        # The particle mask: 1 inside the diameter, falling to 0 over the edge outside it.
+        outer = np.inf if diameter_px is None else diameter_px / 2 + EDGE_PX
+        self.mask = soft_edge(radius, outer, EDGE_PX).astype(np.float32)
+
+    def circle_cropped(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(F, box, box) wrapped -> (F, crop, crop) wrapped: mean outside the circle subtracted, soft circle."""
+        mean = np.einsum("fyx,yx->f", images, self.outside)
+        cropped = images[:, self.index[:, None], self.index]
+        return np.asarray((cropped - mean[:, None, None]) * self.circle, dtype=np.float32)
+
+
+class ImageExtractor:
+    """Cuts, CTF-multiplies and transforms the images of the particles of one tilt series.
+
+    Parameters
+    ----------
+    box_px, crop_px
+        sizes of the extraction box and of the final images in binned pixels (RELION's --b, --crop).
+    diameter_angstrom
+        particle diameter for the mask of the `masked` copy; None masks with the inscribed circle only.
+    max_dose
+        tilts with a larger pre-exposure (e/Å^2) are left out.
+    """
+
+    def __init__(
+        self,
+        series: TiltSeries,
+        optics: OpticsGroup,
+        reader: SectionReader,
+        *,
+        box_px: int,
+        crop_px: int,
+        binning: float,
+        disc: FourierDisc,
+        diameter_angstrom: float | None = None,
+        max_dose: float | None = None,
+    ) -> None:
+        self.series, self.reader, self.disc, self.binning = series, reader, disc, binning
+        self.cut_px = cut_size(box_px, binning)
+        self.pixel_size = series.pixel_size_angstrom * binning
+        diameter = None if diameter_angstrom is None else diameter_angstrom / self.pixel_size
+        self.window = Window(box_px, crop_px, diameter)
+        half = np.fft.rfftfreq(box_px, self.pixel_size), np.fft.fftfreq(box_px, self.pixel_size)
+        kx, ky = np.meshgrid(*half)
+        self.box_plan = CtfPlan.create(series, optics, kx, ky)
+        step = 1.0 / (crop_px * self.pixel_size)
+        self.disc_plan = CtfPlan.create(series, optics, *(disc.frequencies * step).T)
+        self.dose_allowed = np.ones(series.n_tilts, bool) if max_dose is None else series.pre_exposure <= max_dose
+        self._prepare_power(kx, ky, crop_px)
+
+    def _prepare_power(self, kx: NDArray[np.float64], ky: NDArray[np.float64], crop_px: int) -> None:
+        """Shell of the cropped box for every pixel of the large box, each independent component once."""
+        radius = np.hypot(kx, ky) * crop_px * self.pixel_size
+        shells = np.rint(radius).astype(np.int64)
+        redundant = (kx == 0) & (ky < 0)
+        shells[redundant | (shells >= self.disc.n_shells)] = self.disc.n_shells
+        # Shells next to Nyquist of the large box are fed by its own pixels only.
+        self._power_shells = shells.ravel()
+        counts = np.bincount(self._power_shells, minlength=self.disc.n_shells + 1)[: self.disc.n_shells]
+        self._power_counts = np.maximum(counts, 1)
+
+    def project(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """(F, 3) image position (unbinned pixels) and depth of a particle, its motion (F, 3) included."""
+        if motion_px is None:
+            return project_points(self.series.projection, position_px[None])[0]
+        moved = position_px + motion_px
+        return np.einsum("fij,fj->fi", self.series.projection[:, :3, :3], moved) + self.series.projection[:, :3, 3]
+
+    def visible_tilts(self, points: NDArray[np.float64], radius_px: float) -> NDArray[np.intp]:
+        """Rows of the tilts in which `points` (F, 2+) lie at least `radius_px` unbinned pixels inside the image."""
+        return np.flatnonzero(is_visible(points[:, :2], self.series.image_size, radius_px) & self.dose_allowed)
+
+    def depth_defocus(self, position_px: NDArray[np.float64], tilts: NDArray[np.intp]) -> NDArray[np.float64]:
+        """(len(tilts),) defocus in Å that the depth of a particle adds; its motion does not enter."""
+        series = self.series
+        depth = depth_offset_px(series.projection, position_px[None], series.tomogram_size)[0]
+        return np.asarray(series.hand * series.defocus_slope * series.pixel_size_angstrom * depth[tilts])
+
+    def transforms(
+        self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None, radius_px: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float64]]:
+        """Visible tilts, contrast-inverted transforms (F, b, b // 2 + 1), and CTF x damage on the same grid.
+
+        Odd aberrations are corrected.  `radius_px` is the visibility radius in unbinned pixels.
+        """
+        points = self.project(position_px, motion_px)
+        tilts = self.visible_tilts(points, radius_px)
+        boxes, offsets = cut_boxes(self.reader, self.series.image_size, tilts, points[tilts, :2], self.cut_px)
+        spectra = centred_transforms(boxes, offsets, self.window.box, self.binning)
+        np.negative(spectra, out=spectra)
+        if self.box_plan.odd is not None:
+            spectra *= self.box_plan.odd
+        return tilts, spectra, self.box_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
+
+    def premultiplied_stack(
+        self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """RELION's 2D stack: visible tilts and CTF-premultiplied real images (F, crop, crop), centre at crop // 2.
+
+        Divided by the binning, as RELION-5 does.
+        """
+        radius = self.binning * self.window.crop / 2
+        tilts, spectra, ctf = self.transforms(position_px, motion_px, radius)
+        images = self.window.circle_cropped(irfft2(spectra * ctf.astype(np.float32), self.window.box))
+        return tilts, np.fft.fftshift(images, axes=(1, 2)) / np.float32(self.binning)
+
+    def load(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None) -> ParticleImages:
+        """Images of one particle for the likelihood; unmultiplied power over the large box included."""
+        radius = self.binning * self.window.crop / 2
+        tilts, spectra, ctf = self.transforms(position_px, motion_px, radius)
+        power = (spectra.real**2 + spectra.imag**2).reshape(len(tilts), -1)
+        n = self.disc.n_shells
+        sums = [np.bincount(self._power_shells, row, minlength=n + 1)[:n] for row in power]
+        spectra *= ctf.astype(np.float32)
+        images = self.window.circle_cropped(irfft2(spectra, self.window.box))
+        disc_ctf = self.disc_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
+        return ParticleImages(
+            tilts=tilts,
+            data=self.disc.take(rfft2(images)),
+            masked=self.disc.take(rfft2(images * self.window.mask)),
+            ctf2=(disc_ctf**2).astype(np.float32),
+            power=np.reshape(sums, (len(tilts), n)) / self._power_counts,
+        )

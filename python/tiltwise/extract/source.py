@@ -1,0 +1,178 @@
+"""Where particle images come from: tilt series (default) or stacks that are already extracted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import ConfigError, DataError
+from tiltwise.extract.images import ImageExtractor, ParticleImages
+from tiltwise.extract.stacks import StackLoader
+from tiltwise.geometry.projection import particle_positions
+from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.io.stacks import read_stack
+from tiltwise.io.tilt_images import TiltImages
+from tiltwise.model import OptimisationSet, TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+
+
+@dataclass(slots=True)
+class Poses:
+    """Where particles are and how they are oriented, in the tomogram frame."""
+
+    stored_px: NDArray[np.float64]
+    """(P, 3) coordinates as stored, unbinned pixels"""
+    displacement_angstrom: NDArray[np.float64]
+    """(P, 3) present position minus stored coordinate along tomogram axes"""
+    rotation: NDArray[np.float64]
+    """(P, 3, 3) A_sub A_part: reference to tomogram"""
+
+    @classmethod
+    def of(cls, optset: OptimisationSet) -> Poses:
+        """Poses as the particle file gives them."""
+        particles = optset.particles
+        pixel = pixel_sizes(optset)
+        position = particle_positions(
+            particles.coordinate_px, particles.origin_angstrom, particles.subtomogram_angles_deg, pixel
+        )
+        rotation = euler_to_matrix(particles.subtomogram_angles_deg) @ euler_to_matrix(particles.angles_deg)
+        displacement = (position - particles.coordinate_px) * pixel[:, None]
+        return cls(particles.coordinate_px.copy(), displacement, np.asarray(rotation))
+
+
+def series_index(optset: OptimisationSet) -> NDArray[np.intp]:
+    """(P,) index of the tilt series of every particle."""
+    index = {series.name: i for i, series in enumerate(optset.series)}
+    return np.array([index[name] for name in optset.particles.tomogram], dtype=np.intp)
+
+
+def pixel_sizes(optset: OptimisationSet) -> NDArray[np.float64]:
+    """(P,) unbinned pixel size in Å of every particle."""
+    sizes = np.array([series.pixel_size_angstrom for series in optset.series])
+    return np.asarray(sizes[series_index(optset)])
+
+
+class ParticleSource:
+    """Loads the images of any particle at any position; knows box, pixel size and Fourier pixels.
+
+    Images are cut from the tilt series; where the tilt images are not at hand and 2D stacks are, the
+    stacks are used instead.
+
+    Parameters
+    ----------
+    box_px, crop_px, binning
+        RELION's --b, --crop and --bin; ignored for stacks, which have their own.
+    diameter_angstrom
+        particle diameter for the masked copy used in scores; None does not mask.
+
+    Raises
+    ------
+    ConfigError
+        if box, crop and binning do not fit together, or series differ in pixel size.
+    DataError
+        if there is nothing to load from, or a particle is outside every tilt image.
+    """
+
+    def __init__(
+        self,
+        optset: OptimisationSet,
+        *,
+        box_px: int,
+        crop_px: int,
+        binning: float,
+        diameter_angstrom: float | None,
+    ) -> None:
+        self.optset = optset
+        self.series_of = series_index(optset)
+        pixel = {round(series.pixel_size_angstrom, 4) for series in optset.series}
+        if len(pixel) > 1:
+            raise ConfigError(
+                "tilt series differ in pixel size", found=", ".join(f"{p:g}" for p in sorted(pixel)) + " Å", where="--t"
+            )
+        self.from_stacks = not all(series.image_files for series in optset.series)
+        if self.from_stacks and not (optset.stacks_are_2d and optset.particles.image_files):
+            missing = [series.name for series in optset.series if not series.image_files]
+            raise DataError(
+                "there are no images: neither tilt series nor 2D stacks can be read",
+                where=", ".join(missing[:5]),
+                fix="give tilt series whose images exist, or particles with rlnImageName of 2D stacks",
+            )
+        unbinned = optset.series[0].pixel_size_angstrom
+        if self.from_stacks:
+            self._stack_geometry()
+        else:
+            self.box, self.pixel_size, self.area_ratio = crop_px, unbinned * binning, (crop_px / box_px) ** 2
+        self.disc = FourierDisc.create(self.box)
+        self._loaders: list[ImageExtractor | StackLoader] = []
+        for number, series in enumerate(optset.series):
+            optics = optset.optics[self._optics_of(number)]
+            if self.from_stacks:
+                self._loaders.append(
+                    StackLoader(
+                        series,
+                        optics,
+                        lambda i: read_stack(optset, i),
+                        disc=self.disc,
+                        pixel_size=self.pixel_size,
+                        premultiplied=bool(optics.ctf_premultiplied),
+                        diameter_angstrom=diameter_angstrom,
+                    )
+                )
+            else:
+                self._loaders.append(
+                    ImageExtractor(
+                        series,
+                        optics,
+                        TiltImages(series),
+                        box_px=box_px,
+                        crop_px=crop_px,
+                        binning=binning,
+                        disc=self.disc,
+                        diameter_angstrom=diameter_angstrom,
+                    )
+                )
+
+    def _optics_of(self, series: int) -> int:
+        members = np.flatnonzero(self.series_of == series)
+        return int(self.optset.particles.optics_index[members[0]]) if len(members) else 0
+
+    def _stack_geometry(self) -> None:
+        optics = self.optset.optics[int(self.optset.particles.optics_index[0])]
+        if optics.image_size is None or optics.image_pixel_size_angstrom is None:
+            raise DataError(
+                "the size of the extracted images is unknown",
+                where="data_optics",
+                expected="rlnImageSize, rlnImagePixelSize",
+            )
+        self.box, self.pixel_size, self.area_ratio = optics.image_size, optics.image_pixel_size_angstrom, 1.0
+
+    @property
+    def premultiplied(self) -> bool:
+        """Whether un-multiplied images, hence their power, are not at hand."""
+        loader = self._loaders[0]
+        return isinstance(loader, StackLoader) and loader.premultiplied
+
+    def series(self, number: int) -> TiltSeries:
+        return self.optset.series[number]
+
+    def load(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
+        """Images of a particle that is displaced from its stored coordinate, centred on its position."""
+        number = int(self.series_of[particle])
+        series, loader = self.optset.series[number], self._loaders[number]
+        stored = self.optset.particles.coordinate_px[particle]
+        position = stored + displacement_angstrom / series.pixel_size_angstrom
+        if isinstance(loader, StackLoader):
+            return loader.load(particle, stored, position)
+        motion = self.optset.trajectories.get(self.optset.particles.name[particle])
+        images = loader.load(position, None if motion is None else motion / series.pixel_size_angstrom)
+        if len(images.tilts) == 0:
+            raise DataError(
+                "a particle lies outside every tilt image",
+                where=f"{self.optset.particles.name[particle]} of {series.name}",
+                expected=f"boxes of {self.box * self.pixel_size:.0f} Å inside the images in at least one tilt",
+                found="position " + ", ".join(f"{x:.1f}" for x in position) + " px",
+                fix="check units, binning and origin of the coordinates, or remove the particle",
+            )
+        return images

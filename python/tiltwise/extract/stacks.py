@@ -1,0 +1,85 @@
+"""Images of particles that another program has already extracted as 2D stacks.
+
+Stacks hold one image per tilt, CTF-premultiplied or not.  They are centred on the stored coordinate, so a
+particle that has moved since is followed with a phase ramp instead of a new cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import DataError
+from tiltwise.extract.ctf_plan import CtfPlan
+from tiltwise.extract.images import ParticleImages, Window
+from tiltwise.geometry.projection import depth_offset_px
+from tiltwise.model import OpticsGroup, TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.fft import rfft2
+
+StackReader = Callable[[int], tuple[NDArray[np.intp], NDArray[np.float32]]]
+"""particle index -> visible tilts (F,) and their images (F, N, N), centre at N // 2"""
+
+
+class StackLoader:
+    """Images of the particles of one tilt series from their stacks (see `ImageExtractor` for the same job)."""
+
+    def __init__(
+        self,
+        series: TiltSeries,
+        optics: OpticsGroup,
+        read: StackReader,
+        *,
+        disc: FourierDisc,
+        pixel_size: float,
+        premultiplied: bool,
+        diameter_angstrom: float | None = None,
+    ) -> None:
+        self.series, self.disc, self.read, self.pixel_size = series, disc, read, pixel_size
+        self.premultiplied = premultiplied
+        diameter = None if diameter_angstrom is None else diameter_angstrom / pixel_size
+        self.window = Window(disc.box, disc.box, diameter)
+        step = 1.0 / (disc.box * pixel_size)
+        self.plan = CtfPlan.create(series, optics, *(disc.frequencies * step).T)
+
+    def load(self, particle: int, stored_px: NDArray[np.float64], position_px: NDArray[np.float64]) -> ParticleImages:
+        """Images of one particle; `stored_px` is where the stack is centred, `position_px` where the particle is now.
+
+        Raises
+        ------
+        DataError
+            if a pixel is NaN or infinite, or the images are not `disc.box` pixels wide.
+        """
+        tilts, images = self.read(particle)
+        series = self.series
+        if images.shape[1:] != (self.disc.box, self.disc.box):
+            raise DataError(
+                "extracted images have the wrong size", expected=f"{self.disc.box} px", found=f"{images.shape[1:]}"
+            )
+        if not np.isfinite(images).all():
+            raise DataError("extracted images contain NaN or infinite pixels", where=f"row {particle + 1}")
+        moved = np.einsum("fij,j->fi", series.projection[tilts, :2, :3], position_px - stored_px)
+        moved *= series.pixel_size_angstrom / self.pixel_size
+        ramp = np.exp((2j * np.pi / self.disc.box) * moved @ self.disc.frequencies.T).astype(np.complex64)
+        depth = depth_offset_px(series.projection, stored_px[None], series.tomogram_size)[0, tilts]
+        ctf = self.plan.evaluate(series.hand * series.defocus_slope * series.pixel_size_angstrom * depth, tilts)
+        factor = 1.0 if self.premultiplied else ctf
+        wrapped = np.fft.ifftshift(images, axes=(1, 2))
+        data = self.disc.take(rfft2(wrapped)) * ramp * factor
+        # The mask stays on the stored centre: a particle moves by much less than the mask is wide.
+        masked = self.disc.take(rfft2(wrapped * self.window.mask)) * ramp * factor
+        power = None
+        if not self.premultiplied:
+            spectra = self.disc.take(rfft2(wrapped))
+            counts = np.bincount(self.disc.shells, minlength=self.disc.n_shells)[: self.disc.n_shells]
+            sums = [np.bincount(self.disc.shells, np.abs(row) ** 2, self.disc.n_shells) for row in spectra]
+            power = np.reshape(sums, (len(tilts), -1))[:, : self.disc.n_shells] / np.maximum(counts, 1)
+        return ParticleImages(
+            tilts=tilts,
+            data=data.astype(np.complex64),
+            masked=masked.astype(np.complex64),
+            ctf2=(ctf**2).astype(np.float32),
+            power=power,
+        )
