@@ -5,6 +5,7 @@
 
 namespace tiltwise::bind {
 
+void register_gather(pybind11::module_& module);
 void register_kernels(pybind11::module_& module);
 
 }  // namespace tiltwise::bind

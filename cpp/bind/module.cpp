@@ -24,5 +24,6 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
   module.doc() = "Compiled kernels of tiltwise; use tiltwise.kernels.select.";
   tiltwise::bind::register_errors(module);
   tiltwise::bind::register_kernels(module);
+  tiltwise::bind::register_gather(module);
   module.def("build_info", &build_info, "How the module was built.");
 }

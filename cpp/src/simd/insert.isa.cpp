@@ -68,9 +68,11 @@ int insert(const InsertArgs* args, ErrorText* error) {
   const Slabs slabs = {a.threads > 1 ? a.threads : 1};
   parallel_for(slabs.parts, a.threads, [&](std::int64_t part, int) {
     simd::Samples samples;
-    for (std::int64_t i = 0; i < a.n; ++i) {
-      for (std::int64_t j = 0; j < a.k; j += simd::samples_per_batch) {
-        const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
+    // Batches of frequencies outside, slices inside: in shell order a batch of all slices stays in a thin
+    // spherical shell of the accumulators, which fits the cache.
+    for (std::int64_t j = 0; j < a.k; j += simd::samples_per_batch) {
+      const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
+      for (std::int64_t i = 0; i < a.n; ++i) {
         simd::find_samples(a.matrices + 9 * i, kx + j, ky + j, kz + j, count, radius_squared, size, samples);
         deposit_batch(a, samples, i * a.k + j, count, slabs, static_cast<std::int32_t>(part));
       }

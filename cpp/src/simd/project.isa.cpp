@@ -12,7 +12,7 @@ namespace {
 
 using simd::Vec4F;
 
-constexpr std::int64_t samples_per_task = 4096;
+constexpr std::int64_t slices_per_task = 64;
 
 /// (re, im) of column x and of column x + 1.
 TW_HD Vec4F load_pair(const ComplexF* volume, std::int64_t half, std::int32_t row, std::int32_t x) {
@@ -51,14 +51,17 @@ int project(const ProjectArgs* args, ErrorText* error) {
   float* ky = kx + a.k;
   float* kz = ky + a.k;
   simd::split_frequencies(a.frequencies, a.k, kx, ky, kz);
-  const std::int64_t tasks_per_slice = (a.k + samples_per_task - 1) / samples_per_task;
-  parallel_for(a.n * tasks_per_slice, a.threads, [&](std::int64_t task, int) {
-    const std::int64_t i = task / tasks_per_slice;
-    const std::int64_t first = task % tasks_per_slice * samples_per_task;
-    const std::int64_t last = first + samples_per_task < a.k ? first + samples_per_task : a.k;
+  // Batches of frequencies outside, slices inside: in shell order a batch of all slices stays in a thin
+  // spherical shell of the volume, which fits the cache.
+  const std::int64_t tasks_per_batch = (a.n + slices_per_task - 1) / slices_per_task;
+  const std::int64_t batches = (a.k + simd::samples_per_batch - 1) / simd::samples_per_batch;
+  parallel_for(batches * tasks_per_batch, a.threads, [&](std::int64_t task, int) {
+    const std::int64_t j = task / tasks_per_batch * simd::samples_per_batch;
+    const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
+    const std::int64_t first = task % tasks_per_batch * slices_per_task;
+    const std::int64_t last = first + slices_per_task < a.n ? first + slices_per_task : a.n;
     simd::Samples samples;
-    for (std::int64_t j = first; j < last; j += simd::samples_per_batch) {
-      const std::int64_t count = last - j < simd::samples_per_batch ? last - j : simd::samples_per_batch;
+    for (std::int64_t i = first; i < last; ++i) {
       simd::find_samples(a.matrices + 9 * i, kx + j, ky + j, kz + j, count, radius_squared, size, samples);
       interpolate_batch(a.volume, half, samples, count, a.out + i * a.k + j);
     }

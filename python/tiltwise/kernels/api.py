@@ -94,8 +94,8 @@ class Backend(Protocol):
         """Transpose of `project` (Eqs. 8-10, 11): adds `slices` `(n, K)` to `data` and `weights`
         `(n, K)` to `weight`, both of shape `(M, M, M // 2 + 1)`, in place.
 
-        Sums run in the order of `(i, j)` for every voxel, whatever the number of threads, so the bytes
-        of the result do not depend on it.
+        The samples of a voxel are summed in an order that the arguments alone decide, whatever the number
+        of threads, so the bytes of the result do not depend on it.
         """
         ...
 

@@ -9,7 +9,7 @@ namespace tiltwise {
 
 /// Planes are dealt to the parts in blocks, in turn: slices crowd around frequency zero, and contiguous
 /// slabs would leave most of the work to two of them.  Every voxel has one owner, which adds its samples
-/// in their order, so sums do not depend on the number of parts.
+/// in one order, so sums do not depend on the number of parts.
 struct Slabs {
   static constexpr std::int32_t planes_per_block = 4;
   std::int32_t parts;

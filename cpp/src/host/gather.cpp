@@ -1,0 +1,84 @@
+// See gather.hpp.  Rows of voxels along x cross a slice in one interval, which is solved for instead of searched.
+#include "gather.hpp"
+
+#include "tiltwise/base/parallel.hpp"  // for parallel_for
+
+#include <algorithm>  // for max, min
+#include <cmath>      // for abs, ceil, floor, sqrt
+
+namespace tiltwise {
+namespace {
+
+/// Interval of x in [low, high] with |offset + slope x| < 1.
+void clip_to_slab(double offset, double slope, double& low, double& high) {
+  if (std::abs(slope) < 1e-12) {
+    if (!(std::abs(offset) < 1.0)) high = low - 1.0;
+    return;
+  }
+  const double a = (-1.0 - offset) / slope, b = (1.0 - offset) / slope;
+  low = std::max(low, std::min(a, b));
+  high = std::min(high, std::max(a, b));
+}
+
+struct Slice {
+  const ComplexF* data;
+  const float* weight;
+  std::int64_t size, half;
+
+  /// Adds one corner of the bilinear sample; corners beyond the stored frequencies do not exist.
+  void corner(std::int64_t x, std::int64_t y, double factor, bool conjugate, ComplexD& value, double& mass) const {
+    if (x >= half || y > size / 2 || y < -(size / 2)) return;
+    const std::int64_t row = y < 0 ? y + size : (y == size ? 0 : y);
+    const std::int64_t i = (row % size) * half + x;
+    value.re += factor * data[i].re;
+    value.im += factor * (conjugate ? -data[i].im : data[i].im);
+    mass += factor * weight[i];
+  }
+
+  void sample(double px, double py, double factor, ComplexD& value, double& mass) const {
+    const bool folded = px < 0;
+    if (folded) px = -px, py = -py;
+    const double fx = std::floor(px), fy = std::floor(py);
+    const auto x = static_cast<std::int64_t>(fx), y = static_cast<std::int64_t>(fy);
+    const double u = px - fx, v = py - fy;
+    corner(x, y, factor * (1 - u) * (1 - v), folded, value, mass);
+    corner(x + 1, y, factor * u * (1 - v), folded, value, mass);
+    corner(x, y + 1, factor * (1 - u) * v, folded, value, mass);
+    corner(x + 1, y + 1, factor * u * v, folded, value, mass);
+  }
+};
+
+void gather_plane(const GatherArgs& args, std::int64_t iz) {
+  const std::int64_t size = args.size, half = size / 2 + 1;
+  const double z = static_cast<double>(iz < (size + 1) / 2 ? iz : iz - size);
+  for (std::int64_t i = 0; i < args.n; ++i) {
+    const double* m = args.matrices + 9 * i;
+    const double limit2 = args.limits[i] * args.limits[i];
+    const Slice slice{args.slices + i * size * half, args.weights + i * size * half, size, half};
+    for (std::int64_t iy = 0; iy < size; ++iy) {
+      const double y = static_cast<double>(iy < (size + 1) / 2 ? iy : iy - size);
+      const double room = limit2 - z * z - y * y;
+      if (room < 0) continue;
+      double low = 0, high = std::min(std::sqrt(room), static_cast<double>(half - 1));
+      clip_to_slab(m[7] * y + m[8] * z, m[6], low, high);
+      const auto first = static_cast<std::int64_t>(std::ceil(low)), last = static_cast<std::int64_t>(std::floor(high));
+      for (std::int64_t x = first; x <= last; ++x) {
+        const double fx = static_cast<double>(x);
+        const double pz = m[6] * fx + m[7] * y + m[8] * z;
+        const double factor = 1.0 - std::abs(pz);
+        if (!(factor > 0)) continue;
+        const std::int64_t voxel = (iz * size + iy) * half + x;
+        slice.sample(m[0] * fx + m[1] * y + m[2] * z, m[3] * fx + m[4] * y + m[5] * z, factor, args.data[voxel],
+                     args.weight[voxel]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void gather_slices(const GatherArgs& args) {
+  parallel_for(args.size, args.threads, [&](std::int64_t z) { gather_plane(args, z); });
+}
+
+}  // namespace tiltwise
