@@ -59,6 +59,10 @@ def test_float16(tmp_path: Path, volume: np.ndarray) -> None:
         write_map(tmp_path / "l.mrc", volume * 1e5, 2.0, "float16")
     with pytest.raises(DataError, match="too small for float16"):
         write_map(tmp_path / "t.mrc", volume * 1e-5, 2.0, "float16")
+    partly = np.full((2, 5, 5), 1e-4)
+    partly[0, 0] = 5e-5
+    with pytest.raises(DataError, match="too small for float16"):
+        write_map(tmp_path / "t.mrc", partly, 2.0, "float16")
     assert not (tmp_path / "l.mrc").exists()
     write_map(tmp_path / "z.mrc", np.zeros((2, 2, 2)), 2.0, "float16")
 

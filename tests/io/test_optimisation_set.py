@@ -353,3 +353,17 @@ def test_trajectory_faults(project: Any) -> None:
     optset = load_optimisation_set(project.set, trajectories=path)
     assert optset.trajectories["TS_2/1"][0, 0] == 2
     assert any("numbered" in note for note in notes_of(optset))
+
+
+def test_a_second_warp_export(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "data/cryocat_formats/motl_data/relion5"
+    for packed, name in (("warp2_particles_matching", "matching"), ("warp2_matching_tomograms", "matching_tomograms")):
+        (tmp_path / f"{name}.star").write_bytes(gzip.decompress((source / f"{packed}.star.gz").read_bytes()))
+    (tmp_path / "set.star").write_bytes((source / "warp2_matching_optimisation_set.star").read_bytes())
+    optset = load_optimisation_set(tmp_path / "set.star", need_images=False, coordinate_binning=5.06714)
+    assert len(optset.particles) == 1218
+    assert [series.n_tilts for series in optset.series] == [41] * 5
+    size = np.array([series.tomogram_size for series in optset.series]).max(axis=0)
+    assert (optset.particles.coordinate_px < size).all()
+    assert any("extracted images not found" in note for note in notes_of(optset))
+    assert optset.particles.image_files == ()

@@ -123,6 +123,17 @@ def test_full_cubes_hold_the_same_in_another_order(shared_data: Path, tmp_path: 
     np.testing.assert_allclose(other.ctf2[negative], image.multiplicity[negative], rtol=1e-5, atol=1e-6)
 
 
+def test_full_cubes_are_read_at_minus_k(shared_data: Path, tmp_path: Path) -> None:
+    """A cube that is not even in k tells k from -k, as squared CTFs do not."""
+    optset = pseudo(shared_data)
+    cube = np.zeros((64, 64, 64))
+    cube[32 - 3, 32 + 2, 32 - 5] = 1
+    write_map(tmp_path / "w.mrc", cube, 0.25)
+    files = (str(tmp_path / "w.mrc"), *optset.particles.ctf_files[1:])
+    image = read_pseudo_subtomogram(replace(optset, particles=replace(optset.particles, ctf_files=files)), 0)
+    assert np.argwhere(image.ctf2).tolist() == [[3, 64 - 2, 5]]
+
+
 def test_half_layout_and_faults(shared_data: Path, tmp_path: Path) -> None:
     optset = pseudo(shared_data)
     shutil.copy(optset.particles.image_files[0], tmp_path / "data.mrc")
