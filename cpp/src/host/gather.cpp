@@ -78,7 +78,7 @@ void gather_plane(const GatherArgs& args, std::int64_t iz) {
 }  // namespace
 
 void gather_slices(const GatherArgs& args) {
-  parallel_for(args.size, args.threads, [&](std::int64_t z) { gather_plane(args, z); });
+  parallel_for(args.size, args.threads, [&](std::int64_t z, std::int32_t) { gather_plane(args, z); });
 }
 
 }  // namespace tiltwise

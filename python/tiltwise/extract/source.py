@@ -14,7 +14,7 @@ from tiltwise.geometry.projection import particle_positions
 from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
-from tiltwise.model import OptimisationSet, TiltSeries
+from tiltwise.model import OptimisationSet
 from tiltwise.spectral.disc import FourierDisc
 
 
@@ -154,8 +154,9 @@ class ParticleSource:
         loader = self._loaders[0]
         return isinstance(loader, StackLoader) and loader.premultiplied
 
-    def series(self, number: int) -> TiltSeries:
-        return self.optset.series[number]
+    def loader(self, series: int) -> ImageExtractor | StackLoader:
+        """What loads the images of a tilt series."""
+        return self._loaders[series]
 
     def load(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
         """Images of a particle that is displaced from its stored coordinate, centred on its position."""

@@ -1,0 +1,217 @@
+"""`tiltwise reconstruct`: half maps and map from the poses in the file (Eq. 11 without a search)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.half_sets import assign_half_sets
+from tiltwise.em.initial import initial_noise_power
+from tiltwise.em.likelihood import slice_matrices, whiten
+from tiltwise.em.options import ReconstructOptions
+from tiltwise.em.relion_reconstruct import GatherReconstruction
+from tiltwise.em.volumes import Accumulator, solve_map
+from tiltwise.errors import ConfigError, ShapeError
+from tiltwise.exec import Job, Progress
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ImageExtractor, ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
+from tiltwise.kernels.select import load_backend
+from tiltwise.kernels.threads import default_threads
+from tiltwise.model import OptimisationSet
+from tiltwise.spectral.fsc import fsc, resolution_angstrom
+from tiltwise.spectral.masks import soft_sphere
+
+PADDING = 2
+MASK_EDGE_PX = 5.0
+HALVES = (1, 2)
+NOISE_SAMPLE = 10
+"""Particles per series whose images give the noise power: a weight, so a rough value does."""
+CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructResult:
+    """Maps and their agreement."""
+
+    map: NDArray[np.float32]
+    halves: tuple[NDArray[np.float32], NDArray[np.float32]]
+    fsc: NDArray[np.float64]
+    """of the half maps inside mask or sphere"""
+    resolution_angstrom: float
+    pixel_size: float
+    optset: OptimisationSet
+    rotations: NDArray[np.float64]
+    """(P, 3, 3) reference to tomogram"""
+    outputs: Mapping[str, Path]
+
+
+def focus_mask(
+    path: Path | None, diameter_angstrom: float | None, box: int, pixel_size: float
+) -> NDArray[np.float32]:
+    """Mask of a file, or a soft sphere of the particle diameter (default: as large as the box allows).
+
+    Raises
+    ------
+    ShapeError
+        if the mask has another size than the map.
+    """
+    if path is not None:
+        mask, _ = read_map(path)
+        if mask.shape != (box,) * 3:
+            raise ShapeError("mask and map differ in size", where=str(path), expected=f"{box}", found=f"{mask.shape}")
+        return mask
+    radius = box / 2 if diameter_angstrom is None else diameter_angstrom / 2 / pixel_size + MASK_EDGE_PX
+    return soft_sphere(box, min(radius, box / 2), MASK_EDGE_PX).astype(np.float32)
+
+
+class Reconstruction:
+    """Data and options of one run."""
+
+    def __init__(self, options: ReconstructOptions, job: Job, progress: Progress) -> None:
+        self.options, self.job, self.progress = options, job, progress
+        self.optset = load_optimisation_set(
+            options.input,
+            tomograms=options.tomograms,
+            particles=options.particles,
+            trajectories=options.trajectories,
+            need_images=False,
+        )
+        for note in notes_of(self.optset):
+            progress.note(note)
+        self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
+        self.poses = Poses.of(self.optset)
+        self.threads = options.threads or default_threads()
+        self.source = ParticleSource(
+            self.optset,
+            box_px=options.box,
+            crop_px=options.map_size,
+            binning=options.binning,
+            diameter_angstrom=None,
+        )
+        self.symmetry = symmetry_matrices(options.symmetry)
+        self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
+        progress.title(
+            "reconstruct",
+            {
+                "particles": len(self.optset.particles),
+                "tilt series": len(self.optset.series),
+                "box_px": self.source.box,
+                "pixel_size_angstrom": self.source.pixel_size,
+                "symmetry": options.symmetry,
+            },
+        )
+
+    def members(self, series: int, half: int) -> NDArray[np.intp]:
+        return np.flatnonzero((self.source.series_of == series) & (self.halves == half))
+
+    def transpose(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
+        """Half maps and map by transposed trilinear projection on a padded grid, weighted by the noise power."""
+        noise = initial_noise_power(self.source, self.poses, self.threads, lambda n: None, NOISE_SAMPLE)
+        backend = load_backend(self.options.backend)
+        disc = self.source.disc
+        frequencies = disc.frequencies3d()
+        accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
+
+        def load(particle: int) -> ParticleImages:
+            return self.source.load(particle, self.poses.displacement_angstrom[particle])
+
+        for half, accumulator in accumulators.items():
+            for number, series in enumerate(self.optset.series):
+                members = self.members(number, half)
+                for start in range(0, len(members), CHUNK):
+                    self.job.check_abort()
+                    chunk = [int(m) for m in members[start : start + CHUNK]]
+                    images = ordered_map(load, chunk, self.threads)
+                    whitened = [whiten(image, disc, noise[number], len(disc)) for image in images]
+                    matrices = [
+                        slice_matrices(series, image.tilts, self.poses.rotation[particle][None], float(PADDING))
+                        for particle, image in zip(chunk, images, strict=True)
+                    ]
+                    backend.insert(
+                        np.concatenate([w.map_image.reshape(-1, len(disc)) for w in whitened]),
+                        np.concatenate([w.map_power.reshape(-1, len(disc)) for w in whitened]),
+                        np.concatenate(matrices),
+                        frequencies,
+                        accumulator.padded // 2,
+                        accumulator.data,
+                        accumulator.weight,
+                        threads=self.threads,
+                    )
+                    advance(len(chunk))
+        done = {h: a.completed().symmetrised(self.symmetry, backend) for h, a in accumulators.items()}
+        snr = self.options.snr
+        joined = done[1] + done[2]
+        prior = None if snr is None else np.full(self.source.box // 2 + 1, float(joined.weight.mean()) / snr)
+        halves = {half: solve_map(done[half], prior) for half in HALVES}
+        return halves, solve_map(joined, prior)
+
+    def gather(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
+        """Half maps and map as relion_tomo_reconstruct_particle makes them."""
+        if self.source.from_stacks or len(self.symmetry) > 1:
+            raise ConfigError(
+                "--relion-compatible reconstructs from tilt images and without symmetry",
+                where="--relion-compatible",
+                fix="leave it out, or give tilt series and --sym C1",
+            )
+        parts = {half: GatherReconstruction(self.options.box) for half in HALVES}
+        for half, part in parts.items():
+            for number, series in enumerate(self.optset.series):
+                members = self.members(number, half)
+                if not len(members):
+                    continue
+                self.job.check_abort()
+                extractor = self.source.loader(number)
+                assert isinstance(extractor, ImageExtractor)
+                pixel = series.pixel_size_angstrom
+                positions = self.poses.stored_px[members] + self.poses.displacement_angstrom[members] / pixel
+                names = [self.optset.particles.name[m] for m in members]
+                motions = [
+                    self.optset.trajectories[n] / pixel if n in self.optset.trajectories else None for n in names
+                ]
+                part.add(extractor, positions, motions, self.poses.rotation[members], self.threads, advance)
+        crop, snr = self.options.map_size, self.options.snr
+        maps = ordered_map(
+            lambda part: part.solve(crop, snr), [parts[1], parts[2], parts[1] + parts[2]], self.threads
+        )
+        return {1: maps[0], 2: maps[1]}, maps[2]
+
+    def run(self) -> ReconstructResult:
+        work = self.gather if self.options.relion_compatible else self.transpose
+        with (
+            self.job.timing("reconstruction"),
+            self.progress.task("particles", len(self.optset.particles)) as task,
+        ):
+            halves, density = work(task.advance)
+            curve = fsc(halves[1], halves[2], self.mask)
+        box, pixel = self.source.box, self.source.pixel_size
+        resolution = resolution_angstrom(curve, box, pixel, 0.143)
+        self.job.metric("resolution_angstrom", resolution)
+        outputs = {name: self.job.path(f"{name}.mrc") for name in ("half1", "half2", "merged")}
+        for name, volume in (("half1", halves[1]), ("half2", halves[2]), ("merged", density)):
+            write_map(outputs[name], volume, pixel)
+            label = "DensityMap.mrc.relion.tomo.reconstruct" if name == "merged" else None
+            self.job.add_output(outputs[name], label or "DensityMap.mrc.relion.halfmap.tomo.reconstruct")
+        return ReconstructResult(
+            density,
+            (halves[1], halves[2]),
+            curve,
+            resolution,
+            pixel,
+            self.optset,
+            self.poses.rotation,
+            outputs,
+        )
+
+
+def run(options: ReconstructOptions, job: Job, progress: Progress) -> ReconstructResult:
+    """Reconstruct from given poses; the entry point of `tiltwise reconstruct` and of Python scripts."""
+    return Reconstruction(options, job, progress).run()

@@ -1,0 +1,117 @@
+"""RELION-compatible reconstruction: the order of operations of relion_tomo_reconstruct_particle.
+
+Mask before CTF, gather insertion into an unpadded box, sinc^2 in the radius, weight floor, taper.  Use it to
+compare with RELION; `tiltwise.em.reconstruct` has the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ImageExtractor
+from tiltwise.kernels.gather import gather_slices
+from tiltwise.spectral.fft import irfft2, irfft3, rfft2, rfft3
+from tiltwise.spectral.masks import distances, soft_edge
+from tiltwise.spectral.shells import shell_indices, shell_means
+
+CUTOFF_FRACTION = 0.01
+"""Pixels whose radiation damage weight is not above this are left out."""
+TAPER_PX = 10.0
+CHUNK = 8
+"""Particles whose slices are held at once."""
+
+
+class GatherReconstruction:
+    """Numerator and denominator of one half set on the unpadded grid of the extraction box."""
+
+    def __init__(self, box: int) -> None:
+        shape = (box, box, box // 2 + 1)
+        self.box = box
+        self.data = np.zeros(shape, np.complex128)
+        self.weight = np.zeros(shape)
+
+    def add(
+        self,
+        extractor: ImageExtractor,
+        positions_px: NDArray[np.float64],
+        motions_px: Sequence[NDArray[np.float64] | None],
+        rotations: NDArray[np.float64],
+        threads: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Adds particles of one tilt series at positions (n, 3) with rotations (n, 3, 3) into the tomogram."""
+        limits = self._column_limits(extractor)
+        circle, outside = _circle(self.box)
+
+        def prepare(i: int) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float32]]:
+            # visibility is judged with half the box in unbinned pixels, whatever the binning
+            tilts, spectra, ctf = extractor.transforms(positions_px[i], motions_px[i], self.box / 2)
+            images = irfft2(spectra, self.box)
+            images = (images - np.einsum("fyx,yx->f", images, outside)[:, None, None]) * circle
+            used = (ctf * (np.arange(self.box // 2 + 1) < limits[tilts, :, None])).astype(np.float32)
+            return tilts, np.asarray(rfft2(images) * used, np.complex64), used * used
+
+        for start in range(0, len(positions_px), CHUNK):
+            chunk = range(start, min(start + CHUNK, len(positions_px)))
+            parts = ordered_map(prepare, chunk, threads)
+            matrices = [
+                extractor.series.projection[tilts, :3, :3] @ rotations[i]
+                for i, (tilts, _, _) in zip(chunk, parts, strict=True)
+            ]
+            # limits holds 1 + the largest column in use, so row 0 gives the radius
+            radius = np.concatenate([limits[tilts, 0] for tilts, _, _ in parts]).astype(np.float64)
+            gather_slices(
+                np.concatenate([data for _, data, _ in parts]),
+                np.concatenate([weight for _, _, weight in parts]),
+                np.ascontiguousarray(np.concatenate(matrices)),
+                radius,
+                self.data,
+                self.weight,
+                threads=threads,
+            )
+            advance(len(chunk))
+
+    def _column_limits(self, extractor: ImageExtractor) -> NDArray[np.int64]:
+        """(F, box) first column not in use, per row: damage above the cut-off, and inside the circle."""
+        y = np.fft.fftfreq(self.box, 1.0 / self.box)
+        x = np.arange(self.box // 2 + 1)
+        inside = x**2 <= self.box**2 / 4 - y[:, None] ** 2
+        used = (extractor.box_plan.damage > CUTOFF_FRACTION) & inside
+        return np.where(used, x + 1, 0).max(axis=-1)
+
+    def __add__(self, other: GatherReconstruction) -> GatherReconstruction:
+        result = GatherReconstruction(self.box)
+        result.data, result.weight = self.data + other.data, self.weight + other.weight
+        return result
+
+    def solve(self, crop: int, snr: float | None) -> NDArray[np.float32]:
+        """Map (crop, crop, crop): gridding correction, division, crop, taper."""
+        box = self.box
+        density = irfft3(self.data, box)
+        radius = np.fft.ifftshift(distances(box, 3))
+        sinc2 = np.sinc(radius / box) ** 2
+        sinc2[(sinc2 < 0.01) | (radius > box)] = 0.01
+        spectrum = rfft3(density / sinc2)
+        if snr is not None:
+            weight = self.weight + 1.0 / snr
+        else:
+            shells = np.minimum(shell_indices(box, 3), box // 2)
+            weight = np.maximum(self.weight, 1e-3 * shell_means(self.weight, box, 3)[shells])
+        keep = (shell_indices(box, 3) <= box // 2) & (weight > 0)
+        density = irfft3(np.where(keep, spectrum / np.where(keep, weight, 1.0), 0.0), box)
+        first = box // 2 - crop // 2
+        part = np.fft.fftshift(density)[(slice(first, first + crop),) * 3]
+        taper = soft_edge(distances(crop, 3), crop / 2, TAPER_PX)
+        mean = (part * taper).sum() / taper.sum()
+        return np.asarray((part - mean) * taper, dtype=np.float32)
+
+
+def _circle(box: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Soft circle of the whole box, and weights of the mean outside it, in wrapped layout."""
+    radius = np.fft.ifftshift(distances(box, 2))
+    outside = radius > box / 2
+    return soft_edge(radius, box / 2, 5.0).astype(np.float32), (outside / outside.sum()).astype(np.float32)
