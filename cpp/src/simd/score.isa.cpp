@@ -26,7 +26,7 @@ constexpr int block_rotations = 3, block_shifts = 3;  // an unfused product need
 #endif
 constexpr std::int64_t tile_components = 384;  // a block's rows and columns fit the first-level cache
 constexpr std::int64_t panel_shifts = 120;     // a tile fits the second-level cache
-constexpr std::int64_t chunk_limit = 240;      // rotations that share one packed tile
+constexpr std::int64_t chunk_limit = 480;      // rotations that share one packed tile
 
 struct Tile {
   const float* rows;     // slices of the chunk at this tile
@@ -34,6 +34,7 @@ struct Tile {
   const float* columns;  // packed, zero-padded: [shift][padded]
   std::int64_t length;   // floats of this tile
   std::int64_t padded;   // floats between columns
+  const float* power;    // packed like a column, every number twice
 };
 
 /// Adds the products of Rows x Columns over the tile to `sums`.  Float sums are short (one tile), the sums
@@ -43,8 +44,12 @@ TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, do
   VecF partial[Rows][Columns] = {};
   const float* rows = tile.rows + row * tile.stride;
   const float* columns = tile.columns + column * tile.padded;
+  // Rows come from memory, one tile's length at a time: too short for the processor to foresee.  Every
+  // column block fetches one row of the next block.
+  const float* next = rows + (Rows + column / block_shifts % Rows) * tile.stride;
   std::int64_t i = 0;
   for (; i + simd::float_lanes <= tile.length; i += simd::float_lanes) {
+    __builtin_prefetch(next + i);
     VecF right[Columns];
 #pragma GCC unroll 8
     for (int c = 0; c < Columns; ++c) {
@@ -60,14 +65,18 @@ TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, do
     }
   }
   if (i < tile.length) {
+#pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       const VecF left = simd::load_part(rows + r * tile.stride + i, tile.length - i);
+#pragma GCC unroll 8
       for (int c = 0; c < Columns; ++c) {
         partial[r][c] = simd::mul_add(left, simd::load(columns + c * tile.padded + i), partial[r][c]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < Columns; ++c) {
       sums[(row + r) * n_columns + column + c] += static_cast<double>(simd::sum(partial[r][c]));
     }
@@ -92,33 +101,44 @@ void add_rows(const Tile& tile, std::int64_t row, double* sums, std::int64_t n_c
   }
 }
 
-void add_tile(const Tile& tile, std::int64_t n_rows, double* sums, std::int64_t n_columns) {
-  std::int64_t row = 0;
-  for (; row + block_rotations <= n_rows; row += block_rotations) {
-    add_rows<block_rotations>(tile, row, sums, n_columns);
+/// sum of power * |V|^2 over a tile of one row; `power` stands twice, like the parts of a complex number.
+float quadratic_sum(const float* row, const float* power, std::int64_t length) {
+  VecF sums = {};
+  std::int64_t i = 0;
+  for (; i + simd::float_lanes <= length; i += simd::float_lanes) {
+    const VecF value = simd::load(row + i);
+    sums = simd::mul_add(simd::load(power + i) * value, value, sums);
   }
-  for (; row < n_rows; ++row) {
-    add_rows<1>(tile, row, sums, n_columns);
+  if (i < length) {
+    const VecF value = simd::load_part(row + i, length - i);
+    sums = simd::mul_add(simd::load(power + i) * value, value, sums);
+  }
+  return simd::sum(sums);
+}
+
+/// Adds a tile to the sums of all rows; `quadratic` may be null.
+void add_tile(const Tile& tile, std::int64_t n_rows, double* cross, std::int64_t n_columns, double* quadratic) {
+  for (std::int64_t row = 0; row < n_rows;) {
+    const std::int64_t count = row + block_rotations <= n_rows ? block_rotations : 1;
+    if (count == block_rotations) {
+      add_rows<block_rotations>(tile, row, cross, n_columns);
+    } else {
+      add_rows<1>(tile, row, cross, n_columns);
+    }
+    for (std::int64_t r = row; quadratic != nullptr && r < row + count; ++r) {
+      quadratic[r] += static_cast<double>(quadratic_sum(tile.rows + r * tile.stride, tile.power, tile.length));
+    }
+    row += count;
   }
 }
 
-/// sum of power * |V|^2 over `count` components.
-float quadratic_sum(const ComplexF* slice, const float* power, std::int64_t count) {
-  float lanes[2 * simd::float_lanes] = {};
-  std::int64_t k = 0;
-  for (; k + 2 * simd::float_lanes <= count; k += 2 * simd::float_lanes) {
-    for (int lane = 0; lane < 2 * simd::float_lanes; ++lane) {
-      lanes[lane] = body::add_quadratic(lanes[lane], slice[k + lane], power[k + lane]);
-    }
+void pack_power(const float* power, std::int64_t count, std::int64_t padded, float* out) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    out[2 * k] = out[2 * k + 1] = power[k];
   }
-  float total = 0.0f;
-  for (; k < count; ++k) {
-    total = body::add_quadratic(total, slice[k], power[k]);
+  for (std::int64_t i = 2 * count; i < padded; ++i) {
+    out[i] = 0.0f;
   }
-  for (const float lane : lanes) {
-    total += lane;
-  }
-  return total;
 }
 
 struct Chunk {
@@ -127,6 +147,7 @@ struct Chunk {
 
 struct Workspace {
   float* columns;
+  float* power;
   double* cross;
   double* quadratic;
 };
@@ -147,12 +168,10 @@ void score_chunk(const ScoreArgs& a, Chunk chunk, const Workspace& work) {
       for (std::int64_t t = 0; t < n_columns; ++t) {
         simd::pack_shifted(a.image + k, a.phases + (shift + t) * a.k + k, count, padded, work.columns + t * padded);
       }
-      const ComplexF* rows = a.slices + chunk.first * a.k + k;
-      const Tile tile = {reinterpret_cast<const float*>(rows), 2 * a.k, work.columns, 2 * count, padded};
-      add_tile(tile, n_rows, work.cross, n_columns);
-      for (std::int64_t r = 0; shift == 0 && r < n_rows; ++r) {
-        work.quadratic[r] += static_cast<double>(quadratic_sum(rows + r * a.k, a.power + k, count));
-      }
+      const auto* rows = reinterpret_cast<const float*>(a.slices + chunk.first * a.k + k);
+      pack_power(a.power + k, count, padded, work.power);
+      const Tile tile = {rows, 2 * a.k, work.columns, 2 * count, padded, work.power};
+      add_tile(tile, n_rows, work.cross, n_columns, shift == 0 ? work.quadratic : nullptr);
     }
     for (std::int64_t r = 0; r < n_rows; ++r) {
       for (std::int64_t t = 0; t < n_columns; ++t) {
@@ -175,7 +194,8 @@ int score(const ScoreArgs* args, ErrorText* error) {
   const std::int64_t rows = (share + block_rotations - 1) / block_rotations * block_rotations;
   const std::int64_t chunk_rows = rows < 1 ? 1 : (rows < chunk_limit ? rows : chunk_limit);
   const std::int64_t columns = a.n_shifts < panel_shifts ? a.n_shifts : panel_shifts;
-  const std::int64_t column_bytes = columns * 2 * tile_components * static_cast<std::int64_t>(sizeof(float));
+  // columns of shifted images, and one of powers
+  const std::int64_t column_bytes = (columns + 1) * 2 * tile_components * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t sum_bytes = chunk_rows * (columns + 1) * static_cast<std::int64_t>(sizeof(double));
   const simd::Scratch scratch(column_bytes + sum_bytes, a.threads);
   if (!scratch.usable("score", error)) {
@@ -187,7 +207,8 @@ int score(const ScoreArgs* args, ErrorText* error) {
     auto* sums = reinterpret_cast<double*>(bytes + column_bytes);
     const std::int64_t first = index * chunk_rows;
     const std::int64_t last = first + chunk_rows < a.n_rotations ? first + chunk_rows : a.n_rotations;
-    score_chunk(a, {first, last}, {reinterpret_cast<float*>(bytes), sums, sums + chunk_rows * columns});
+    auto* packed = reinterpret_cast<float*>(bytes);
+    score_chunk(a, {first, last}, {packed, packed + columns * 2 * tile_components, sums, sums + chunk_rows * columns});
   });
   return status_ok;
 }
