@@ -174,6 +174,9 @@ class OutputOptions(Options):
     """Where the results go."""
 
     output: Path = option(..., flags=("--o",), help="job folder; created if missing, continued if started before")
+    redo: bool = option(
+        False, group="advanced", may_change=True, help="start again in a folder that holds other results"
+    )
 
 
 class ComputeOptions(Options):

@@ -20,7 +20,6 @@ from tiltwise.jobs.progress import choose_progress
 
 Model = TypeVar("Model", bound=Options)
 
-_TALK = "Talking"
 _TYPES: dict[type, click.ParamType[Any]] = {
     int: click.INT,
     float: click.FLOAT,
@@ -91,7 +90,7 @@ def command_from_options(model: type[Model], run: Callable[[Model, Session], Out
                 click.echo(line)
         return outcome.exit_code
 
-    advanced = [name for spec in model.specs() if spec.group == "advanced" for name in [spec.flag]]
+    advanced = any(spec.group == "advanced" for spec in model.specs())
     return OptionsCommand(
         model,
         model.command,
@@ -104,8 +103,7 @@ def command_from_options(model: type[Model], run: Callable[[Model, Session], Out
 
 def _click_option(spec: OptionSpec) -> click.Option:
     declarations = [spec.name]
-    shown = [flag for flag in (spec.flag, "--" + spec.name.replace("_", "-")) if flag]
-    for flag in dict.fromkeys(shown):
+    for flag in dict.fromkeys((spec.flag, "--" + spec.name.replace("_", "-"))):
         declarations.append(f"{flag}/--no-{flag[2:]}" if spec.kind is bool and flag == spec.flag else flag)
     text = spec.help + (f" [{spec.unit}]" if spec.unit else "")
     if spec.required:
@@ -113,13 +111,12 @@ def _click_option(spec: OptionSpec) -> click.Option:
     elif spec.default is not None:
         value = spec.default if spec.kind is not bool else "yes" if spec.default else "no"
         text += f" (default: {value})"
-    return rich_click.RichOption(
+    return click.Option(
         declarations,
         help=text,
         default=None,
         hidden=spec.group == "advanced",
         type=None if spec.kind is bool else click.Choice(spec.choices) if spec.choices else _TYPES[spec.kind],
-        panel=None,
     )
 
 
@@ -142,10 +139,13 @@ def _talk_options() -> list[click.Option]:
 def _help_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value:
         return
-    for option in context.command.params:
-        if isinstance(option, click.Option):
-            option.hidden = False
+    options = [option for option in context.command.params if isinstance(option, click.Option)]
+    hidden = [option.hidden for option in options]
+    for option in options:
+        option.hidden = False
     click.echo(context.get_help())
+    for option, was_hidden in zip(options, hidden, strict=True):
+        option.hidden = was_hidden
     context.exit()
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from tiltwise import __version__
-from tiltwise.config import Options
+from tiltwise.config import OutputOptions
 from tiltwise.errors import Aborted, ConfigError, OutputError, TiltwiseError
 from tiltwise.exec import Checkpoint, Progress
 from tiltwise.exec.protocols import Scalar
@@ -44,25 +44,20 @@ class FolderJob:
     Parameters
     ----------
     options
-        options of the command; `command` and `parameters()` go to the manifest.
-    folder
-        the job folder; made if missing.
+        options of the command; `output` is the folder, `redo` discards the checkpoints of an earlier run and
+        overrules the reasons that forbid to continue it.
     command_line
         as typed, for the manifest and `note.txt`.
     progress
         shows warnings and iterations.
-    redo
-        discard the checkpoints of an earlier run and whatever reasons forbid to continue it.
     """
 
-    def __init__(
-        self, options: Options, folder: Path, command_line: Sequence[str], progress: Progress, *, redo: bool = False
-    ) -> None:
+    def __init__(self, options: OutputOptions, command_line: Sequence[str], progress: Progress) -> None:
+        folder = options.output
         self.options = options
         self._folder = folder
         self._command_line = shlex.join(command_line)
         self._progress = progress
-        self._redo = redo
         self._state = folder / ".state"
         self._events = folder / "events.jsonl"
         self._interrupts = Interrupts(
@@ -80,7 +75,7 @@ class FolderJob:
         self._lock = FolderLock(self._state / "lock")
         self._lock.acquire()
         try:
-            previous = manifest.read_manifest(self._folder) if not self._redo else None
+            previous = manifest.read_manifest(self._folder) if not self.options.redo else None
             if previous is not None:
                 self._check_resume(previous)
             if previous is None or not self._may_continue(previous):
@@ -191,6 +186,16 @@ class FolderJob:
         self.event("done", status=status, wall_s=wall, error=self._content["error"])
 
     # ---- continuing -------------------------------------------------------------------------------------
+
+    def is_finished(self) -> bool:
+        """Whether an earlier run with the same options and inputs ended well and its outputs are as it left them."""
+        previous = manifest.read_manifest(self._folder)
+        if previous is None or previous["command"] != self.options.command or previous.get("status") != "success":
+            return False
+        outputs = [{k: entry[k] for k in ("path", "bytes", "mtime")} for entry in previous["outputs"]]
+        return self._may_continue(previous) and all(
+            manifest.describe_file(Path(entry["path"])) == entry for entry in outputs
+        )
 
     def _may_continue(self, previous: Mapping[str, Any]) -> bool:
         return self._reasons(previous) == []
@@ -315,3 +320,9 @@ class FolderJob:
     def content(self) -> Mapping[str, Any]:
         """The manifest so far."""
         return self._content
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints of a job: command, folder, status, metrics, outputs, warnings, times."""
+        keys = ("command", "status", "metrics", "warnings", "timings_s", "wall_s", "peak_memory_gb")
+        summary = {key: self._content[key] for key in keys}
+        return {**summary, "folder": str(self._folder), "outputs": [o["path"] for o in self._content["outputs"]]}

@@ -22,7 +22,6 @@ def fsc_curves(
     pixel_size: float,
     *,
     thresholds: Mapping[str, float] | None = None,
-    noise: NDArray[np.floating] | None = None,
 ) -> Figure:
     """FSC curves with thresholds and Nyquist frequency.
 
@@ -34,8 +33,6 @@ def fsc_curves(
         Å per voxel.
     thresholds
         name of a curve to the threshold at which its resolution is marked; 0.143 for those left out.
-    noise
-        `(N // 2 + 1,)` standard deviation of the FSC of noise, drawn as a band of ± 3.
     """
     length = len(next(iter(curves.values())))
     size = 2 * (length - 1)
@@ -43,8 +40,6 @@ def fsc_curves(
     with style():
         figure = new_figure(5.6, 3.7)
         axes = figure.add_axes((0.105, 0.135, 0.865, 0.72))
-        if noise is not None:
-            axes.fill_between(frequency[1:], -3 * noise[1:], 3 * noise[1:], color="#EEF0F3", lw=0, label="noise, ± 3 σ")
         used = {(thresholds or {}).get(name, 0.143) for name in curves}
         for threshold in sorted(used):
             axes.axhline(threshold, color=GREY, lw=0.9, ls=(0, (4, 3)))
@@ -148,7 +143,8 @@ def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: flo
             axes.set_title(title, loc="left")
             axes.set_ylabel(unit)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(loc="upper right", ncols=2 if title == "orientations" else 1)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="upper right", ncols=2 if title == "orientations" else 1)
     return figure
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.exec.protocols import Scalar
-from tiltwise.geometry.projection import particle_positions, project_points
-from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.geometry.projection import project_points
+from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
-from tiltwise.model import OptimisationSet, Particles
+from tiltwise.model import OptimisationSet
 from tiltwise.report.curves import fsc_curves, iteration_curves
 from tiltwise.report.html import Section, Table
 from tiltwise.report.maps import map_slices
@@ -23,6 +23,7 @@ from tiltwise.report.particles import (
     positions_on_tilt,
     viewing_directions,
 )
+from tiltwise.sim.score import poses_of
 
 
 def map_section(
@@ -44,32 +45,31 @@ def fsc_section(
     pixel_size: float,
     *,
     thresholds: Mapping[str, float] | None = None,
-    noise: NDArray[np.floating] | None = None,
     inside: str,
 ) -> Section:
     """FSC curves; `inside` says which mask was applied, as in `a soft sphere of 210 Å`."""
     length = len(next(iter(curves.values())))
     frequency = np.arange(length) / (2 * (length - 1) * pixel_size)
-    columns = ["shell", "1/Å", *curves] + (["noise sigma"] if noise is not None else [])
-    series = [*curves.values()] + ([noise] if noise is not None else [])
+    columns = ["shell", "1/Å", *curves]
     rows: list[list[Scalar]] = [
-        [shell, float(frequency[shell]), *(float(values[shell]) for values in series)] for shell in range(length)
+        [shell, float(frequency[shell]), *(float(values[shell]) for values in curves.values())]
+        for shell in range(length)
     ]
     return Section(
         "Fourier shell correlation",
         f"Agreement of independent halves of the data, inside {inside}. Worry if a curve stays above zero to Nyquist "
         "(then binning limits the resolution, or the halves are not independent), or dips and rises again.",
-        figure=fsc_curves(curves, pixel_size, thresholds=thresholds, noise=noise),
+        figure=fsc_curves(curves, pixel_size, thresholds=thresholds),
         data=Table(columns, rows),
     )
 
 
-def angles_section(particles: Particles, symmetry: NDArray[np.float64] | None = None) -> Section:
-    """Angular distribution of particles; `symmetry` `(G, 3, 3)` adds equivalent directions."""
-    rotations = euler_to_matrix(particles.subtomogram_angles_deg) @ euler_to_matrix(particles.angles_deg)
+def angles_section(optset: OptimisationSet, symmetry: NDArray[np.float64] | None = None) -> Section:
+    """Angular distribution of all particles; `symmetry` `(G, 3, 3)` adds equivalent directions."""
+    rotations, _ = poses_of(optset)
     even = evenness(viewing_directions(rotations, symmetry))
     copies = "" if symmetry is None else ", with symmetry copies"
-    rows = [[*row] for row in np.round(particles.angles_deg, 3).tolist()]
+    rows = [[*row] for row in np.round(matrix_to_euler(rotations), 3).tolist()]
     return Section(
         "Angular distribution",
         f"Direction of the beam at zero tilt in the frame of the map{copies}. Evenness {even:.2f} (1: all around, "
@@ -88,12 +88,7 @@ def positions_section(optset: OptimisationSet, diameter_angstrom: float) -> Sect
     members = [i for i, name in enumerate(particles.tomogram) if name == series.name]
     if not members:
         return None
-    positions = particle_positions(
-        particles.coordinate_px[members],
-        particles.origin_angstrom[members],
-        particles.subtomogram_angles_deg[members],
-        series.pixel_size_angstrom,
-    )
+    positions = poses_of(optset)[1][members] / series.pixel_size_angstrom
     tilt = int(np.argmin(np.abs(series.nominal_tilt_deg)))
     points = project_points(series.projection[[tilt]], positions)[:, 0, :2]
     return Section(

@@ -1,0 +1,30 @@
+"""`tiltwise refine`: poses and map from tilt series."""
+
+from __future__ import annotations
+
+from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.em.options import RefineOptions
+from tiltwise.jobs.job import FolderJob
+
+
+def run(options: RefineOptions, session: Session) -> Outcome:
+    """Refine, write the report, and say what came out and what to do next."""
+    from tiltwise.em import refine
+    from tiltwise.report.commands import next_after_refine, write_refine_report
+
+    with FolderJob(options, session.command_line, session.progress) as job:
+        result = refine.run(options, job, session.progress)
+        with job.timing("report"):
+            write_refine_report(job.path("report.html"), options, result, job.content)
+        job.add_output(job.path("report.html"))
+    lines = [
+        f"✓ {result.stop_reason}",
+        f"  resolution: {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps)",
+        f"  map: {result.outputs['map']}",
+        f"  report: {job.path('report.html')}",
+        f"  next: {next_after_refine(options, result)}",
+    ]
+    return Outcome(job.summary(), lines)
+
+
+command = command_from_options(RefineOptions, run, "Refine poses and map from tilt series, in independent halves.")

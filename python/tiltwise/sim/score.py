@@ -1,0 +1,92 @@
+"""Scores of a result on simulated data: what is known of the truth decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import DataError
+from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
+from tiltwise.geometry.projection import particle_positions
+from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.model import OptimisationSet
+from tiltwise.spectral.fsc import fsc
+from tiltwise.spectral.masks import soft_sphere
+
+F64 = NDArray[np.float64]
+
+
+def poses_of(optset: OptimisationSet) -> tuple[F64, F64]:
+    """Rotations `(P, 3, 3)`, reference to tomogram, and positions `(P, 3)` in Å, of all particles of a set."""
+    particles = optset.particles
+    sizes = {series.name: series.pixel_size_angstrom for series in optset.series}
+    pixel = np.array([sizes[name] for name in particles.tomogram])
+    positions = particle_positions(
+        particles.coordinate_px, particles.origin_angstrom, particles.subtomogram_angles_deg, pixel
+    )
+    rotations = euler_to_matrix(particles.subtomogram_angles_deg) @ euler_to_matrix(particles.angles_deg)
+    return rotations, positions * pixel[:, None]
+
+
+def score_poses(
+    found: OptimisationSet, truth: OptimisationSet, *, symmetry: F64 | None = None, remove_common: bool = True
+) -> PoseErrors:
+    """Errors of poses in degrees and Å; particles are matched by name.
+
+    Raises
+    ------
+    DataError
+        if a particle has no truth.
+    """
+    row = {name: i for i, name in enumerate(truth.particles.name)}
+    missing = [name for name in found.particles.name if name not in row]
+    if missing:
+        raise DataError("particles without truth", found=f"{missing[0]} and {len(missing) - 1} more")
+    order = [row[name] for name in found.particles.name]
+    true_rotations, true_positions = poses_of(truth)
+    rotations, positions = poses_of(found)
+    return pose_errors(
+        rotations,
+        positions,
+        true_rotations[order],
+        true_positions[order],
+        symmetry=symmetry,
+        remove_common=remove_common,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MapScore:
+    """Agreement of a map with the truth."""
+
+    fsc: F64
+    """(N // 2 + 1,) inside a soft sphere"""
+    true_map: NDArray[np.float32]
+    """the true map, moved as the particles have moved"""
+
+
+def score_map(
+    density: NDArray[np.float32],
+    true_map: NDArray[np.float32],
+    pixel_size: float,
+    diameter_angstrom: float,
+    errors: PoseErrors,
+) -> MapScore:
+    """FSC to the true map after it has made the motion common to all poses (`errors.common_*`).
+
+    The refined reference has turned and moved with its particles: `x_true = R^T x_refined + o`, so the truth
+    is sampled there, by quintic splines.
+    """
+    from scipy.ndimage import affine_transform
+
+    size = density.shape[0]
+    # Arrays are indexed z, y, x: both axes of the matrix are reversed.
+    matrix = errors.common_rotation.T[::-1, ::-1]
+    centre = np.full(3, size // 2, dtype=np.float64)
+    offset = centre - matrix @ centre + errors.common_shift[::-1] / pixel_size
+    moved = affine_transform(true_map.astype(np.float64), matrix, offset, order=5).astype(np.float32)
+    edge = 5.0
+    mask = soft_sphere(size, min(diameter_angstrom / 2 / pixel_size + edge, size / 2), edge)
+    return MapScore(fsc(density, moved, mask), moved)
