@@ -25,7 +25,7 @@ from tiltwise.spectral.shells import radii
 F64 = NDArray[np.float64]
 
 _SPREAD_HALF_WIDTH = 8
-"""Voxels on either side of a point that its spreading Gaussian covers: errors of 1e-6, see `_spread`."""
+"""Voxels on either side of a point that its spreading Gaussian covers: errors of 1e-6, see `_spread_transform`."""
 
 
 class Density(Protocol):
@@ -202,7 +202,8 @@ def sample_map(density: Density, box: int, pixel_size_angstrom: float) -> NDArra
             found=f"{box} px of {pixel_size_angstrom:g} Å",
         )
     step = 1.0 / (box * pixel_size_angstrom)
-    full, half = np.fft.fftfreq(box, pixel_size_angstrom), np.arange(box // 2 + 1) * step
+    full = np.asarray(np.fft.fftfreq(box, pixel_size_angstrom), dtype=np.float64)
+    half = np.arange(box // 2 + 1, dtype=np.float64) * step
     spectrum = density.grid_transform(full, full, half)
     radius = radii(box, 3)
     spectrum[(radius >= box / 2) | (radius * step >= density.band_limit)] = 0
@@ -211,20 +212,16 @@ def sample_map(density: Density, box: int, pixel_size_angstrom: float) -> NDArra
     return np.asarray(centred_ifft3(spectrum, box) * factor, dtype=np.float32)
 
 
-def _separable_transform(
-    values: F64, axes: tuple[F64, F64, F64], kz: F64, ky: F64, kx: F64
-) -> NDArray[np.complex64]:
+def _separable_transform(values: F64, axes: tuple[F64, F64, F64], kz: F64, ky: F64, kx: F64) -> NDArray[np.complex64]:
     """`sum values[z, y, x] exp(-2 pi i (kz z + ky y + kx x))` on a grid of frequencies, one axis at a time."""
     ez, ey, ex = (np.exp(-2j * np.pi * np.outer(k, x)) for k, x in zip((kz, ky, kx), axes, strict=True))
     rows = (values @ ex.real.T + 1j * (values @ ex.imag.T)).astype(np.complex64)
     planes = ey.astype(np.complex64) @ rows
     flat = ez.astype(np.complex64) @ planes.reshape(len(values), -1)
-    return flat.reshape(len(kz), len(ky), len(kx))
+    return np.asarray(flat.reshape(len(kz), len(ky), len(kx)))
 
 
-def _spread_transform(
-    position: F64, weight: F64, limit: float, kz: F64, ky: F64, kx: F64
-) -> NDArray[np.complex64]:
+def _spread_transform(position: F64, weight: F64, limit: float, kz: F64, ky: F64, kx: F64) -> NDArray[np.complex64]:
     """`sum_i weight_i exp(-2 pi i k.r_i)` on a grid with |k| <= limit along each axis.
 
     Points are spread with a Gaussian on a real grid twice finer than Nyquist asks, the grid is transformed
@@ -234,23 +231,29 @@ def _spread_transform(
     m = _SPREAD_HALF_WIDTH
     spacing = 0.25 / limit
     variance = m / (np.sqrt(2.0) * np.pi) * spacing**2
-    first = np.floor(position.min(axis=0) / spacing).astype(np.int64) - m
-    size = np.ceil(position.max(axis=0) / spacing).astype(np.int64) + m + 1 - first
-    grid = np.zeros(size[::-1])
-    flat = grid.reshape(-1)
-    reach = np.arange(-m, m + 1)
-    for i in range(0, len(position), 256):
-        part = position[i : i + 256]
-        nearest = np.rint(part / spacing).astype(np.int64)
-        distance = (nearest[:, :, None] + reach) * spacing - part[:, :, None]
-        profile = np.exp(-(distance**2) / (2 * variance))
-        index = nearest[:, :, None] + reach - first[:, None]
-        product = np.einsum("iz,iy,ix->izyx", profile[:, 2] * weight[i : i + 256, None], profile[:, 1], profile[:, 0])
-        target = (index[:, 2, :, None, None] * size[1] + index[:, 1, None, :, None]) * size[0] + index[:, 0, None, None]
-        np.add.at(flat, target.reshape(-1), product.reshape(-1))
-    axes = tuple((np.arange(n) + start) * spacing for n, start in zip(size[::-1], first[::-1], strict=True))
+    reach = m * spacing
+    low, high = position.min(axis=0) - reach, position.max(axis=0) + reach
+    axes = [
+        np.arange(np.floor(a / spacing), np.ceil(b / spacing) + 1) * spacing for a, b in zip(low, high, strict=True)
+    ]
+
+    def profile(points: F64, axis: F64) -> F64:
+        distance = axis - points[:, None]
+        return np.where(np.abs(distance) <= reach, np.exp(distance**2 / (-2 * variance)), 0.0)
+
+    grid = np.zeros((len(axes[2]), len(axes[1]), len(axes[0])))
+    order = np.argsort(position[:, 2], kind="stable")
+    for i in range(0, len(order), 16384):
+        part = position[order[i : i + 16384]]
+        x, y = profile(part[:, 0], axes[0]), profile(part[:, 1], axes[1])
+        z = profile(part[:, 2], axes[2]) * weight[order[i : i + 16384], None]
+        # Sorted by z: the points near a plane are neighbours, and add up to one product of matrices.
+        first = np.searchsorted(part[:, 2], axes[2] - reach, side="left")
+        last = np.searchsorted(part[:, 2], axes[2] + reach, side="right")
+        for plane, (a, b) in enumerate(zip(first, last, strict=True)):
+            grid[plane] += (y[a:b] * z[a:b, plane, None]).T @ x[a:b]
     # Divide by the transform of the Gaussian, times the volume of a voxel: separable as well.
     gauss = [np.exp(2 * np.pi**2 * variance * k**2) * spacing / np.sqrt(2 * np.pi * variance) for k in (kz, ky, kx)]
-    spectrum = _separable_transform(grid, (axes[0], axes[1], axes[2]), kz, ky, kx)
+    spectrum = _separable_transform(grid, (axes[2], axes[1], axes[0]), kz, ky, kx)
     spectrum *= (gauss[0][:, None, None] * gauss[1][:, None] * gauss[2]).astype(np.float32)
     return spectrum

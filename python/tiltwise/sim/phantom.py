@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError
-from tiltwise.geometry.rotations import rotation_z
+from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.sim.density import GaussianDensity
 
 F64 = NDArray[np.float64]
@@ -38,9 +38,7 @@ _LOBES = np.array(
 )
 
 
-def build_phantom(
-    diameter_angstrom: float, n_beads: int = 900, symmetry: str = "C1", seed: int = 1
-) -> GaussianDensity:
+def build_phantom(diameter_angstrom: float, n_beads: int = 900, symmetry: str = "C1", seed: int = 1) -> GaussianDensity:
     """Phantom of `n_beads` equal Gaussians inside a sphere of the given diameter.
 
     Parameters
@@ -73,7 +71,7 @@ def build_phantom(
         # Neighbours on the ring touch: the distance of their centres is 1.5 times the rms extent along it.
         extent = np.sqrt((beads[:, 1] ** 2).mean())
         beads[:, 0] += 1.5 * extent / np.sin(np.pi / order)
-        beads = np.concatenate([beads @ rotation_z(360.0 * i / order).T for i in range(order)])
+        beads = np.concatenate([beads @ turn.T for turn in symmetry_matrices(f"C{order}")])
     unit = diameter_angstrom / 2 / (np.linalg.norm(beads, axis=1).max() + 2 * sigma)
     return GaussianDensity(
         position_angstrom=beads * unit,
