@@ -155,7 +155,9 @@ def _update_tilts(block: StarBlock, one: TiltSeries, old: TiltSeries | None, emb
         raise ValueError(f"{one.name} has {one.n_tilts} tilts, {old.n_tilts} were read")
     if old is None:
         block.set_floats("rlnTomoNominalStageTiltAngle", one.nominal_tilt_deg)
-    for label, attribute, default in TILT_COLUMNS:
+    for label, attribute, absent in TILT_COLUMNS:
+        # A new file states everything: RELION-5 fills in an absent scale factor with cos(tilt).
+        default = None if old is None else absent
         before: NDArray[np.float64] | None = None if old is None else getattr(old, attribute)
         update_floats(block, label, getattr(one, attribute), before, default)
     if old is not None and np.array_equal(one.projection, old.projection):
@@ -174,7 +176,8 @@ def _update_tilts(block: StarBlock, one: TiltSeries, old: TiltSeries | None, emb
         same = np.all(one.projection == old.projection, axis=(1, 2))
     block.drop(*MATRIX_LABELS)
     for label, values in zip(ANGLE_LABELS, angles, strict=True):
-        update_floats(block, label, values, np.where(same, values, np.nan), 0.0 if label == "rlnTomoXTilt" else None)
+        default = 0.0 if label == "rlnTomoXTilt" and old is not None else None
+        update_floats(block, label, values, np.where(same, values, np.nan), default)
 
 
 def _update_images(block: StarBlock, one: TiltSeries, old: TiltSeries | None, file: Path) -> None:
