@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import ShapeError
 from tiltwise.spectral.filters import low_pass, pad_or_crop, resample
 from tiltwise.spectral.fsc import fsc
-from tiltwise.spectral.masks import circle_crop, distances, soft_disc, soft_edge, soft_sphere
+from tiltwise.spectral.masks import CircleCrop, distances, soft_disc, soft_edge, soft_sphere
 
 
 @pytest.mark.parametrize("size", [10, 11])
@@ -56,12 +56,12 @@ def test_circle_crop_follows_the_extraction_step(wrapped: bool) -> None:
     if wrapped:
         image, expected = (np.fft.ifftshift(a, axes=(1, 2)) for a in (image, expected))
         distance = np.fft.ifftshift(distance)
-    np.testing.assert_allclose(circle_crop(image, distance, radius), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(CircleCrop(distance, radius)(image), expected, rtol=0, atol=1e-12)
 
 
 def test_circle_crop_keeps_the_type_and_needs_no_background() -> None:
     image = np.ones((6, 6), np.float32)
-    result = circle_crop(image, distances(6, 2), 100.0)
+    result = CircleCrop(distances(6, 2), 100.0)(image)
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, image)
 

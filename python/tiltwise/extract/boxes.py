@@ -42,7 +42,7 @@ def cut_size(box: int, binning: float) -> int:
             found=f"--b {box}, --bin {binning:g} ({size:g} pixels)",
             fix="choose another box, or a binning that divides it",
         )
-    return int(round(size))
+    return round(size)
 
 
 def round_half_away(values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -86,7 +86,7 @@ def centred_transforms(
         if a pixel is NaN or infinite.
     """
     size = boxes.shape[-1]
-    spectra = rfft2(boxes)
+    spectra: NDArray[np.complex64] = rfft2(boxes)
     if not np.isfinite(spectra[:, 0, 0]).all():
         bad = [int(i) for i in np.flatnonzero(~np.isfinite(spectra[:, 0, 0]))]
         raise DataError("tilt images contain NaN or infinite pixels", found=f"in boxes {bad[:5]}")
@@ -100,6 +100,6 @@ def centred_transforms(
     shift = offsets / binning + box / 2
     ramp_y = np.exp((2j * np.pi / box) * shift[:, 1, None] * ky)
     ramp_x = np.exp((2j * np.pi / box) * shift[:, 0, None] * kx)
-    centred = spectra * ramp_y[:, :, None].astype(np.complex64)
-    centred *= ramp_x[:, None, :].astype(np.complex64)
-    return centred
+    spectra *= ramp_y[:, :, None].astype(np.complex64)
+    spectra *= ramp_x[:, None, :].astype(np.complex64)
+    return spectra

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import ConfigError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.boxes import SectionReader, centred_transforms, cut_boxes, cut_size
 from tiltwise.extract.ctf_plan import CtfPlan
 from tiltwise.geometry.projection import depth_offset_px, is_visible, project_points
 from tiltwise.model import OpticsGroup, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import irfft2, rfft2
-from tiltwise.spectral.masks import soft_edge
+from tiltwise.spectral.masks import CircleCrop, distances, soft_edge
 
 EDGE_PX = 5.0
 """Width of the soft edge of circular masks in pixels, as in RELION."""
@@ -44,6 +44,18 @@ class ParticleImages:
     None when images came premultiplied"""
 
 
+def refuse_unless_visible(tilts: NDArray[np.intp], position_px: NDArray[np.float64], width: float, where: str) -> None:
+    """Raises DataError for a particle at `position_px` without visible tilts; `width` of its images in Å."""
+    if len(tilts) == 0:
+        raise DataError(
+            "a particle lies outside every tilt image",
+            where=where,
+            expected=f"boxes of {width:.0f} Å inside the images in at least one tilt",
+            found="position " + ", ".join(f"{x:.1f}" for x in position_px) + " px",
+            fix="check units, binning and origin of the coordinates, or remove the particle",
+        )
+
+
 class Window:
     """Real-space cropping of a `box` to its central `crop` pixels, in wrapped layout (origin at index 0)."""
 
@@ -57,20 +69,11 @@ class Window:
             )
         self.box, self.crop = box, crop
         self.index = np.r_[0 : crop // 2, box - crop // 2 : box]
-        radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(box, 1.0 / box),) * 2))
-        outside = radius > crop / 2
-        self.outside = (outside / max(1, outside.sum())).astype(np.float32)
-        radius = radius[np.ix_(self.index, self.index)]
-        self.circle = soft_edge(radius, crop / 2, EDGE_PX).astype(np.float32)
+        radius = np.fft.ifftshift(distances(box, 2))
+        self.circle_crop = CircleCrop(radius, crop / 2, EDGE_PX, self.index)
         # The particle mask: 1 inside the diameter, falling to 0 over the edge outside it.
         outer = np.inf if diameter_px is None else diameter_px / 2 + EDGE_PX
-        self.mask = soft_edge(radius, outer, EDGE_PX).astype(np.float32)
-
-    def circle_cropped(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(F, box, box) wrapped -> (F, crop, crop) wrapped: mean outside the circle subtracted, soft circle."""
-        mean = np.einsum("fyx,yx->f", images, self.outside)
-        cropped = images[:, self.index[:, None], self.index]
-        return np.asarray((cropped - mean[:, None, None]) * self.circle, dtype=np.float32)
+        self.mask = soft_edge(radius[np.ix_(self.index, self.index)], outer, EDGE_PX).astype(np.float32)
 
 
 class ImageExtractor:
@@ -126,9 +129,9 @@ class ImageExtractor:
     def project(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """(F, 3) image position (unbinned pixels) and depth of a particle, its motion (F, 3) included."""
         if motion_px is None:
-            return project_points(self.series.projection, position_px[None])[0]
-        moved = position_px + motion_px
-        return np.einsum("fij,fj->fi", self.series.projection[:, :3, :3], moved) + self.series.projection[:, :3, 3]
+            return np.asarray(project_points(self.series.projection, position_px[None])[0])
+        rotation, shift = self.series.projection[:, :3, :3], self.series.projection[:, :3, 3]
+        return np.asarray(np.einsum("fij,fj->fi", rotation, position_px + motion_px) + shift)
 
     def visible_tilts(self, points: NDArray[np.float64], radius_px: float) -> NDArray[np.intp]:
         """Rows of the tilts in which `points` (F, 2+) lie at least `radius_px` unbinned pixels inside the image."""
@@ -141,12 +144,23 @@ class ImageExtractor:
         return np.asarray(series.hand * series.defocus_slope * series.pixel_size_angstrom * depth[tilts])
 
     def transforms(
-        self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None, radius_px: float
-    ) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float64]]:
+        self,
+        position_px: NDArray[np.float64],
+        motion_px: NDArray[np.float64] | None,
+        radius_px: float | None = None,
+    ) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float32]]:
         """Visible tilts, contrast-inverted transforms (F, b, b // 2 + 1), and CTF x damage on the same grid.
 
-        Odd aberrations are corrected.  `radius_px` is the visibility radius in unbinned pixels.
+        Odd aberrations are corrected.  `radius_px` is the visibility radius in unbinned pixels, half the size of
+        the final images by default.
+
+        Raises
+        ------
+        DataError
+            if a pixel is NaN or infinite.
         """
+        if radius_px is None:
+            radius_px = self.binning * self.window.crop / 2
         points = self.project(position_px, motion_px)
         tilts = self.visible_tilts(points, radius_px)
         boxes, offsets = cut_boxes(self.reader, self.series.image_size, tilts, points[tilts, :2], self.cut_px)
@@ -163,25 +177,27 @@ class ImageExtractor:
 
         Divided by the binning, as RELION-5 does.
         """
-        radius = self.binning * self.window.crop / 2
-        tilts, spectra, ctf = self.transforms(position_px, motion_px, radius)
-        images = self.window.circle_cropped(irfft2(spectra * ctf.astype(np.float32), self.window.box))
+        tilts, spectra, ctf = self.transforms(position_px, motion_px)
+        images = self.premultiplied(spectra, ctf)
         return tilts, np.fft.fftshift(images, axes=(1, 2)) / np.float32(self.binning)
+
+    def premultiplied(self, spectra: NDArray[np.complex64], ctf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """CTF-premultiplied, circle-cropped images (F, crop, crop) in wrapped layout; overwrites `spectra`."""
+        spectra *= ctf
+        return self.window.circle_crop(irfft2(spectra, self.window.box))
 
     def load(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None) -> ParticleImages:
         """Images of one particle for the likelihood; unmultiplied power over the large box included."""
-        radius = self.binning * self.window.crop / 2
-        tilts, spectra, ctf = self.transforms(position_px, motion_px, radius)
+        tilts, spectra, ctf = self.transforms(position_px, motion_px)
         power = (spectra.real**2 + spectra.imag**2).reshape(len(tilts), -1)
         n = self.disc.n_shells
         sums = [np.bincount(self._power_shells, row, minlength=n + 1)[:n] for row in power]
-        spectra *= ctf.astype(np.float32)
-        images = self.window.circle_cropped(irfft2(spectra, self.window.box))
+        images = self.premultiplied(spectra, ctf)
         disc_ctf = self.disc_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
         return ParticleImages(
             tilts=tilts,
             data=self.disc.take(rfft2(images)),
             masked=self.disc.take(rfft2(images * self.window.mask)),
-            ctf2=(disc_ctf**2).astype(np.float32),
+            ctf2=disc_ctf**2,
             power=np.reshape(sums, (len(tilts), n)) / self._power_counts,
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError
-from tiltwise.extract.images import ImageExtractor, ParticleImages
+from tiltwise.extract.images import ImageExtractor, ParticleImages, refuse_unless_visible
 from tiltwise.extract.stacks import StackLoader
 from tiltwise.geometry.projection import particle_positions
 from tiltwise.geometry.rotations import euler_to_matrix
@@ -168,12 +168,6 @@ class ParticleSource:
             return loader.load(particle, stored, position)
         motion = self.optset.trajectories.get(self.optset.particles.name[particle])
         images = loader.load(position, None if motion is None else motion / series.pixel_size_angstrom)
-        if len(images.tilts) == 0:
-            raise DataError(
-                "a particle lies outside every tilt image",
-                where=f"{self.optset.particles.name[particle]} of {series.name}",
-                expected=f"boxes of {self.box * self.pixel_size:.0f} Å inside the images in at least one tilt",
-                found="position " + ", ".join(f"{x:.1f}" for x in position) + " px",
-                fix="check units, binning and origin of the coordinates, or remove the particle",
-            )
+        where = f"{self.optset.particles.name[particle]} of {series.name}"
+        refuse_unless_visible(images.tilts, position, self.box * self.pixel_size, where)
         return images

@@ -7,11 +7,14 @@ per pixel: early iterations read and compute with short prefixes only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,6 @@ class FourierDisc:
         kept = self.frequencies[:count]
         return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, 1))), dtype=np.float32)
 
-    def take(self, half_complex: NDArray[np.generic]) -> NDArray[np.generic]:
+    def take(self, half_complex: NDArray[Scalar]) -> NDArray[Scalar]:
         """(..., box, box // 2 + 1) -> (..., K)."""
-        return half_complex[..., self.rows, self.columns]
+        return np.asarray(half_complex[..., self.rows, self.columns])

@@ -6,10 +6,12 @@ where masks reach 0; RELION names the inner one: its mask of diameter D is `soft
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Real = TypeVar("Real", bound=np.floating[Any])
 
 
 def distances(size: int, ndim: int) -> NDArray[np.float64]:
@@ -38,19 +40,33 @@ def soft_disc(size: int, outer_radius: float, edge: float) -> NDArray[np.float64
     return soft_edge(distances(size, 2), outer_radius, edge)
 
 
-def circle_crop(
-    images: NDArray[np.floating[Any]], distance: NDArray[np.float64], outer_radius: float, edge: float = 5.0
-) -> NDArray[np.floating[Any]]:
+class CircleCrop:
     """Images inside a soft circle, the mean outside it subtracted first.
 
     The background is the mean of the pixels with `distance > outer_radius` (nothing is subtracted where
     there are none); what is left is multiplied by `soft_edge(distance, outer_radius, edge)`.
 
-    `images` is `(..., n, n)` of any layout, `distance` `(n, n)` the distance of each pixel from the centre
-    of the particle in that same layout.  The dtype of the images is kept.
+    `distance` `(n, n)` is that of each pixel from the centre of the particle, in the layout of the images.
+    With `window`, the rows and columns to keep, results are cut down to these.
     """
-    outside = distance > outer_radius
-    weights = outside / max(1, int(outside.sum()))
-    background = np.einsum("...yx,yx->...", images, weights)
-    cropped = (images - background[..., None, None]) * soft_edge(distance, outer_radius, edge)
-    return np.asarray(cropped, dtype=images.dtype)
+
+    def __init__(
+        self,
+        distance: NDArray[np.float64],
+        outer_radius: float,
+        edge: float = 5.0,
+        window: NDArray[np.intp] | None = None,
+    ) -> None:
+        outside = distance > outer_radius
+        self._outside = outside / max(1, int(outside.sum()))
+        self._window = None if window is None else (window[:, None], window)
+        kept = distance if self._window is None else distance[self._window]
+        self._circle = soft_edge(kept, outer_radius, edge)
+
+    def __call__(self, images: NDArray[Real]) -> NDArray[Real]:
+        """`(..., n, n)` -> the same, or `(..., m, m)` with a window; the dtype is kept."""
+        outside, circle = self._outside.astype(images.dtype), self._circle.astype(images.dtype)
+        background = np.einsum("...yx,yx->...", images, outside)[..., None, None]
+        cropped = images - background if self._window is None else images[..., *self._window] - background
+        cropped *= circle
+        return np.asarray(cropped)
