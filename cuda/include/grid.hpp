@@ -7,6 +7,10 @@
 #include <cstdint>    // for int64_t
 #include <stdexcept>  // for length_error
 
+#if !defined(TW_GRID_ROWS)
+#define TW_GRID_ROWS 65535  // what every device takes along y
+#endif
+
 namespace tiltwise::cuda {
 
 /// Blocks of `per_block` that cover `count`, along x.
@@ -20,7 +24,7 @@ inline unsigned blocks_for(std::int64_t count, std::int64_t per_block) {
 
 /// Extent along y for kernels that walk over `count` in strides of gridDim.y.
 inline unsigned rows_for(std::int64_t count) {
-  return static_cast<unsigned>(std::min<std::int64_t>(count, 65535));
+  return static_cast<unsigned>(std::min<std::int64_t>(count, TW_GRID_ROWS));
 }
 
 }  // namespace tiltwise::cuda
