@@ -9,13 +9,9 @@
 namespace tiltwise {
 namespace {
 
-/// Interval of x in [low, high] with |offset + slope x| < 1.
-void clip_to_slab(double offset, double slope, double& low, double& high) {
-  if (std::abs(slope) < 1e-12) {
-    if (!(std::abs(offset) < 1.0)) high = low - 1.0;
-    return;
-  }
-  const double a = (-1.0 - offset) / slope, b = (1.0 - offset) / slope;
+/// Interval of x in [low, high] with |offset + x / inverse_slope| < 1.
+void clip_to_slab(double offset, double inverse_slope, double& low, double& high) {
+  const double a = (-1.0 - offset) * inverse_slope, b = (1.0 - offset) * inverse_slope;
   low = std::max(low, std::min(a, b));
   high = std::min(high, std::max(a, b));
 }
@@ -38,13 +34,25 @@ struct Slice {
   void sample(double px, double py, double factor, ComplexD& value, double& mass) const {
     const bool folded = px < 0;
     if (folded) px = -px, py = -py;
-    const double fx = std::floor(px), fy = std::floor(py);
-    const auto x = static_cast<std::int64_t>(fx), y = static_cast<std::int64_t>(fy);
-    const double u = px - fx, v = py - fy;
-    corner(x, y, factor * (1 - u) * (1 - v), folded, value, mass);
-    corner(x + 1, y, factor * u * (1 - v), folded, value, mass);
-    corner(x, y + 1, factor * (1 - u) * v, folded, value, mass);
-    corner(x + 1, y + 1, factor * u * v, folded, value, mass);
+    const auto x = static_cast<std::int64_t>(px);  // px >= 0: truncation is floor
+    const auto y = static_cast<std::int64_t>(py + static_cast<double>(size)) - size;
+    const double u = px - static_cast<double>(x), v = py - static_cast<double>(y);
+    const double a = factor * (1 - u) * (1 - v), b = factor * u * (1 - v), c = factor * (1 - u) * v, d = factor * u * v;
+    if (x + 1 < half && y >= -(size / 2) && y + 1 < size / 2) {
+      // all four corners are stored; rows y and y + 1 may lie at both ends of the array
+      const std::int64_t i = (y < 0 ? y + size : y) * half + x;
+      const std::int64_t j = (y + 1 < 0 ? y + 1 + size : y + 1) * half + x;
+      const double re = a * data[i].re + b * data[i + 1].re + c * data[j].re + d * data[j + 1].re;
+      const double im = a * data[i].im + b * data[i + 1].im + c * data[j].im + d * data[j + 1].im;
+      value.re += re;
+      value.im += folded ? -im : im;
+      mass += a * weight[i] + b * weight[i + 1] + c * weight[j] + d * weight[j + 1];
+      return;
+    }
+    corner(x, y, a, folded, value, mass);
+    corner(x + 1, y, b, folded, value, mass);
+    corner(x, y + 1, c, folded, value, mass);
+    corner(x + 1, y + 1, d, folded, value, mass);
   }
 };
 
@@ -54,19 +62,22 @@ void gather_plane(const GatherArgs& args, std::int64_t iz) {
   for (std::int64_t i = 0; i < args.n; ++i) {
     const double* m = args.matrices + 9 * i;
     const double limit2 = args.limits[i] * args.limits[i];
+    // A slope of zero becomes tiny: the interval is then everything, or nothing.
+    const double inverse_slope = 1.0 / (std::abs(m[6]) < 1e-9 ? 1e-9 : m[6]);
     const Slice slice{args.slices + i * size * half, args.weights + i * size * half, size, half};
     for (std::int64_t iy = 0; iy < size; ++iy) {
       const double y = static_cast<double>(iy < (size + 1) / 2 ? iy : iy - size);
       const double room = limit2 - z * z - y * y;
       if (room < 0) continue;
-      double low = 0, high = std::min(std::sqrt(room), static_cast<double>(half - 1));
-      clip_to_slab(m[7] * y + m[8] * z, m[6], low, high);
+      double low = 0, high = static_cast<double>(half - 1);
+      clip_to_slab(m[7] * y + m[8] * z, inverse_slope, low, high);
+      if (low > high) continue;
       const auto first = static_cast<std::int64_t>(std::ceil(low)), last = static_cast<std::int64_t>(std::floor(high));
       for (std::int64_t x = first; x <= last; ++x) {
         const double fx = static_cast<double>(x);
         const double pz = m[6] * fx + m[7] * y + m[8] * z;
         const double factor = 1.0 - std::abs(pz);
-        if (!(factor > 0)) continue;
+        if (!(factor > 0) || fx * fx > room) continue;
         const std::int64_t voxel = (iz * size + iy) * half + x;
         slice.sample(m[0] * fx + m[1] * y + m[2] * z, m[3] * fx + m[4] * y + m[5] * z, factor, args.data[voxel],
                      args.weight[voxel]);

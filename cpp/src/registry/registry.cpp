@@ -1,7 +1,7 @@
 #include "registry/registry.hpp"
 
-#include "host/kernels.hpp"  // for host::table
-#include "simd/levels.hpp"   // for simd::tables
+#include "host/kernels.hpp"     // for host::table
+#include "registry/levels.hpp"  // for level_tables
 
 #include <dlfcn.h>  // for dlopen, dlsym, dlerror
 
@@ -9,7 +9,7 @@ namespace tiltwise::registry {
 
 std::vector<const KernelTable*> builtin_tables() {
   std::vector<const KernelTable*> tables = {&host::table};
-  for (const KernelTable* const* level = simd::tables; *level != nullptr; ++level) {
+  for (const KernelTable* const* level = level_tables; *level != nullptr; ++level) {
     tables.push_back(*level);
   }
   return tables;

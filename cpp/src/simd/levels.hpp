@@ -25,10 +25,3 @@ TW_DECLARE_LEVEL(v4)
 #if defined(TW_LEVEL_NEON)
 TW_DECLARE_LEVEL(neon)
 #endif
-
-namespace tiltwise::simd {
-
-/// Lowest level first, ends with null.
-extern const KernelTable* const tables[];
-
-}  // namespace tiltwise::simd

@@ -1,11 +1,12 @@
 // Tables of the instruction-set levels.  Compiled for the lowest level, since it decides which of them run.
-#include "simd/levels.hpp"
+#include "registry/levels.hpp"
 
 #include "host/kernels.hpp"  // for host::posterior
+#include "simd/levels.hpp"   // for the kernels of every level
 
 #include <cstdio>  // for snprintf
 
-namespace tiltwise::simd {
+namespace tiltwise::registry {
 
 namespace {
 
@@ -67,7 +68,7 @@ TW_LEVEL_TABLE(neon, always)
 
 }  // namespace
 
-const KernelTable* const tables[] = {
+const KernelTable* const level_tables[] = {
 #if defined(TW_LEVEL_V1)
     &v1_table,
 #endif
@@ -83,4 +84,4 @@ const KernelTable* const tables[] = {
     nullptr,
 };
 
-}  // namespace tiltwise::simd
+}  // namespace tiltwise::registry

@@ -1,0 +1,3 @@
+"""What several tests share: comparisons and problems."""
+
+from __future__ import annotations

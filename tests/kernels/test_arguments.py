@@ -1,0 +1,141 @@
+"""Foolish arguments are refused: by name, with what was expected and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers.kernel_problems import ScoreProblem, SliceProblem
+
+from tiltwise.errors import ShapeError
+from tiltwise.kernels.api import Backend
+from tiltwise.kernels.select import load_backend
+
+P = SliceProblem.create(8, 4.0, n=2, k=10)
+Q = ScoreProblem.create(3, 2, 10)
+SHELLS = np.zeros(10, np.int32)
+
+
+def call(backend: Backend, kernel: str, **changes: object) -> object:
+    """The kernel with good arguments, but for the changed ones."""
+    data, weight = P.accumulators()
+    slices = {"matrices": P.matrices, "frequencies": P.frequencies, "radius": P.radius}
+    scores = {"image": Q.image, "power": Q.power, "phases": Q.phases}
+    good: dict[str, dict[str, object]] = {
+        "project": {"volume": P.volume, **slices},
+        "insert": {"slices": P.slices, "weights": P.weights, **slices, "data": data, "weight": weight},
+        "score": {"slices": Q.slices, **scores},
+        "posterior": {
+            "log_likelihood": Q.weights,
+            "log_prior_rotation": Q.weights[:, 0].copy(),
+            "log_prior_shift": Q.weights[0].copy(),
+            "fraction": 0.9,
+        },
+        "backproject": {"weights": Q.weights, **scores},
+        "shell_sums": {"a": Q.slices, "b": Q.slices, "weights": Q.power, "shells": SHELLS, "n_shells": 1},
+    }
+    return getattr(backend, kernel)(**{**good[kernel], **changes})
+
+
+ARRAYS = [
+    ("project", "volume", P.volume),
+    ("project", "matrices", P.matrices),
+    ("project", "frequencies", P.frequencies),
+    ("insert", "slices", P.slices),
+    ("insert", "weights", P.weights),
+    ("insert", "matrices", P.matrices),
+    ("insert", "frequencies", P.frequencies),
+    ("insert", "data", P.accumulators()[0]),
+    ("insert", "weight", P.accumulators()[1]),
+    ("score", "slices", Q.slices),
+    ("score", "image", Q.image),
+    ("score", "power", Q.power),
+    ("score", "phases", Q.phases),
+    ("posterior", "log_likelihood", Q.weights),
+    ("posterior", "log_prior_rotation", Q.weights[:, 0]),
+    ("posterior", "log_prior_shift", Q.weights[0]),
+    ("backproject", "weights", Q.weights),
+    ("backproject", "image", Q.image),
+    ("backproject", "power", Q.power),
+    ("backproject", "phases", Q.phases),
+    ("shell_sums", "a", Q.slices),
+    ("shell_sums", "b", Q.slices),
+    ("shell_sums", "weights", Q.power),
+    ("shell_sums", "shells", SHELLS),
+]
+
+
+def other_dtype(array: np.ndarray) -> np.ndarray:
+    wider = {"complex64": "complex128", "float32": "float64", "int32": "int64"}
+    narrower = {"complex128": "complex64", "float64": "float32"}
+    return array.astype({**wider, **narrower}[array.dtype.name])
+
+
+def strided(array: np.ndarray) -> np.ndarray:
+    """The same values and shape, every second element of a larger array."""
+    return np.repeat(array, 2, axis=-1)[..., ::2]
+
+
+@pytest.fixture(params=["host", "simd-v1"])
+def bound(request: pytest.FixtureRequest) -> Backend:
+    """The binding is one for all compiled backends; two of them stand for all."""
+    return load_backend(request.param)
+
+
+@pytest.mark.parametrize(("kernel", "name", "array"), ARRAYS, ids=lambda value: value if isinstance(value, str) else "")
+class TestEveryArray:
+    def test_wrong_dtype(self, bound: Backend, kernel: str, name: str, array: np.ndarray) -> None:
+        wrong = other_dtype(array)
+        with pytest.raises(TypeError) as caught:
+            call(bound, kernel, **{name: wrong})
+        message = str(caught.value)
+        assert f"argument '{name}'" in message
+        assert f"kernel {kernel}" in message
+        assert array.dtype.name in message
+        assert wrong.dtype.name in message
+
+    def test_not_an_array(self, bound: Backend, kernel: str, name: str, array: np.ndarray) -> None:
+        with pytest.raises(TypeError, match=f"argument '{name}' is not an array"):
+            call(bound, kernel, **{name: array.tolist()})
+
+    def test_wrong_rank(self, bound: Backend, kernel: str, name: str, array: np.ndarray) -> None:
+        with pytest.raises(ShapeError, match=f"argument '{name}' has the wrong shape"):
+            call(bound, kernel, **{name: array[None]})
+
+    def test_wrong_extent(self, bound: Backend, kernel: str, name: str, array: np.ndarray) -> None:
+        # One argument of a kernel sets the extents: then another one is named.
+        longer = np.concatenate([array, array[..., :1]], axis=-1)
+        with pytest.raises(ShapeError, match=r"has the wrong shape[\s\S]*expected: .* = \([\s\S]*found: \("):
+            call(bound, kernel, **{name: longer})
+
+    def test_strides(self, bound: Backend, kernel: str, name: str, array: np.ndarray) -> None:
+        with pytest.raises(ShapeError, match=rf"argument '{name}'[\s\S]*C-contiguous[\s\S]*ascontiguousarray"):
+            call(bound, kernel, **{name: strided(array)})
+
+
+@pytest.mark.parametrize("kernel", ["project", "insert"])
+@pytest.mark.parametrize("radius", [4.01, -1.0, float("nan"), float("inf")])
+def test_radius_beyond_the_volume(compiled: Backend, kernel: str, radius: float) -> None:
+    with pytest.raises(ShapeError, match="radius"):
+        call(compiled, kernel, radius=radius)
+
+
+@pytest.mark.parametrize("name", ["data", "weight"])
+def test_read_only_accumulators(compiled: Backend, name: str) -> None:
+    arrays = dict(zip(("data", "weight"), P.accumulators(), strict=True))
+    arrays[name].flags.writeable = False
+    with pytest.raises(ShapeError, match=f"argument '{name}' cannot be written to"):
+        call(compiled, "insert", **{name: arrays[name]})
+
+
+def test_out_of_the_wrong_kind(compiled: Backend) -> None:
+    with pytest.raises(ShapeError, match="argument 'out'"):
+        call(compiled, "project", out=np.empty((2, 11), np.complex64))
+    with pytest.raises(TypeError, match="argument 'out'"):
+        call(compiled, "project", out=np.empty((2, 10), np.complex128))
+
+
+def test_negative_number_of_shells(compiled: Backend) -> None:
+    with pytest.raises(ShapeError, match="n_shells"):
+        call(compiled, "shell_sums", n_shells=-1)

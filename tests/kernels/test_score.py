@@ -1,0 +1,66 @@
+"""Cross and quadratic terms of the expanded likelihood (Eq. 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.compare import EPS32, assert_close
+from helpers.kernel_problems import ScoreProblem
+
+from tiltwise.kernels.api import Backend
+
+# one, odd and prime extents; more shifts than a panel, components than a tile, rotations than a block
+EXTENTS = [(1, 1, 1), (2, 3, 5), (7, 5, 131), (13, 4, 801), (6, 125, 33), (25, 2, 64)]
+
+
+@pytest.mark.parametrize(("rotations", "shifts", "k"), EXTENTS)
+def test_matches_the_oracle(compiled: Backend, oracle: Backend, rotations: int, shifts: int, k: int) -> None:
+    p = ScoreProblem.create(rotations, shifts, k)
+    cross, quadratic = compiled.score(p.slices, p.image, p.power, p.phases)
+    expected_cross, expected_quadratic = oracle.score(p.slices, p.image, p.power, p.phases)
+    assert cross.dtype == quadratic.dtype == np.float32
+    # A sum of k random terms is sqrt(k) large; its rounding error grows likewise, times the depth of a
+    # float32 partial sum (about sqrt(1000) at most).  The norm is that of the terms, not of a sum that
+    # happens to cancel.
+    tolerance = 32 * EPS32
+    scale = np.linalg.norm(p.slices, axis=1)[:, None] * np.linalg.norm(p.image)
+    assert_close(cross / scale + 1.0, expected_cross / scale + 1.0, tolerance)
+    assert_close(quadratic, expected_quadratic, tolerance)
+
+
+@pytest.mark.parametrize(("rotations", "shifts", "k"), [(0, 3, 4), (3, 0, 4), (3, 2, 0)])
+def test_empty(backend: Backend, rotations: int, shifts: int, k: int) -> None:
+    p = ScoreProblem.create(rotations, shifts, k)
+    cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases)
+    assert cross.shape == (rotations, shifts)
+    assert quadratic.shape == (rotations,)
+    assert not cross.any()
+    if shifts > 0:
+        assert not quadratic.any()
+    else:
+        assert (quadratic > 0).all()
+
+
+def test_expands_the_weighted_residual(backend: Backend) -> None:
+    # With Y = C X / s2 and B = C^2 / s2:  sum |X - C V|^2 / s2 = sum |X|^2 / s2 - 2 cross + quadratic.
+    rng = np.random.default_rng(5)
+    p = ScoreProblem.create(3, 1, 200)
+    ctf, variance = rng.uniform(-1, 1, 200), rng.uniform(0.5, 2, 200)
+    data = p.image.astype(np.complex128)
+    image = (ctf * data / variance).astype(np.complex64)
+    power = (ctf**2 / variance).astype(np.float32)
+    cross, quadratic = backend.score(p.slices, image, power, np.ones((1, 200), np.complex64))
+    residual = (np.abs(data - ctf * p.slices) ** 2 / variance).sum(axis=1)
+    constant = (np.abs(data) ** 2 / variance).sum()
+    assert_close(constant - 2.0 * cross[:, 0] + quadratic, residual, 16 * EPS32)  # four float32 inputs and sums
+
+
+def test_nan_shows_where_it_is(backend: Backend) -> None:
+    p = ScoreProblem.create(9, 5, 70)
+    p.slices[4, 11] = np.nan
+    p.phases[2, 3] = np.nan
+    cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases)
+    expected = np.zeros((9, 5), bool)
+    expected[4], expected[:, 2] = True, True
+    np.testing.assert_array_equal(np.isnan(cross), expected)
+    np.testing.assert_array_equal(np.isnan(quadratic), np.arange(9) == 4)

@@ -1,0 +1,56 @@
+"""Results have the same bytes for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers.kernel_problems import ScoreProblem, SliceProblem
+
+from tiltwise.kernels.api import Backend
+
+SLICES = SliceProblem.create(24, 12.0, n=7, k=300)
+SCORES = ScoreProblem.create(37, 6, 500)
+
+
+def project(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SLICES
+    return [backend.project(p.volume, p.matrices, p.frequencies, p.radius, threads=threads)]
+
+
+def insert(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SLICES
+    data, weight = p.accumulators()
+    backend.insert(p.slices, p.weights, p.matrices, p.frequencies, p.radius, data, weight, threads=threads)
+    return [data, weight]
+
+
+def score(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SCORES
+    return list(backend.score(p.slices, p.image, p.power, p.phases, threads=threads))
+
+
+def posterior(backend: Backend, threads: int) -> list[np.ndarray]:
+    cross, quadratic = SCORES.weights * 9, SCORES.slices[:, 0].real.copy()
+    weights, summary = backend.posterior(cross, quadratic, SCORES.power[:6].copy(), 0.9, threads=threads)
+    return [weights, np.array([summary.log_evidence, summary.max_probability, summary.entropy])]
+
+
+def backproject(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SCORES
+    return list(backend.backproject(p.weights, p.image, p.power, p.phases, threads=threads))
+
+
+def shell_sums(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SCORES
+    shells = (np.arange(500) // 29).astype(np.int32)
+    return [backend.shell_sums(p.slices, p.slices[::-1].copy(), p.power, shells, 18, threads=threads)]
+
+
+@pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums])
+def test_bytes_do_not_depend_on_threads(compiled: Backend, kernel: Callable[..., list[np.ndarray]]) -> None:
+    alone = kernel(compiled, 1)
+    for threads in (2, 3, 8):
+        for one, many in zip(alone, kernel(compiled, threads), strict=True):
+            assert one.tobytes() == many.tobytes(), f"{threads} threads"
