@@ -48,7 +48,7 @@ def test_log_has_no_control_characters_and_few_lines(monkeypatch: pytest.MonkeyP
     progress.title("refine", {"particles": 12})
     with progress.task("iteration 1", 1000) as task:
         for _ in range(1000):
-            now[0] += 0.1
+            now[0] += 0.2
             task.advance()
     progress.iteration({"iteration": 1, "resolution_angstrom": 12.0})
     progress.iteration({"iteration": 2, "resolution_angstrom": 11.0})

@@ -19,7 +19,7 @@ def run(options: ReconstructOptions, session: Session) -> Outcome:
         job.add_output(job.path("report.html"))
     lines = [
         f"✓ {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps)",
-        f"  map: {result.outputs['map']}",
+        f"  map: {result.outputs['merged']}",
         f"  report: {job.path('report.html')}",
     ]
     return Outcome(job.summary(), lines)

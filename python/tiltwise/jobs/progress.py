@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOG_SECONDS = 30.0
 _LOG_FRACTION = 0.05
-_LOG_MINIMUM_SECONDS = 1.0
+_LOG_MINIMUM_SECONDS = 5.0
 
 
 def choose_progress(*, quiet: bool, json: bool) -> Progress:
