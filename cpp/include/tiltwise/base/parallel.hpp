@@ -5,7 +5,11 @@
 
 #include <cstdint>  // for int64_t
 
-#if defined(_OPENMP)
+#if defined(__SANITIZE_THREAD__)
+#include <atomic>  // for atomic
+#include <thread>  // for thread
+#include <vector>  // for vector
+#elif defined(_OPENMP)
 #include <omp.h>  // for omp_get_thread_num
 #endif
 
@@ -18,6 +22,23 @@ namespace tiltwise {
 /// compiled at several instruction-set levels.
 template <class Body>
 TW_HD void parallel_for(std::int64_t n, std::int32_t threads, const Body& body) {
+#if defined(__SANITIZE_THREAD__)
+  // The sanitizer does not see the barriers of the OpenMP library, and would report every loop.
+  std::atomic<std::int64_t> next{0};
+  const auto work = [&](int thread) {
+    for (std::int64_t index = next++; index < n; index = next++) {
+      body(index, thread);
+    }
+  };
+  std::vector<std::thread> team;
+  for (std::int32_t thread = 1; thread < threads; ++thread) {
+    team.emplace_back(work, thread);
+  }
+  work(0);
+  for (std::thread& member : team) {
+    member.join();
+  }
+#else
 #if defined(_OPENMP)
   if (threads > 1 && n > 1) {
     const int team = n < threads ? static_cast<int>(n) : threads;
@@ -32,6 +53,7 @@ TW_HD void parallel_for(std::int64_t n, std::int32_t threads, const Body& body) 
   for (std::int64_t index = 0; index < n; ++index) {
     body(index, 0);
   }
+#endif
 }
 
 }  // namespace tiltwise
