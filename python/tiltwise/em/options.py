@@ -31,6 +31,9 @@ class ImageOptions(InputOptions):
         None, unit="px", ge=4, help="box of the map; the images are cut at --b and cropped; default: --b"
     )
     binning: float = option(1.0, flags=("--bin",), ge=1, help="binning of the tilt images")
+    coordinate_binning: float | None = option(
+        None, gt=0, group="advanced", help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels"
+    )
     symmetry: SymmetryName = option("C1", flags=("--sym",), help="point group of the particle")
     particle_diameter: float | None = option(
         None, unit="Å", gt=0, help="diameter of the sphere that holds the particle; default: as large as the box allows"

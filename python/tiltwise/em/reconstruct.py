@@ -15,7 +15,8 @@ from tiltwise.em.initial import initial_noise_power
 from tiltwise.em.likelihood import slice_matrices, whiten
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.relion_reconstruct import GatherReconstruction
-from tiltwise.em.volumes import Accumulator, solve_map
+from tiltwise.em.spectra import half_maps
+from tiltwise.em.volumes import Accumulator, shell_means, solve_map
 from tiltwise.errors import ConfigError, ShapeError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
@@ -84,6 +85,7 @@ class Reconstruction:
             particles=options.particles,
             trajectories=options.trajectories,
             need_images=False,
+            coordinate_binning=options.coordinate_binning,
         )
         for note in notes_of(self.optset):
             progress.note(note)
@@ -148,11 +150,13 @@ class Reconstruction:
                     )
                     advance(len(chunk))
         done = {h: a.completed().symmetrised(self.symmetry, backend) for h, a in accumulators.items()}
-        snr = self.options.snr
-        joined = done[1] + done[2]
-        prior = None if snr is None else np.full(self.source.box // 2 + 1, float(joined.weight.mean()) / snr)
-        halves = {half: solve_map(done[half], prior) for half in HALVES}
-        return halves, solve_map(joined, prior)
+        joined, snr = done[1] + done[2], self.options.snr
+        if snr is not None:
+            solved = [solve_map(a, shell_means(a) / snr) for a in (done[1], done[2], joined)]
+            return {1: solved[0], 2: solved[1]}, solved[2]
+        first, second, relative = half_maps(done[1], done[2])
+        # twice the data: half the prior
+        return {1: first, 2: second}, solve_map(joined, 0.5 * relative * shell_means(joined), restore=True)
 
     def gather(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
         """Half maps and map as relion_tomo_reconstruct_particle makes them."""

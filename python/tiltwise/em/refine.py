@@ -25,6 +25,7 @@ from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import posterior_columns, with_poses
 from tiltwise.em.schedule import Schedule
 from tiltwise.em.spectra import (
+    half_maps,
     join_low_resolution,
     joined_fsc,
     noise_power,
@@ -95,6 +96,7 @@ class Refinement:
             particles=options.particles,
             trajectories=options.trajectories,
             need_images=False,
+            coordinate_binning=options.coordinate_binning,
         )
         self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
         crop = options.map_size
@@ -259,7 +261,7 @@ class Refinement:
 
     def half_map_fsc(self, accumulators: Mapping[int, Accumulator]) -> NDArray[np.float64]:
         """FSC of the maps without prior, inside the particle's sphere."""
-        first, second = (solve_map(accumulators[half]) for half in HALVES)
+        first, second, _ = half_maps(accumulators[1], accumulators[2])
         return fsc(first, second, self.mask)
 
     def maximise(self, state: State, accumulators: Mapping[int, Accumulator], radius: float) -> None:
@@ -342,7 +344,8 @@ class Refinement:
         """Last E-step with all data to Nyquist; joined map, unfiltered half maps, files."""
         with self.job.timing("final iteration"):
             accumulators, estimates = self.iterate(state, final=True)
-        raw = {half: solve_map(accumulators[half]) for half in HALVES}
+        first, second, _ = half_maps(accumulators[1], accumulators[2])
+        raw = {1: first, 2: second}
         curve = fsc(raw[1], raw[2], self.mask)
         joined = accumulators[1] + accumulators[2]
         density = solve_map(joined, prior_from_fsc(joined, joined_fsc(curve), self.options.tau2_fudge))

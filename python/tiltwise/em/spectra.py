@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.expectation import NoiseSums
-from tiltwise.em.volumes import Accumulator, padded_shells, shell_means
+from tiltwise.em.volumes import Accumulator, padded_shells, shell_means, solve_map
 from tiltwise.spectral.disc import FourierDisc
 
 MIN_PRIOR_SHELL = 5
@@ -25,6 +25,41 @@ def prior_from_fsc(
     prior = shell_means(accumulator) * (1.0 - clipped) / clipped / tau2_fudge
     prior[:MIN_PRIOR_SHELL] = 0.0
     return np.asarray(prior)
+
+
+def half_maps(
+    first: Accumulator, second: Accumulator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Unfiltered maps of two completed accumulators, and the relative prior (N // 2 + 1,) they were made with.
+
+    Where a shell is noisy, plain division by the weights blows up the voxels few images reach, and they spoil
+    the correlation of the shell.  A prior in proportion to its mean weight holds them back: `(1 - FSC) / FSC`,
+    from the correlation of the accumulators themselves, between 0.01 and 3.  What it takes from the shell on
+    average is given back, so the maps keep their amplitudes.
+    """
+    relative = relative_prior(first, second)
+    maps = [solve_map(a, relative * shell_means(a), restore=True) for a in (first, second)]
+    return maps[0], maps[1], relative
+
+
+def relative_prior(first: Accumulator, second: Accumulator) -> NDArray[np.float64]:
+    """See `half_maps`; in units of the mean weight of every shell."""
+    n = first.box // 2 + 1
+    shells = padded_shells(first.box, first.padded).ravel()
+    values = []
+    for accumulator in (first, second):
+        means = np.append(shell_means(accumulator), np.zeros(max(0, int(shells.max()) + 1 - n)))
+        denominator = accumulator.weight + means[shells].reshape(accumulator.weight.shape)
+        values.append(np.where(denominator > 0, accumulator.data / np.where(denominator > 0, denominator, 1), 0).ravel())
+    a, b = values
+
+    def total(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(shells, x, n)[:n]
+
+    power = total(a.real**2 + a.imag**2) * total(b.real**2 + b.imag**2)
+    curve = total(a.real * b.real + a.imag * b.imag) / np.sqrt(np.maximum(power, 1e-300))
+    curve = np.clip(curve, 1e-3, 1.0)
+    return np.asarray(np.clip((1.0 - curve) / curve, 0.01, 3.0))
 
 
 def joined_fsc(curve: NDArray[np.float64]) -> NDArray[np.float64]:

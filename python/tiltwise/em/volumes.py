@@ -110,7 +110,11 @@ def shell_means(accumulator: Accumulator) -> NDArray[np.float64]:
 
 
 def solve_map(
-    accumulator: Accumulator, prior: NDArray[np.float64] | None = None, radius: float | None = None
+    accumulator: Accumulator,
+    prior: NDArray[np.float64] | None = None,
+    radius: float | None = None,
+    *,
+    restore: bool = False,
 ) -> NDArray[np.float32]:
     """Map (N, N, N) from a completed accumulator: numerator / (denominator + prior), Eq. 11.
 
@@ -120,6 +124,9 @@ def solve_map(
         1/tau^2 per shell in the units of the weights, (N // 2 + 1,); None reconstructs without prior.
     radius
         cycles per box beyond which the transform is zero; default N / 2.
+    restore
+        multiply every shell by what the prior takes from it on average: the map is not low-passed, only
+        voxels with less weight than others of their shell are held back.
 
     The denominator is kept above 0.001 of the mean weight of its shell, so that voxels no image has
     reached stay finite.
@@ -127,16 +134,19 @@ def solve_map(
     box, padded = accumulator.box, accumulator.padded
     n = box // 2 + 1
     shells = padded_shells(box, padded)
-    floor = 1e-3 * shell_means(accumulator)
-    table = np.zeros(int(shells.max()) + 1)
-    floors = np.zeros(len(table))
-    floors[:n] = floor
-    if prior is not None:
-        table[:n] = prior
-    denominator = np.maximum(accumulator.weight + table[shells], floors[shells])
+    means = shell_means(accumulator)
     limit = box / 2 if radius is None else radius
-    keep = (shells <= limit) & (denominator > 0)
-    spectrum = np.zeros(accumulator.data.shape, np.complex64)
-    np.divide(accumulator.data, denominator, out=spectrum, where=keep, casting="same_kind")
+    table = np.zeros((3, int(shells.max()) + 1))  # prior, floor, gain; shells beyond the limit have no gain
+    table[1, :n] = 1e-3 * means
+    used = (np.arange(n) <= limit) & (means > 0)
+    table[2, :n][used] = 1.0
+    if prior is not None:
+        table[0, :n] = prior
+        if restore:
+            table[2, :n][used] += prior[used] / means[used]
+    denominator = accumulator.weight + table[0].take(shells)
+    np.maximum(denominator, table[1].take(shells), out=denominator)
+    denominator[denominator <= 0] = np.inf
+    spectrum = (accumulator.data * (table[2].take(shells) / denominator)).astype(np.complex64)
     density = np.fft.fftshift(irfft3(spectrum, padded, norm="backward"))[_centre(box, padded)]
     return np.asarray(density * np.float32(box) / gridding_correction(box, padded), dtype=np.float32)
