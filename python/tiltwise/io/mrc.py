@@ -299,7 +299,8 @@ def open_stack(path: str | os.PathLike[str]) -> ImageStack:
 
 
 def _map_file(header: MrcHeader) -> NDArray[np.generic]:
-    return np.memmap(header.path, header.dtype, "r", header.offset, header.shape)
+    # The plain array of it: slicing objects of class memmap costs more than the pixels.
+    return np.asarray(np.memmap(header.path, header.dtype, "r", header.offset, header.shape))
 
 
 def _in_its_byte_order(raw: bytes, name: str) -> NDArray[np.void]:
