@@ -80,10 +80,9 @@ def test_external_job_of_relion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder = tmp_path / "Extract" / "job010"
     folder.mkdir(parents=True)
     (folder / "optimisation_set.star").touch()
-    options, _, result = invoke(
-        "--o External/job012/ --in_parts Extract/job010/particles.star --in_3dref ref.mrc "
-        "--b 64 --sym C6 --j 16".split()
-    )
+    given = {"--o": "External/job012/", "--in_parts": "Extract/job010/particles.star", "--in_3dref": "ref.mrc"}
+    given |= {"--b": "64", "--sym": "C6", "--j": "16"}
+    options, _, result = invoke([word for pair in given.items() for word in pair])
     assert options.input == Path("Extract/job010/optimisation_set.star")  # type: ignore[attr-defined]
     assert options.particles == Path("Extract/job010/particles.star")  # type: ignore[attr-defined]
     assert str(options.output) == "External/job012"  # type: ignore[attr-defined]

@@ -7,11 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tiltwise import __version__, errors
+from tiltwise.cli import doctor
 from tiltwise.cli import main as main_module
 from tiltwise.cli.app import COMMANDS
 from tiltwise.cli.main import main
@@ -112,6 +115,12 @@ def test_doctor_as_json(tiltwise: Run) -> None:
     assert found["packages"]["numpy"]
     assert any(backend["name"] == "reference" and backend["available"] for backend in found["backends"])
     assert sum(backend["active"] for backend in found["backends"]) == 1
+
+
+def test_doctor_knows_every_dependency() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {re.split(r"[<>=!~ ;\[]", text)[0] for text in project["project"]["dependencies"]}
+    assert needed == set(doctor._PACKAGES)
 
 
 def test_doctor_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 import pytest
 
+from tiltwise.cli.demo import DemoOptions
 from tiltwise.config import Options, OutputOptions, option
 from tiltwise.em.options import ReconstructOptions, RefineOptions
 from tiltwise.errors import ConfigError
+from tiltwise.sim.options import SimulateOptions
 
 REFINE = {"input": "set.star", "output": "out", "box": 64, "reference": "ref.mrc"}
 
@@ -91,7 +93,7 @@ def test_differences_see_options_of_another_version() -> None:
     assert refine().differences(recorded) == ["--b: was unknown, now 64", "gone: was 1, now unknown"]
 
 
-@pytest.mark.parametrize("model", [RefineOptions, ReconstructOptions])
+@pytest.mark.parametrize("model", [RefineOptions, ReconstructOptions, SimulateOptions, DemoOptions])
 def test_flags_are_unique_within_a_command(model: type[Options]) -> None:
     flags = [flag for spec in model.specs() for flag in spec.flags]
     assert len(flags) == len(set(flags))
@@ -104,7 +106,7 @@ def test_contract_flags_exist(model: type[Options]) -> None:
     assert {"--i", "--o", "--b", "--crop", "--bin", "--j", "--sym", "--p", "--t", "--mot", "--mask"} <= flags
 
 
-@pytest.mark.parametrize("model", [RefineOptions, ReconstructOptions])
+@pytest.mark.parametrize("model", [RefineOptions, ReconstructOptions, SimulateOptions, DemoOptions])
 def test_lengths_have_units_and_help_has_no_full_stop(model: type[Options]) -> None:
     for spec in model.specs():
         assert spec.help, spec.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import shutil
 from typing import Any, ClassVar
 
@@ -12,7 +11,19 @@ from tiltwise.cli.command import Outcome, Session, command_from_options
 from tiltwise.config import Options
 from tiltwise.jobs import manifest
 
-_PACKAGES = ("numpy", "scipy", "pydantic", "click", "rich", "mrcfile", "starfile", "healpix", "matplotlib", "jinja2")
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "mrcfile",
+    "starfile",
+    "healpix",
+    "pydantic",
+    "click",
+    "rich",
+    "rich-click",
+    "matplotlib",
+    "jinja2",
+)
 _EXTRAS = {"gemmi": "atomic models in `tiltwise simulate`"}
 _RELION = ("relion_refine", "relion_tomo_subtomo", "relion_pipeliner")
 

@@ -68,7 +68,9 @@ def fsc_curves(
         axes.text(nyquist * 0.993, 0.35, "Nyquist", color=GREY, fontsize=8, rotation=90, ha="right", va="center")
         axes.set_xlim(0.0, nyquist * 1.02)
         lowest = min(float(np.nanmin(curve[1:])) for curve in curves.values())
-        axes.set_ylim(min(-0.1, max(lowest - 0.05, -1.0)), 1.03)
+        # room for the legend above the curves
+        axes.set_ylim(min(-0.1, max(lowest - 0.05, -1.0)), 1.06 + 0.085 * len(curves))
+        axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
         axes.set_xlabel("spatial frequency (1/Å)")
         axes.set_ylabel("Fourier shell correlation")
         axes.legend(loc="upper right", borderaxespad=0.2)
