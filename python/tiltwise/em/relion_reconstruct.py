@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.ctf_plan import column_limits
 from tiltwise.extract.images import ImageExtractor
 from tiltwise.kernels.gather import gather_slices
 from tiltwise.spectral.fft import irfft2, irfft3, rfft2, rfft3
-from tiltwise.spectral.masks import distances, soft_edge
+from tiltwise.spectral.masks import CircleCrop, distances, soft_edge
 from tiltwise.spectral.shells import shell_indices, shell_means
 
 CUTOFF_FRACTION = 0.01
@@ -44,14 +45,13 @@ class GatherReconstruction:
         advance: Callable[[int], None],
     ) -> None:
         """Adds particles of one tilt series at positions (n, 3) with rotations (n, 3, 3) into the tomogram."""
-        limits = self._column_limits(extractor)
-        circle, outside = _circle(self.box)
+        limits = column_limits(extractor.box_plan, self.box, CUTOFF_FRACTION)
+        circle_crop = CircleCrop(np.fft.ifftshift(distances(self.box, 2)), self.box / 2)
 
         def prepare(i: int) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float32]]:
             # visibility is judged with half the box in unbinned pixels, whatever the binning
             tilts, spectra, ctf = extractor.transforms(positions_px[i], motions_px[i], self.box / 2)
-            images = irfft2(spectra, self.box)
-            images = (images - np.einsum("fyx,yx->f", images, outside)[:, None, None]) * circle
+            images = circle_crop(irfft2(spectra, self.box))
             used = (ctf * (np.arange(self.box // 2 + 1) < limits[tilts, :, None])).astype(np.float32)
             return tilts, np.asarray(rfft2(images) * used, np.complex64), used * used
 
@@ -74,14 +74,6 @@ class GatherReconstruction:
                 threads=threads,
             )
             advance(len(chunk))
-
-    def _column_limits(self, extractor: ImageExtractor) -> NDArray[np.int64]:
-        """(F, box) first column not in use, per row: damage above the cut-off, and inside the circle."""
-        y = np.fft.fftfreq(self.box, 1.0 / self.box)
-        x = np.arange(self.box // 2 + 1)
-        inside = x**2 <= self.box**2 / 4 - y[:, None] ** 2
-        used = (extractor.box_plan.damage > CUTOFF_FRACTION) & inside
-        return np.where(used, x + 1, 0).max(axis=-1)
 
     def __add__(self, other: GatherReconstruction) -> GatherReconstruction:
         result = GatherReconstruction(self.box)
@@ -108,10 +100,3 @@ class GatherReconstruction:
         taper = soft_edge(distances(crop, 3), crop / 2, TAPER_PX)
         mean = (part * taper).sum() / taper.sum()
         return np.asarray((part - mean) * taper, dtype=np.float32)
-
-
-def _circle(box: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Soft circle of the whole box, and weights of the mean outside it, in wrapped layout."""
-    radius = np.fft.ifftshift(distances(box, 2))
-    outside = radius > box / 2
-    return soft_edge(radius, box / 2, 5.0).astype(np.float32), (outside / outside.sum()).astype(np.float32)
