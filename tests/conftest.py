@@ -13,7 +13,7 @@ from tiltwise.kernels.select import available_backends, load_backend
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with `data/` and `golden/`: the environment variable TILTWISE_SHARED, else `shared` beside the checkout."""
+    """Folder with `data/` and `golden/`: the variable TILTWISE_SHARED, else `shared` beside the checkout."""
     checkout = Path(__file__).resolve().parents[1]
     root = Path(os.environ.get("TILTWISE_SHARED") or checkout.parent / "shared")
     if not (root / "golden").is_dir():

@@ -115,7 +115,11 @@ CXX_LAYERS = {
 }
 CXX_SUFFIXES = {".hpp", ".cpp", ".cu"}
 CXX_SOURCES = sorted(
-    path for top in ("cpp", "cuda") if (ROOT / top).is_dir() for path in (ROOT / top).rglob("*") if path.suffix in CXX_SUFFIXES
+    path
+    for top in ("cpp", "cuda")
+    if (ROOT / top).is_dir()
+    for path in (ROOT / top).rglob("*")
+    if path.suffix in CXX_SUFFIXES
 )
 # Header to the places that may include it.
 CXX_SINGLE = {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from helpers.kernel_problems import ScoreProblem, SliceProblem
 
+from helpers.kernel_problems import ScoreProblem, SliceProblem
 from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import load_backend

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers.compare import EPS32, assert_close
 from helpers.kernel_problems import ScoreProblem
-
 from tiltwise.kernels.api import Backend
 
 EXTENTS = [(1, 1, 1), (2, 3, 5), (7, 5, 131), (13, 4, 1101), (6, 125, 33), (70, 2, 64)]

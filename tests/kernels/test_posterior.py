@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from helpers.compare import EPS32, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.compare import EPS32, assert_close
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import load_backend
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers.compare import EPS32, assert_close
 from helpers.kernel_problems import SliceProblem
-
 from tiltwise.kernels.api import Backend
 
 SIZES = [(2, 1.0), (3, 1.0), (16, 8.0), (16, 5.5), (25, 12.0), (32, 15.99), (33, 9.0)]

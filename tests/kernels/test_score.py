@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers.compare import EPS32, assert_close
 from helpers.kernel_problems import ScoreProblem
-
 from tiltwise.kernels.api import Backend
 
 # one, odd and prime extents; more shifts than a panel, components than a tile, rotations than a block

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers.compare import assert_close
 from helpers.kernel_problems import complex_normal
-
 from tiltwise.kernels.api import Backend
 
 # Products of two float32 numbers are exact in float64; sums of at most a few hundred of them, in any order.

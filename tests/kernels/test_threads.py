@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from helpers.kernel_problems import ScoreProblem, SliceProblem
 
+from helpers.kernel_problems import ScoreProblem, SliceProblem
 from tiltwise.kernels.api import Backend
 
 SLICES = SliceProblem.create(24, 12.0, n=7, k=300)

@@ -23,7 +23,8 @@ struct Slice {
 
   /// Adds one corner of the bilinear sample; corners beyond the stored frequencies do not exist.
   void corner(std::int64_t x, std::int64_t y, double factor, bool conjugate, ComplexD& value, double& mass) const {
-    if (x >= half || y > size / 2 || y < -(size / 2)) return;
+    if (x >= half || y > size / 2 || y < -(size / 2))
+      return;
     const std::int64_t row = y < 0 ? y + size : (y == size ? 0 : y);
     const std::int64_t i = (row % size) * half + x;
     value.re += factor * data[i].re;
@@ -33,7 +34,8 @@ struct Slice {
 
   void sample(double px, double py, double factor, ComplexD& value, double& mass) const {
     const bool folded = px < 0;
-    if (folded) px = -px, py = -py;
+    if (folded)
+      px = -px, py = -py;
     const auto x = static_cast<std::int64_t>(px);  // px >= 0: truncation is floor
     const auto y = static_cast<std::int64_t>(py + static_cast<double>(size)) - size;
     const double u = px - static_cast<double>(x), v = py - static_cast<double>(y);
@@ -68,16 +70,19 @@ void gather_plane(const GatherArgs& args, std::int64_t iz) {
     for (std::int64_t iy = 0; iy < size; ++iy) {
       const double y = static_cast<double>(iy < (size + 1) / 2 ? iy : iy - size);
       const double room = limit2 - z * z - y * y;
-      if (room < 0) continue;
+      if (room < 0)
+        continue;
       double low = 0, high = static_cast<double>(half - 1);
       clip_to_slab(m[7] * y + m[8] * z, inverse_slope, low, high);
-      if (low > high) continue;
+      if (low > high)
+        continue;
       const auto first = static_cast<std::int64_t>(std::ceil(low)), last = static_cast<std::int64_t>(std::floor(high));
       for (std::int64_t x = first; x <= last; ++x) {
         const double fx = static_cast<double>(x);
         const double pz = m[6] * fx + m[7] * y + m[8] * z;
         const double factor = 1.0 - std::abs(pz);
-        if (!(factor > 0) || fx * fx > room) continue;
+        if (!(factor > 0) || fx * fx > room)
+          continue;
         const std::int64_t voxel = (iz * size + iy) * half + x;
         slice.sample(m[0] * fx + m[1] * y + m[2] * z, m[3] * fx + m[4] * y + m[5] * z, factor, args.data[voxel],
                      args.weight[voxel]);

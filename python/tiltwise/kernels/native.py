@@ -79,9 +79,7 @@ class NativeBackend:
         return self._kernels.shell_sums(a, b, weights, shells, n_shells, threads or default_threads())
 
 
-def gather(
-    slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int
-) -> None:
+def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None:
     """See `tiltwise.kernels.gather.gather_slices`."""
     _native.gather(slices, weights, matrices, limits, data, weight, threads)
 
