@@ -23,6 +23,9 @@ from tiltwise.kernels.api import C64, F32, PosteriorSummary
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
+NOISE_ROTATIONS = 8
+"""Rotations of largest weight that stand for all in the residual power: near-equivalent poses explain alike."""
+
 
 @dataclass(slots=True)
 class PoseEstimate:
@@ -53,6 +56,7 @@ class NoiseSums:
 
     @classmethod
     def empty(cls, n_tilts: int, n_shells: int) -> NoiseSums:
+        """Zeros."""
         return cls(np.zeros((n_tilts, n_shells)), np.zeros((n_tilts, n_shells)), np.zeros(n_tilts))
 
 
@@ -252,38 +256,45 @@ class Expectation:
         frequencies = self.disc.frequencies3d(count)
         phases = shift_phases(group.series, image.tilts, shifts, self.disc, self.settings.pixel_size, count)
         n_tilts, backend = len(image.tilts), self.scorer.backend
-        shells = self.disc.shells[:count]
         for tile in self.scorer.tiles(len(rotations), n_tilts * count):
-            matrices = slice_matrices(group.series, image.tilts, rotations[tile], self.scorer.scale)
             part = np.ascontiguousarray(weights[tile])
             sums, totals = backend.backproject(part, image.map_image, image.map_power, phases, threads=threads)
-            sums = np.ascontiguousarray(sums.reshape(-1, count))
-            totals = np.ascontiguousarray(totals.reshape(-1, count))
             backend.insert(
-                sums,
-                totals,
-                matrices,
+                sums.reshape(-1, count),
+                totals.reshape(-1, count),
+                slice_matrices(group.series, image.tilts, rotations[tile], self.scorer.scale),
                 frequencies,
                 accumulator.padded // 2,
                 accumulator.data,
                 accumulator.weight,
                 threads=threads,
             )
-            if noise is None:
-                continue
-            slices = backend.project(
-                self.scorer.volume, matrices, frequencies, accumulator.padded // 2, threads=threads
-            )
-            cross = backend.shell_sums(slices, sums, None, shells, self.disc.n_shells, threads=threads)
-            model = backend.shell_sums(
-                slices, np.asarray(slices * totals, np.complex64), None, shells, self.disc.n_shells, threads=threads
-            )
-            explained = (2.0 * cross - model).reshape(-1, n_tilts, self.disc.n_shells).sum(axis=0)
-            # sums and totals are divided by sigma^2, which is constant within a tilt and shell
-            noise.explained[image.tilts] += explained * group.noise_power[image.tilts]
         if noise is not None and raw.power is not None:
+            top = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[:NOISE_ROTATIONS])
+            share = np.ascontiguousarray(weights[top] * (weights.sum() / weights[top].sum()))
+            explained = self._explained(group, image, rotations[top], share, phases, frequencies)
+            noise.explained[image.tilts] += explained * group.noise_power[image.tilts]
             noise.power[image.tilts] += raw.power
             noise.count[image.tilts] += 1
+
+    def _explained(
+        self,
+        group: Group,
+        image: WhitenedImages,
+        rotations: NDArray[np.float64],
+        weights: F32,
+        phases: C64,
+        frequencies: F32,
+    ) -> NDArray[np.float64]:
+        """(F, S) posterior sum of 2 Re<CV, X> - |CV|^2 over the components of every tilt and shell, over sigma^2."""
+        backend, threads, shells = self.scorer.backend, self.settings.threads, self.disc.shells[: len(frequencies)]
+        slices = self.scorer.slices(group.series, image.tilts, rotations, frequencies)
+        sums, totals = backend.backproject(weights, image.map_image, image.map_power, phases, threads=threads)
+        flat = slices.reshape(-1, len(frequencies))
+        # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
+        other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)
+        values = backend.shell_sums(flat, other, None, shells, self.disc.n_shells, threads=threads)
+        return np.asarray(values.reshape(-1, len(image.tilts), self.disc.n_shells).sum(axis=0))
 
     def _estimate(
         self,

@@ -39,15 +39,18 @@ class PoseGrid:
 
     @property
     def coarse_step_deg(self) -> float:
+        """Angular step of the first pass."""
         return angular_step_deg(self.order)
 
     @property
     def fine_step_deg(self) -> float:
-        return angular_step_deg(self.order) / 2**self.oversampling
+        """Angular step of the second pass."""
+        return angular_step_deg(self.order) / 2.0**self.oversampling
 
     @property
     def fine_shift_step_angstrom(self) -> float:
-        return self.shift_step_angstrom / 2**self.oversampling
+        """Step of the shifts of the second pass."""
+        return self.shift_step_angstrom / 2.0**self.oversampling
 
     def shifts(self) -> NDArray[np.float64]:
         """(T, 3) coarse trial shifts in Å."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +34,13 @@ class WhitenedImages:
 
     def prefix(self, count: int) -> WhitenedImages:
         """The first `count` pixels of every tilt (lower frequencies only)."""
-        arrays = []
-        for array in (self.score_image, self.score_power, self.map_image, self.map_power):
-            arrays.append(np.ascontiguousarray(array.reshape(len(self.tilts), -1)[:, :count]).reshape(-1))
-        return WhitenedImages(self.tilts, *arrays)
+
+        def low(array: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(array.reshape(len(self.tilts), -1)[:, :count]).reshape(-1)
+
+        return WhitenedImages(
+            self.tilts, low(self.score_image), low(self.score_power), low(self.map_image), low(self.map_power)
+        )
 
 
 def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.float64], count: int) -> WhitenedImages:

@@ -32,7 +32,10 @@ class ImageOptions(InputOptions):
     )
     binning: float = option(1.0, flags=("--bin",), ge=1, help="binning of the tilt images")
     coordinate_binning: float | None = option(
-        None, gt=0, group="advanced", help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels"
+        None,
+        gt=0,
+        group="advanced",
+        help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels",
     )
     symmetry: SymmetryName = option("C1", flags=("--sym",), help="point group of the particle")
     particle_diameter: float | None = option(

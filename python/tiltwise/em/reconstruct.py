@@ -55,9 +55,7 @@ class ReconstructResult:
     outputs: Mapping[str, Path]
 
 
-def focus_mask(
-    path: Path | None, diameter_angstrom: float | None, box: int, pixel_size: float
-) -> NDArray[np.float32]:
+def focus_mask(path: Path | None, diameter_angstrom: float | None, box: int, pixel_size: float) -> NDArray[np.float32]:
     """Mask of a file, or a soft sphere of the particle diameter (default: as large as the box allows).
 
     Raises
@@ -113,6 +111,7 @@ class Reconstruction:
         )
 
     def members(self, series: int, half: int) -> NDArray[np.intp]:
+        """Particles of a series and half set."""
         return np.flatnonzero((self.source.series_of == series) & (self.halves == half))
 
     def transpose(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
@@ -183,12 +182,11 @@ class Reconstruction:
                 ]
                 part.add(extractor, positions, motions, self.poses.rotation[members], self.threads, advance)
         crop, snr = self.options.map_size, self.options.snr
-        maps = ordered_map(
-            lambda part: part.solve(crop, snr), [parts[1], parts[2], parts[1] + parts[2]], self.threads
-        )
+        maps = ordered_map(lambda part: part.solve(crop, snr), [parts[1], parts[2], parts[1] + parts[2]], self.threads)
         return {1: maps[0], 2: maps[1]}, maps[2]
 
     def run(self) -> ReconstructResult:
+        """Reconstruct, compare the halves, write the maps."""
         work = self.gather if self.options.relion_compatible else self.transpose
         with (
             self.job.timing("reconstruction"),

@@ -34,11 +34,12 @@ from tiltwise.em.spectra import (
 )
 from tiltwise.em.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.exec import Job, Progress
+from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
 from tiltwise.io.mrc import write_map
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.model import OptimisationSet
@@ -118,10 +119,8 @@ class Refinement:
         self.nyquist = self.box / 2
 
     def shell_of(self, angstrom: float) -> int:
-        return int(round(self.box * self.pixel_size / angstrom))
-
-    def angstrom(self, shell: float) -> float:
-        return self.box * self.pixel_size / max(shell, 1.0)
+        """Shell of a resolution."""
+        return round(self.box * self.pixel_size / angstrom)
 
     # ---- start ------------------------------------------------------------------------------------------
 
@@ -172,6 +171,7 @@ class Refinement:
         )
 
     def save(self, state: State) -> None:
+        """Checkpoint from which `start` continues."""
         arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
         arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
         arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
@@ -218,7 +218,9 @@ class Refinement:
                 continue
             displaced = state.poses.displacement_angstrom
 
-            def load(local: int, members: NDArray[np.intp] = members) -> Any:
+            def load(
+                local: int, members: NDArray[np.intp] = members, displaced: NDArray[np.float64] = displaced
+            ) -> ParticleImages:
                 self.job.check_abort()
                 particle = int(members[local])
                 return self.source.load(particle, displaced[particle])
@@ -296,6 +298,7 @@ class Refinement:
     # ---- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> RefineResult:
+        """Iterate until nothing is gained, then finish with all data."""
         state = self.start()
         reason = f"stopped after --iter {self.options.iterations} iterations"
         while state.iteration < self.options.iterations and not state.schedule.converged:

@@ -35,11 +35,12 @@ class Schedule:
         return self.sigma_ang_deg is not None or self.order >= self.local_order
 
     def fine_step_deg(self) -> float:
-        return 60.0 / 2**self.order / 2**self.oversampling
+        """Angular step of the second pass."""
+        return 60.0 / 2.0**self.order / 2.0**self.oversampling
 
     def grid(self, rng: np.random.Generator) -> PoseGrid:
         """Grid of the next iteration, moved at random by up to half a coarse step."""
-        coarse = 60.0 / 2**self.order
+        coarse = 60.0 / 2.0**self.order
         turn, move = rng.uniform(-0.5, 0.5, 3) * coarse, rng.uniform(-0.5, 0.5, 3) * self.offset_step_angstrom
         perturbation = rotation_z(turn[0]) @ rotation_y(turn[1]) @ rotation_x(turn[2])
         sigma = None
@@ -58,9 +59,14 @@ class Schedule:
         )
 
     def coarse_radius(self, diameter_angstrom: float, box_angstrom: float, nyquist: float) -> float:
-        """Shells the coarse pass needs: structure of the particle's size resolves its angular step."""
-        resolution = np.pi * diameter_angstrom * (60.0 / 2**self.order) / 360.0 / 1.2
-        return float(min(np.ceil(box_angstrom / resolution), self.fine_radius(nyquist)))
+        """Shells the coarse pass needs: structure of the particle's size resolves its angular step.
+
+        Never more than 3/4 of those of the second pass, half of its pixels: with less information more cells
+        stay significant, and no right one is lost.
+        """
+        resolution = np.pi * diameter_angstrom * (60.0 / 2.0**self.order) / 360.0 / 1.2
+        share = 0.75 if self.oversampling > 0 else 1.0
+        return float(min(np.ceil(box_angstrom / resolution), np.ceil(share * self.fine_radius(nyquist))))
 
     def fine_radius(self, nyquist: float) -> float:
         """Shells the second pass and the reconstruction use."""

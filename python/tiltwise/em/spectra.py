@@ -50,11 +50,13 @@ def relative_prior(first: Accumulator, second: Accumulator) -> NDArray[np.float6
     for accumulator in (first, second):
         means = np.append(shell_means(accumulator), np.zeros(max(0, int(shells.max()) + 1 - n)))
         denominator = accumulator.weight + means[shells].reshape(accumulator.weight.shape)
-        values.append(np.where(denominator > 0, accumulator.data / np.where(denominator > 0, denominator, 1), 0).ravel())
+        values.append(
+            np.where(denominator > 0, accumulator.data / np.where(denominator > 0, denominator, 1), 0).ravel()
+        )
     a, b = values
 
     def total(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(shells, x, n)[:n]
+        return np.asarray(np.bincount(shells, x, n)[:n], dtype=np.float64)
 
     power = total(a.real**2 + a.imag**2) * total(b.real**2 + b.imag**2)
     curve = total(a.real * b.real + a.imag * b.imag) / np.sqrt(np.maximum(power, 1e-300))

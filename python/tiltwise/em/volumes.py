@@ -62,12 +62,14 @@ class Accumulator:
 
     @classmethod
     def empty(cls, box: int, padding: int = 2) -> Accumulator:
+        """Zeros for maps of `box` voxels."""
         padded = padding * box
         shape = (padded, padded, padded // 2 + 1)
         return cls(box, np.zeros(shape, np.complex128), np.zeros(shape))
 
     @property
     def padded(self) -> int:
+        """Voxels along each side of the padded volume."""
         return int(self.data.shape[0])
 
     def __add__(self, other: Accumulator) -> Accumulator:

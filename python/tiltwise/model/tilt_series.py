@@ -50,4 +50,5 @@ class TiltSeries:
 
     @property
     def n_tilts(self) -> int:
+        """Number of tilt images."""
         return len(self.projection)
