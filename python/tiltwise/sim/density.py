@@ -154,8 +154,8 @@ class VoxelDensity:
 
     @property
     def band_limit(self) -> float:
-        """Nyquist frequency of the map."""
-        return 0.5 / self.voxel_size_angstrom
+        """Nyquist frequency of the map, a hair less so that rounding cannot put it inside."""
+        return 0.5 / self.voxel_size_angstrom * (1 - 1e-9)
 
     def _coordinates(self) -> F64:
         """Distances from the origin of voxels that are not zero, in voxels."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.config import OutputOptions
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.files import write_error, write_text
@@ -291,7 +292,7 @@ def _truth(options: SimulateOptions, everything: list[SeriesTruth], sigma: float
         "sigma": sigma,
         "hand": options.hand,
         "seed": options.seed,
-        "options": options.model_dump(mode="json", exclude={"output", "threads"}),
+        "options": options.model_dump(mode="json", exclude={*OutputOptions.model_fields, "threads"}),
     }
     tomograms = {}
     for one in everything:
