@@ -2,7 +2,7 @@
 //
 // Integer addition is associative, so atomics may come in any order.  The unit is chosen per Fourier shell
 // from the largest term that can reach it: spectra fall by many orders of magnitude, and one unit for all
-// shells would round the weak ones away.
+// shells would round the weak ones away.  The unit is 2^-42 (2e-13) of the largest term within two shells.
 #pragma once
 
 #include "tiltwise/base/hd.hpp"   // for TW_HD

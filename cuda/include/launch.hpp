@@ -23,7 +23,7 @@ using Same = T;
 #define TW_DYN_SHARED(type, name)                      \
   extern __shared__ double2 tiltwise_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(tiltwise_dynamic_shared)
-#define TW_SHARED(type, name) __shared__ ::tiltwise::cuda::Same<type> name
+#define TW_SHARED(type, name) __shared__ tiltwise::cuda::Same<type> name
 
 #else
 

@@ -6,25 +6,20 @@
 // accumulators directly, where infinities and NaN do not depend on the order either.
 #include "buffer.hpp"       // for Buffer, Stream
 #include "fixed_point.hpp"  // for to_fixed and its kin
-#include "grid.hpp"         // for blocks_for
+#include "grid.hpp"         // for blocks_for, strided_blocks_for
 #include "kernels.hpp"      // for the declaration
 
 #include "tiltwise/body/slice.hpp"  // for grid_sample, deposit
 
 #include <algorithm>  // for min
 
-#if !defined(TW_SAMPLES_PER_LAUNCH)
-#define TW_SAMPLES_PER_LAUNCH (1 << tiltwise::cuda::log2_terms)
-#endif
-
 namespace tiltwise::cuda {
 
 namespace {
 
 constexpr int threads = 128;
-/// A sample adds at most its own magnitude to a voxel, so a launch cannot overflow a sum.
-constexpr std::int64_t samples_per_launch = TW_SAMPLES_PER_LAUNCH;
-static_assert(samples_per_launch <= (1 << log2_terms), "sums would overflow");
+// A sample adds at most its own magnitude to a voxel, so a launch cannot overflow a sum.
+static_assert(max_samples_per_launch <= (1 << log2_terms), "sums would overflow");
 
 /// Integer sums of one voxel.
 struct FixedVoxel {
@@ -52,22 +47,31 @@ __device__ inline Vec3 point_of(const Samples& samples, long long sample) {
                             samples.frequencies + 3 * (sample % samples.k));
 }
 
+/// Largest magnitudes per shell: of the block in shared memory first, since many samples meet in a shell.
 __global__ void __launch_bounds__(threads)
-    largest_kernel(Samples samples, long long first, long long last, Largest* __restrict__ largest) {
-  const long long sample = first + static_cast<long long>(blockIdx.x) * threads + threadIdx.x;
-  if (sample >= last) {
-    return;
+    largest_kernel(Samples samples, long long count, Largest* __restrict__ largest, int shells) {
+  TW_DYN_SHARED(Largest, of_block);
+  for (int shell = static_cast<int>(threadIdx.x); shell < shells; shell += threads) {
+    of_block[shell] = {0u, 0u};
   }
-  const Vec3 p = point_of(samples, sample);
-  if (!body::grid_sample(p, samples.radius_squared, samples.size).inside) {
-    return;
+  __syncthreads();
+  for (long long sample = static_cast<long long>(blockIdx.x) * threads + threadIdx.x; sample < count;
+       sample += static_cast<long long>(gridDim.x) * threads) {
+    const Vec3 p = point_of(samples, sample);
+    if (!body::grid_sample(p, samples.radius_squared, samples.size).inside) {
+      continue;
+    }
+    const ComplexF value = samples.slices[sample];
+    const unsigned re = magnitude_bits(value.re), im = magnitude_bits(value.im);
+    Largest* const of_shell = of_block + shell_of_point(p);
+    atomicMax(&of_shell->value, re > im ? re : im);
+    atomicMax(&of_shell->weight, magnitude_bits(samples.weights[sample]));
   }
-  const ComplexF value = samples.slices[sample];
-  const unsigned re = magnitude_bits(value.re), im = magnitude_bits(value.im);
-  Largest* const of_shell = largest + shell_of_point(p);
-  // Most samples do not exceed what is there; a stale value costs an atomic, never a wrong result.
-  atomicMax(&of_shell->value, re > im ? re : im);
-  atomicMax(&of_shell->weight, magnitude_bits(samples.weights[sample]));
+  __syncthreads();
+  for (int shell = static_cast<int>(threadIdx.x); shell < shells; shell += threads) {
+    atomicMax(&largest[shell].value, of_block[shell].value);
+    atomicMax(&largest[shell].weight, of_block[shell].weight);
+  }
 }
 
 /// units[s], for the terms that reach shell s.
@@ -151,8 +155,8 @@ __global__ void __launch_bounds__(threads)
 /// Calls launch(first, last) for parts of the samples that one launch can take.
 template <class Launch>
 void for_each_part(std::int64_t samples, const Launch& launch) {
-  for (std::int64_t first = 0; first < samples; first += samples_per_launch) {
-    launch(first, std::min(samples, first + samples_per_launch));
+  for (std::int64_t first = 0; first < samples; first += max_samples_per_launch) {
+    launch(first, std::min(samples, first + max_samples_per_launch));
     TW_CHECK(cudaGetLastError());
   }
 }
@@ -175,12 +179,12 @@ void insert_all(const InsertArgs& a) {
   const Samples samples = {
       slices.get(), weights.get(), matrices.get(), frequencies.get(), a.k, static_cast<float>(a.radius * a.radius),
       size};
-  for_each_part(n_samples, [&](std::int64_t first, std::int64_t last) {
-    TW_LAUNCH(largest_kernel, dim3(blocks_for(last - first, threads)), dim3(threads), 0, stream, samples, first, last,
-              largest.get());
-  });
+  TW_LAUNCH(largest_kernel, dim3(strided_blocks_for(n_samples, threads)), dim3(threads),
+            static_cast<std::size_t>(shells) * sizeof(Largest), stream, samples, n_samples, largest.get(), shells);
+  TW_CHECK(cudaGetLastError());
   TW_LAUNCH(units_kernel, dim3(blocks_for(shells, threads)), dim3(threads), 0, stream, largest.get(), units.get(),
             shells);
+  TW_CHECK(cudaGetLastError());
   for_each_part(n_samples, [&](std::int64_t first, std::int64_t last) {
     TW_LAUNCH(insert_kernel, dim3(blocks_for(last - first, threads)), dim3(threads), 0, stream, samples, first, last,
               units.get(), sums.get(), data.get(), weight.get());

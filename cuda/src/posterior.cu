@@ -5,7 +5,7 @@
 // key of the last pose kept is found byte by byte from the masses of the 256 values of the next byte.
 // These masses are integers, so they do not depend on the order of atomics.
 #include "buffer.hpp"   // for Buffer, Stream
-#include "grid.hpp"     // for blocks_for
+#include "grid.hpp"     // for blocks_for, strided_blocks_for
 #include "kernels.hpp"  // for the declaration
 #include "reduce.hpp"   // for block_sum
 
@@ -23,7 +23,6 @@ namespace {
 using Mass = unsigned long long;
 
 constexpr int threads = 256;
-constexpr std::int64_t max_blocks = 1024;  // each adds its share in strides of the grid
 constexpr int values_of_byte = 256;
 constexpr int bytes_of_value = 8, bytes_of_position = 5;
 constexpr unsigned long long last_position = (1ull << (8 * bytes_of_position)) - 1;
@@ -283,8 +282,7 @@ void summarise(const PosteriorArgs& a) {
   const Buffer<float> prior_rotation(a.log_prior_rotation, a.n_rotations, stream);
   const Buffer<float> prior_shift(a.log_prior_shift, a.n_shifts, stream);
   const Joint joint = {likelihood.get(), prior_rotation.get(), prior_shift.get(), a.n_shifts, count};
-  const unsigned all_blocks = blocks_for(count, threads);
-  const unsigned blocks = std::min(all_blocks, static_cast<unsigned>(max_blocks));
+  const unsigned blocks = strided_blocks_for(count, threads);
   const Top top = find_top(joint, blocks, stream);
   if (top.has_nan != 0 || top.joint == infinity) {
     a.summary->log_evidence = std::numeric_limits<double>::quiet_NaN();
@@ -304,7 +302,8 @@ void summarise(const PosteriorArgs& a) {
   Prefix prefix;
   a.summary->n_significant = find_significant(joint, scale, a.fraction, blocks, stream, prefix);
   Buffer<float> weights(count);
-  TW_LAUNCH(weights_kernel, dim3(all_blocks), dim3(threads), 0, stream, joint, scale, prefix, weights.get());
+  TW_LAUNCH(weights_kernel, dim3(blocks_for(count, threads)), dim3(threads), 0, stream, joint, scale, prefix,
+            weights.get());
   TW_CHECK(cudaGetLastError());
   weights.download(a.weights, stream);
   stream.wait();

@@ -86,8 +86,10 @@ def _score(backend):
 
 def _posterior(backend, fraction=0.97):
     rng = np.random.default_rng(14)
+    log_likelihood = rng.normal(0, 3, (40, 30)).astype(np.float32)
+    log_likelihood[-1, -1] = 20.0  # the best pose comes late, where a stride of the grid ends
     weights, summary = backend.posterior(
-        rng.normal(0, 3, (40, 30)).astype(np.float32),
+        log_likelihood,
         rng.normal(size=40).astype(np.float32),
         rng.normal(size=30).astype(np.float32),
         fraction,
@@ -191,6 +193,22 @@ def test_insertion_keeps_weak_shells_beside_strong_ones():
         # Corner weights are float32 differences of coordinates up to 12: 12 eps / weight.  Within a shell the
         # spectrum falls by another 1e3, hence the slack.
         assert np.linalg.norm(found[here] - expected[here]) <= 1e-5 * np.linalg.norm(expected[here])
+
+
+def test_insertion_of_one_sample_that_outshines_all():
+    # A unit chosen without it would overflow, in its own shell and in those beside it.
+    rng = np.random.default_rng(19)
+    size, n, k, strength = 14, 4, 150, 1e15
+    slices, weights, frequencies = _complex(rng, n, k), _real(rng, n, k), _frequencies(rng, size, k)
+    slices[-1, -1], weights[-1, -1], frequencies[-1] = strength, strength, (3, 2, 0)
+    args = slices, weights, _rotations(rng, n), frequencies, _radius(size)
+    shape = (size, size, size // 2 + 1)
+    found, expected = ((np.zeros(shape, np.complex128), np.zeros(shape)) for _ in range(2))
+    load_backend("cuda-emu").insert(*args, *found)
+    REFERENCE.insert(*args, *expected)
+    for f, e in zip(found, expected, strict=True):
+        assert np.count_nonzero(np.abs(e) > 1e-3 * strength) >= 4
+        assert np.abs(f - e).max() <= 1e-6 * np.abs(e).max()
 
 
 def test_insertion_of_infinities_and_nan():
