@@ -75,7 +75,7 @@ def test_a_plugin_that_is_not_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 class TestThreads:
     def test_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)
+        monkeypatch.setattr(threads, "_quota_of_this_process", lambda: None)
         monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(16), raising=False)
         assert threads.default_threads() == 16
         monkeypatch.setenv("OMP_NUM_THREADS", "6,2")
@@ -94,13 +94,21 @@ class TestThreads:
     @pytest.mark.parametrize(("text", "count"), [("max 100000", None), ("150000 100000", 2), ("5000 100000", 1)])
     def test_control_group(self, tmp_path: Path, text: str, count: int | None) -> None:
         (tmp_path / "cpu.max").write_text(text + "\n")
-        assert threads._cgroup_quota(tmp_path) == count
+        assert threads._cgroup_quota(tmp_path, tmp_path / "absent") == count
+
+    def test_nested_control_groups(self, tmp_path: Path) -> None:
+        inner = tmp_path / "slurm" / "job"
+        inner.mkdir(parents=True)
+        (inner / "cpu.max").write_text("max 100000\n")
+        (inner.parent / "cpu.max").write_text("300000 100000\n")
+        (tmp_path / "membership").write_text("0::/slurm/job\n")
+        assert threads._cgroup_quota(tmp_path, tmp_path / "membership") == 3
 
     def test_old_control_group(self, tmp_path: Path) -> None:
         (tmp_path / "cpu").mkdir()
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
         (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-        assert threads._cgroup_quota(tmp_path) is None
+        assert threads._cgroup_quota(tmp_path, tmp_path / "absent") is None
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("400000\n")
-        assert threads._cgroup_quota(tmp_path) == 4
-        assert threads._cgroup_quota(tmp_path / "absent") is None
+        assert threads._cgroup_quota(tmp_path, tmp_path / "absent") == 4
+        assert threads._cgroup_quota(tmp_path / "nowhere", tmp_path / "absent") is None
