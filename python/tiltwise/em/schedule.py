@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
+from tiltwise.geometry.grids import MAX_ORDER
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 
 
@@ -83,7 +84,7 @@ class Schedule:
         """Takes in one iteration: refines the sampling when the resolution no longer improves, or converges.
 
         `accuracy_*` are the errors the data cannot tell from none (99 % confidence); sampling much finer
-        than 3/4 of them gains nothing.
+        than 3/4 of them gains nothing, and there are no grids beyond `MAX_ORDER`.
         """
         gained = shell > self.resolution_shell
         self.stalled = 0 if gained else self.stalled + 1
@@ -93,7 +94,7 @@ class Schedule:
         self.incr_size = max(self.incr_size, last143 - shell + 5)
         if self.stalled < 1:
             return
-        if self.fine_step_deg() < 0.75 * accuracy_deg:
+        if self.fine_step_deg() < 0.75 * accuracy_deg or self.order >= MAX_ORDER:
             self.converged = self.stalled >= 2
             return
         self.order += 1

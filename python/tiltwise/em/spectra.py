@@ -89,9 +89,14 @@ def resolution_shell(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
 
 
 def smoothed(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Running mean over three shells of (F, S) spectra; keeps low shells with few components from jumping."""
-    padded = np.pad(spectrum, ((0, 0), (1, 1)), mode="edge")
-    return np.asarray((padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3.0)
+    """Running mean over three shells of (F, S) spectra; keeps low shells with few components from jumping.
+
+    Shell 0 does not enter: it holds the mean grey value of the images, often far above all noise.  Its own
+    value is that or, of images whose mean was removed, that of shell 1.
+    """
+    padded = np.pad(spectrum[:, 1:], ((0, 0), (1, 1)), mode="edge")
+    means = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3.0
+    return np.concatenate([np.maximum(spectrum[:, :1], means[:, :1]), means], axis=1)
 
 
 def noise_power(sums: NoiseSums, disc: FourierDisc, area_ratio: float, old: NDArray[np.float64]) -> NDArray[np.float64]:
