@@ -1,0 +1,68 @@
+"""Noise-only images at fixed poses: the half maps must not agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiltwise.em import reconstruct
+from tiltwise.em.options import ReconstructOptions
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
+from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.simulate import simulate
+from tiltwise.spectral.fsc import noise_sigma
+from tiltwise.spectral.masks import soft_sphere
+
+BOX = 32
+DATA_SETS = 8
+# Shell 0 is one component; that at Nyquist is filled up to half of its width only.
+SHELLS = slice(1, BOX // 2)
+
+
+def normalised_fsc(folder: Path, seed: int) -> NDArray[np.float64]:
+    """FSC / sigma of the half maps of 2 x 10 particles, shells `SHELLS`."""
+    options = SimulateOptions(
+        output=folder / "data",
+        tilt_series=2,
+        particles=10,
+        width_px=160,
+        height_px=160,
+        thickness=300.0,
+        pixel_size=8.0,
+        box=BOX,
+        particle_diameter=120.0,
+        beads=20,
+        tilt_step=10.0,
+        signal=False,
+        noise=1.0,
+        spacing=0.0,
+        margin_px=BOX // 2,
+        seed=seed,
+        threads=1,
+    )
+    data = simulate(options)
+    chosen = ReconstructOptions(
+        input=data.optimisation_set, output=folder / "maps", box=BOX, split="random", seed=seed, threads=1
+    )
+    with FolderJob(chosen, ["tiltwise", "reconstruct"], SilentProgress()) as job:
+        result = reconstruct.run(chosen, job, SilentProgress())
+    sigma = noise_sigma(BOX, soft_sphere(BOX, BOX / 2, 5.0))  # the default mask
+    return (result.fsc / sigma)[SHELLS]
+
+
+def test_half_maps_of_noise_do_not_agree(tmp_path: Path) -> None:
+    """Family-wise 99 % over all shells of all data sets, and no common bias that single shells would hide."""
+    z = np.array([normalised_fsc(tmp_path / str(seed), seed) for seed in range(1, DATA_SETS + 1)])
+    bound = NormalDist().inv_cdf(1.0 - 0.01 / (2 * z.size))
+    if not np.abs(z).max() <= bound:
+        pytest.fail(f"|FSC| reaches {np.abs(z).max():.2f} sigma; {z.size} shells allow {bound:.2f}")
+    # Neighbouring shells are correlated through the mask, hence data sets, not shells, are the independent draws:
+    # 4 sigma with the scatter of one whole data set no better than that of a third of its shells.
+    limit = 4.0 / np.sqrt(z.size / 3)
+    if not abs(z.mean()) <= limit:
+        pytest.fail(f"FSC is {z.mean():.3f} sigma on average, at most {limit:.3f} expected")
