@@ -242,7 +242,11 @@ def _config_error(model: type[Options], error: ValidationError) -> ConfigError:
         where, expected, found = problems[0]
         what = f"{command}: option {where} is not valid" if where else f"{command}: options do not fit together"
         return ConfigError(
-            what, where=where or None, expected=expected, found=found or None, fix=_suggestion(model, details[0])
+            what,
+            where=where or None,
+            expected=expected,
+            found=found or None,
+            fix=_suggestion(model, details[0]) or f"see '{command} -h'",
         )
     lines = [f"{flag}: expected {expected}, found {found}" if flag else expected for flag, expected, found in problems]
     return ConfigError(f"{command}: {len(problems)} options are not valid\n  " + "\n  ".join(lines))

@@ -59,7 +59,7 @@ def test_only_typed_options_count_as_the_users() -> None:
         (["--no-flatten-solvent"], "flatten_solvent", False),
         (["--flatten_solvent"], "flatten_solvent", True),
         (["--mot", "motion.star"], "trajectories", Path("motion.star")),
-        (["--likelihood", "relion"], "likelihood", "relion"),
+        (["--split", "random"], "split", "random"),
     ],
 )
 def test_relions_names_are_accepted(typed: list[str], name: str, value: object) -> None:
@@ -128,7 +128,6 @@ REFINE_VALUES = {
     "ini_high": st.floats(1, 100),
     "sigma_ang": st.none() | st.floats(0.1, 10),
     "flatten_solvent": st.booleans(),
-    "likelihood": st.sampled_from(["exact", "relion"]),
 }
 RECONSTRUCT_VALUES = {**VALUES, "snr": st.none() | st.floats(0.01, 10), "relion_compatible": st.booleans()}
 

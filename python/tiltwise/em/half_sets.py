@@ -37,6 +37,10 @@ def assign_half_sets(particles: Particles, split: str, seed: int) -> NDArray[np.
         halves[order] = 1 + np.arange(len(particles)) % 2
     if not ((halves == 1).any() and (halves == 2).any()):
         raise DataError(
-            "a half set is empty", where="rlnRandomSubset", expected="particles in both halves", fix="--split random"
+            "a half set is empty",
+            where="rlnRandomSubset",
+            expected="particles in both halves",
+            found=f"{int((halves == 1).sum())} and {int((halves == 2).sum())} of {len(particles)}",
+            fix="--split random draws new half sets; two particles are the least",
         )
     return np.asarray(halves)

@@ -21,14 +21,32 @@ def prepare_map(path: Path, box: int, pixel_size: float, resolution: float) -> N
 
     Raises
     ------
+    FormatError
+        if the file cannot be read.
     DataError
-        if the map is empty or holds NaN.
+        if the map is not cubic, has no pixel size, is empty or holds NaN.
     """
     density, own_pixel_size = read_map(path)
+    if len(set(density.shape)) != 1:
+        raise DataError(
+            "the reference map is not cubic",
+            where=f"--ref {path}",
+            expected="as many columns as rows and sections",
+            found=" x ".join(str(n) for n in density.shape[::-1]) + " voxels",
+            fix="pad or cut the map to a cube around the particle, or check that this is the right file",
+        )
+    if not own_pixel_size > 0:
+        raise DataError(
+            "the reference map has no pixel size",
+            where=f"--ref {path}",
+            expected="the cell in Å in the header",
+            found=f"{own_pixel_size:g} Å per voxel",
+            fix="set the pixel size in the header of the map",
+        )
     if not np.isfinite(density).all() or not np.any(density):
         raise DataError(
             "the reference map cannot be used",
-            where=str(path),
+            where=f"--ref {path}",
             expected="finite values, not all zero",
             found="NaN or infinite voxels" if not np.isfinite(density).all() else "only zeros",
             fix="give another --ref",
@@ -75,7 +93,13 @@ def _positive(spectrum: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     """Fills shells and tilts without evidence with the median of their shell, or of everything."""
     known = spectrum > 0
     if not known.any():
-        raise DataError("images are empty: their power is zero in all tilts", where=name)
+        raise DataError(
+            "images are empty: their power is zero in all tilts",
+            where=name,
+            expected="images with signal or noise",
+            found="only zeros, or one grey value",
+            fix="check the tilt images and the positions of the particles",
+        )
     typical = float(np.median(spectrum[known]))
     column = np.array([np.median(s[k]) if k.any() else typical for s, k in zip(spectrum.T, known.T, strict=True)])
     return np.where(known, spectrum, column)

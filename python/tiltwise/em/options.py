@@ -63,6 +63,8 @@ class ImageOptions(InputOptions):
                 "no particles to work on",
                 where="--i",
                 expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
+                found="neither",
+                fix="name the optimisation set of the last job",
             )
         if self.crop is not None and self.crop > self.box:
             raise ConfigError(
@@ -70,6 +72,7 @@ class ImageOptions(InputOptions):
                 where="--crop",
                 expected=f"at most --b {self.box}",
                 found=f"--crop {self.crop}",
+                fix="choose a larger --b or a smaller --crop",
             )
         return self
 
@@ -144,12 +147,6 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     low_resol_join_halves: float = option(
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"
     )
-    flatten_solvent: bool = option(True, group="advanced", help="set the map outside mask or diameter to its mean")
+    flatten_solvent: bool = option(True, group="advanced", help="set the map outside the diameter to zero")
     zero_mask: bool = option(True, group="advanced", help="mask the particle images at --particle-diameter")
     tau2_fudge: float = option(1.0, group="advanced", gt=0, help="factor on the prior power of the map")
-    likelihood: Literal["exact", "relion"] = option(
-        "exact", group="advanced", help="likelihood of the tilt images (Eq. 4), or RELION's form (Eq. 7)"
-    )
-    data_model: Literal["stack2d", "pseudo3d"] = option(
-        "stack2d", group="advanced", help="compare with tilt images, or with pseudo-subtomograms"
-    )

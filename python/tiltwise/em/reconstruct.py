@@ -13,26 +13,25 @@ from numpy.typing import NDArray
 from tiltwise.em.half_sets import assign_half_sets
 from tiltwise.em.initial import initial_noise_power
 from tiltwise.em.likelihood import slice_matrices, whiten
+from tiltwise.em.masks import focus_mask
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.relion_reconstruct import GatherReconstruction
 from tiltwise.em.spectra import half_maps
 from tiltwise.em.volumes import Accumulator, shell_means, solve_map
-from tiltwise.errors import ConfigError, ShapeError
+from tiltwise.errors import ConfigError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ImageExtractor, ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
-from tiltwise.spectral.masks import soft_sphere
 
 PADDING = 2
-MASK_EDGE_PX = 5.0
 HALVES = (1, 2)
 NOISE_SAMPLE = 10
 """Particles per series whose images give the noise power: a weight, so a rough value does."""
@@ -55,23 +54,6 @@ class ReconstructResult:
     outputs: Mapping[str, Path]
 
 
-def focus_mask(path: Path | None, diameter_angstrom: float | None, box: int, pixel_size: float) -> NDArray[np.float32]:
-    """Mask of a file, or a soft sphere of the particle diameter (default: as large as the box allows).
-
-    Raises
-    ------
-    ShapeError
-        if the mask has another size than the map.
-    """
-    if path is not None:
-        mask, _ = read_map(path)
-        if mask.shape != (box,) * 3:
-            raise ShapeError("mask and map differ in size", where=str(path), expected=f"{box}", found=f"{mask.shape}")
-        return mask
-    radius = box / 2 if diameter_angstrom is None else diameter_angstrom / 2 / pixel_size + MASK_EDGE_PX
-    return soft_sphere(box, min(radius, box / 2), MASK_EDGE_PX).astype(np.float32)
-
-
 class Reconstruction:
     """Data and options of one run."""
 
@@ -82,7 +64,7 @@ class Reconstruction:
             tomograms=options.tomograms,
             particles=options.particles,
             trajectories=options.trajectories,
-            need_images=False,
+            need_images=None,
             coordinate_binning=options.coordinate_binning,
         )
         for note in notes_of(self.optset):
@@ -97,6 +79,7 @@ class Reconstruction:
             binning=options.binning,
             diameter_angstrom=None,
         )
+        self.source.check_visibility(self.poses.displacement_angstrom)
         self.symmetry = symmetry_matrices(options.symmetry)
         self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
         progress.title(

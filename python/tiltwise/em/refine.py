@@ -21,6 +21,7 @@ from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_sets import assign_half_sets
 from tiltwise.em.initial import initial_noise_power, prepare_map
 from tiltwise.em.likelihood import Scorer, whiten
+from tiltwise.em.masks import MASK_EDGE_PX, focus_mask
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import posterior_columns, with_poses
 from tiltwise.em.schedule import Schedule
@@ -44,10 +45,8 @@ from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
-from tiltwise.spectral.masks import soft_sphere
 
 PADDING = 2
-MASK_EDGE_PX = 5.0
 HALVES = (1, 2)
 
 
@@ -96,7 +95,7 @@ class Refinement:
             tomograms=options.tomograms,
             particles=options.particles,
             trajectories=options.trajectories,
-            need_images=False,
+            need_images=None,
             coordinate_binning=options.coordinate_binning,
         )
         self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
@@ -110,12 +109,12 @@ class Refinement:
             binning=options.binning,
             diameter_angstrom=self.diameter if options.zero_mask else None,
         )
+        self.source.check_visibility(Poses.of(self.optset).displacement_angstrom)
         self.box, self.pixel_size = self.source.box, self.source.pixel_size
         self.threads = options.threads or default_threads()
         self.backend: Backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
-        radius = min(self.diameter / 2 / self.pixel_size + MASK_EDGE_PX, self.box / 2)
-        self.mask = soft_sphere(self.box, radius, MASK_EDGE_PX).astype(np.float32)
+        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
         self.nyquist = self.box / 2
 
     def shell_of(self, angstrom: float) -> int:
@@ -131,10 +130,10 @@ class Refinement:
             self.progress.note(f"continues after iteration {saved.state['iteration']}")
             return self._restored(saved.arrays, saved.state)
         options = self.options
+        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
             noise = initial_noise_power(self.source, poses, self.threads, task.advance)
-        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         schedule = Schedule(
             order=options.healpix_order,
             local_order=options.auto_local_healpix_order,

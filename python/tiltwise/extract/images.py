@@ -7,6 +7,7 @@ masked in real space: signal that the CTF spreads over the box is then refocused
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ from tiltwise.spectral.masks import CircleCrop, distances, soft_edge
 
 EDGE_PX = 5.0
 """Width of the soft edge of circular masks in pixels, as in RELION."""
+
+SHOWN = 5
+"""How many of many bad particles or tilts a message names."""
 
 BATCH_PIXELS = 2**17
 """Pixels of large boxes that are worked on at a time: small enough for the caches, and for allocations that reuse
@@ -48,16 +52,24 @@ class ParticleImages:
     None when images came premultiplied"""
 
 
+def outside_every_tilt(where: Sequence[str], positions_px: NDArray[np.float64], width: float) -> DataError:
+    """Error for particles at `positions_px` (n, 3) without visible tilts; `width` of their images in Å."""
+    count = len(where)
+    shown = [", ".join(f"{x:.1f}" for x in position) for position in positions_px[:SHOWN]]
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return DataError(
+        "a particle lies outside every tilt image" if count == 1 else f"{count} particles lie outside every tilt image",
+        where=", ".join(where[:SHOWN]) + more,
+        expected=f"boxes of {width:.0f} Å inside the images in at least one tilt",
+        found=("position " if count == 1 else "positions ") + "; ".join(shown) + f" px{more}",
+        fix="check units, binning and origin of the coordinates, remove these particles, or use a smaller box",
+    )
+
+
 def refuse_unless_visible(tilts: NDArray[np.intp], position_px: NDArray[np.float64], width: float, where: str) -> None:
     """Raises DataError for a particle at `position_px` without visible tilts; `width` of its images in Å."""
     if len(tilts) == 0:
-        raise DataError(
-            "a particle lies outside every tilt image",
-            where=where,
-            expected=f"boxes of {width:.0f} Å inside the images in at least one tilt",
-            found="position " + ", ".join(f"{x:.1f}" for x in position_px) + " px",
-            fix="check units, binning and origin of the coordinates, or remove the particle",
-        )
+        raise outside_every_tilt([where], position_px[None], width)
 
 
 class Window:
@@ -70,6 +82,7 @@ class Window:
                 where="--crop",
                 expected=f"an even number of at most --b {box}",
                 found=str(crop),
+                fix="choose an even --crop that is not larger than --b",
             )
         self.box, self.crop = box, crop
         self.index = np.r_[0 : crop // 2, box - crop // 2 : box]
@@ -142,9 +155,18 @@ class ImageExtractor:
         rotation, shift = self.series.projection[:, :3, :3], self.series.projection[:, :3, 3]
         return np.asarray(np.einsum("fij,fj->fi", rotation, position_px + motion_px) + shift)
 
+    @property
+    def visibility_radius_px(self) -> float:
+        """How far inside an image (unbinned pixels) a particle must lie: half the size of the final images."""
+        return self.binning * self.window.crop / 2
+
+    def visible(self, points: NDArray[np.float64], radius_px: float) -> NDArray[np.bool_]:
+        """(..., F): do `points` (..., F, 2+) lie at least `radius_px` unbinned pixels inside the images in use."""
+        return np.asarray(is_visible(points[..., :2], self.series.image_size, radius_px) & self.dose_allowed)
+
     def visible_tilts(self, points: NDArray[np.float64], radius_px: float) -> NDArray[np.intp]:
         """Rows of the tilts in which `points` (F, 2+) lie at least `radius_px` unbinned pixels inside the image."""
-        return np.flatnonzero(is_visible(points[:, :2], self.series.image_size, radius_px) & self.dose_allowed)
+        return np.flatnonzero(self.visible(points, radius_px))
 
     def depth_defocus(self, position_px: NDArray[np.float64], tilts: NDArray[np.intp]) -> NDArray[np.float64]:
         """(len(tilts),) defocus in Å that the depth of a particle adds; its motion does not enter."""
@@ -169,7 +191,7 @@ class ImageExtractor:
             if a pixel is NaN or infinite.
         """
         if radius_px is None:
-            radius_px = self.binning * self.window.crop / 2
+            radius_px = self.visibility_radius_px
         points = self.project(position_px, motion_px)
         tilts = self.visible_tilts(points, radius_px)
         ctf = self.box_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
@@ -178,11 +200,33 @@ class ImageExtractor:
     def _spectra(self, points: NDArray[np.float64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:
         """Contrast-inverted transforms (len(tilts), b, b // 2 + 1) centred on `points` (F, 2+), odd aberrations out."""
         boxes, offsets = cut_boxes(self.reader, self.series.image_size, tilts, points[tilts, :2], self.cut_px)
-        spectra = centred_transforms(boxes, offsets, self.window.box, self.binning)
+        try:
+            spectra = centred_transforms(boxes, offsets, self.window.box, self.binning)
+        except DataError as error:
+            raise self._bad_pixels() from error
         np.negative(spectra, out=spectra)
         if self.box_plan.odd is not None:
             spectra *= self.box_plan.odd
         return spectra
+
+    def _bad_pixels(self) -> DataError:
+        """Error that names every tilt of the series with NaN or infinite pixels."""
+        series = self.series
+        width, height = series.image_size
+        counts = {}
+        for tilt in range(series.n_tilts):
+            image = self.reader.window(tilt, slice(0, height), slice(0, width))
+            counts[tilt] = int((~np.isfinite(image)).sum())
+        bad = [tilt for tilt, count in counts.items() if count]
+        files = list(dict.fromkeys(series.image_files[tilt] for tilt in bad)) if series.image_files else []
+        more = f" and {len(bad) - SHOWN} more tilts" if len(bad) > SHOWN else ""
+        return DataError(
+            "tilt images contain NaN or infinite pixels",
+            where=": ".join([series.name, *([", ".join(files[:SHOWN])] if files else [])]),
+            expected="finite pixels",
+            found=", ".join(f"{counts[tilt]} in row {tilt + 1}" for tilt in bad[:SHOWN]) + more,
+            fix="repeat the job that wrote the images, or leave these tilts out of the tilt series",
+        )
 
     def premultiplied_stack(
         self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None
@@ -203,7 +247,7 @@ class ImageExtractor:
     def load(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None) -> ParticleImages:
         """Images of one particle for the likelihood; unmultiplied power over the large box included."""
         points = self.project(position_px, motion_px)
-        tilts = self.visible_tilts(points, self.binning * self.window.crop / 2)
+        tilts = self.visible_tilts(points, self.visibility_radius_px)
         defocus = self.depth_defocus(position_px, tilts)
         data = np.empty((len(tilts), len(self.disc)), np.complex64)
         masked = np.empty_like(data)

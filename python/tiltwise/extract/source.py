@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError
-from tiltwise.extract.images import ImageExtractor, ParticleImages, refuse_unless_visible
+from tiltwise.extract.images import ImageExtractor, ParticleImages, outside_every_tilt, refuse_unless_visible
 from tiltwise.extract.stacks import StackLoader
-from tiltwise.geometry.projection import particle_positions
+from tiltwise.geometry.projection import particle_positions, project_points
 from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
@@ -70,9 +70,9 @@ class ParticleSource:
     Raises
     ------
     ConfigError
-        if box, crop and binning do not fit together, or series differ in pixel size.
+        if box, crop and binning do not fit together or to the images, or series differ in pixel size.
     DataError
-        if there is nothing to load from, or a particle is outside every tilt image.
+        if there is nothing to load from.
     """
 
     def __init__(
@@ -89,7 +89,11 @@ class ParticleSource:
         pixel = {round(series.pixel_size_angstrom, 4) for series in optset.series}
         if len(pixel) > 1:
             raise ConfigError(
-                "tilt series differ in pixel size", found=", ".join(f"{p:g}" for p in sorted(pixel)) + " Å", where="--t"
+                "tilt series differ in pixel size",
+                where="--t",
+                expected="one pixel size",
+                found=", ".join(f"{p:g}" for p in sorted(pixel)) + " Å",
+                fix="work on the series of one pixel size at a time",
             )
         self.from_stacks = not all(series.image_files for series in optset.series)
         if self.from_stacks and not (optset.stacks_are_2d and optset.particles.image_files):
@@ -103,6 +107,7 @@ class ParticleSource:
         if self.from_stacks:
             self._stack_geometry()
         else:
+            self._check_box(box_px, binning)
             self.box, self.pixel_size, self.area_ratio = crop_px, unbinned * binning, (crop_px / box_px) ** 2
         self.disc = FourierDisc.create(self.box)
         self._loaders: list[ImageExtractor | StackLoader] = []
@@ -133,6 +138,47 @@ class ParticleSource:
                         diameter_angstrom=diameter_angstrom,
                     )
                 )
+
+    def _check_box(self, box_px: int, binning: float) -> None:
+        """Raises ConfigError for boxes larger than the tilt images: before memory for them is asked for."""
+        series = min(self.optset.series, key=lambda series: min(series.image_size))
+        width, height = series.image_size
+        if box_px * binning > min(width, height):
+            raise ConfigError(
+                "the box is larger than the tilt images",
+                where="--b, --bin",
+                expected=f"--b x --bin of at most {min(width, height)} px ({series.name}: {width} x {height} px)",
+                found=f"--b {box_px} x --bin {binning:g} = {box_px * binning:g} px",
+                fix="use a smaller --b",
+            )
+
+    def check_visibility(self, displacement_angstrom: NDArray[np.float64]) -> None:
+        """Refuses particles, displaced (P, 3) from their stored coordinates, that no tilt shows.
+
+        Raises
+        ------
+        DataError
+            that tells how many there are and names the first.
+        """
+        particles = self.optset.particles
+        positions = particles.coordinate_px + displacement_angstrom / pixel_sizes(self.optset)[:, None]
+        seen = np.ones(len(particles), bool)
+        for number, (series, loader) in enumerate(zip(self.optset.series, self._loaders, strict=True)):
+            members = np.flatnonzero(self.series_of == number)
+            if isinstance(loader, StackLoader):
+                if particles.visible:
+                    seen[members] = [particles.visible[m].any() for m in members]
+                continue
+            points = project_points(series.projection, positions[members])
+            for row, member in enumerate(members):
+                motion = self.optset.trajectories.get(particles.name[member])
+                if motion is not None:
+                    points[row] = loader.project(positions[member], motion / series.pixel_size_angstrom)
+            seen[members] = loader.visible(points, loader.visibility_radius_px).any(axis=-1)
+        lost = np.flatnonzero(~seen)
+        if len(lost):
+            where = [f"{particles.name[i]} of {particles.tomogram[i]}" for i in lost]
+            raise outside_every_tilt(where, positions[lost], self.box * self.pixel_size)
 
     def _optics_of(self, series: int) -> int:
         members = np.flatnonzero(self.series_of == series)

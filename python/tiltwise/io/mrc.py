@@ -91,10 +91,16 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
             raw = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise FormatError("an MRC file cannot be read", where=name, found=error.strerror or str(error)) from error
+        raise FormatError(
+            "an MRC file cannot be read", where=name, found=error.strerror or str(error), fix="check the path"
+        ) from error
     if len(raw) < HEADER_BYTES:
         raise FormatError(
-            "an MRC file is truncated", where=name, expected=f"a header of {HEADER_BYTES} bytes", found=f"{size} bytes"
+            "an MRC file is truncated",
+            where=name,
+            expected=f"a header of {HEADER_BYTES} bytes",
+            found=f"{size} bytes",
+            fix="copy the file again, or repeat the job that wrote it",
         )
     header = _in_its_byte_order(raw, name)
     mode = int(header["mode"])
@@ -152,7 +158,8 @@ def read_map(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], float]:
         )
     # Axis k of the file (sections, rows, columns) runs along x, y or z as `axes` says.
     order = [header.axes.index(axis) for axis in (3, 2, 1)]
-    return np.ascontiguousarray(_map_file(header).transpose(order), dtype=np.float32), x
+    # A copy: the array must not change, nor crash the process, when the file is written again.
+    return np.array(_map_file(header).transpose(order), dtype=np.float32, order="C"), x
 
 
 def write_map(

@@ -51,7 +51,7 @@ def load_optimisation_set(
     tomograms: Name | None = None,
     particles: Name | None = None,
     trajectories: Name | None = None,
-    need_images: bool = True,
+    need_images: bool | None = True,
     coordinate_binning: float | None = None,
 ) -> OptimisationSet:
     """Read tilt series, particles, optics and trajectories of a RELION-4 or RELION-5 project.
@@ -64,7 +64,8 @@ def load_optimisation_set(
         files that replace those named in the set.
     need_images
         refuse a set whose tilt images are not at hand.  Without, such series have no `image_files`, and
-        `notes` says so: enough for work on extracted stacks or on metadata.
+        `notes` says so: enough for work on extracted stacks or on metadata.  None: refuse unless the particles
+        have extracted 2D stacks instead.
     coordinate_binning
         unit of rlnCoordinateX, Y, Z in unbinned pixels; RELION writes unbinned pixels, Warp those of the
         extracted images.
@@ -91,8 +92,11 @@ def load_optimisation_set(
                 expected=f"an optimisation set with {LABELS[key]}",
                 fix=f"give {option} {key}.star, or an optimisation_set.star that names it",
             )
-    tomogram_set = read_tomograms(paths["tomograms"], need_images=need_images)
+    tomogram_set = read_tomograms(paths["tomograms"], need_images=bool(need_images))
     particle_set = read_particles(paths["particles"], tomogram_set, coordinate_binning=coordinate_binning)
+    have_stacks = particle_set.stacks_are_2d and particle_set.particles.image_files
+    if need_images is None and not have_stacks and not all(series.image_files for series in tomogram_set.series):
+        read_tomograms(paths["tomograms"], need_images=True)  # raises, and names all that are missing
     notes += tomogram_set.notes + particle_set.notes
     motion: dict[str, NDArray[np.float64]] = {}
     if "trajectories" in paths:

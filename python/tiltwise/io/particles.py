@@ -51,7 +51,13 @@ def read_particles(path: str, tomograms: TomogramSet, *, coordinate_binning: flo
     document = read_star(path)
     block = _particle_block(document)
     if not len(block):
-        raise DataError("a particle set is empty", where=block.where(), expected="at least one particle")
+        raise DataError(
+            "a particle set is empty",
+            where=block.where(),
+            expected="at least one particle",
+            found="no rows",
+            fix="give the particle file of another job, or select particles less strictly",
+        )
     notes: list[str] = []
     series = {one.name: one for one in tomograms.series}
     tomogram = block.text("rlnTomoName")
@@ -200,6 +206,15 @@ def _coordinates(block: StarBlock, style: CoordinateStyle, series: Sequence[Tilt
 
 
 def _triplet(block: StarBlock, labels: tuple[str, str, str]) -> NDArray[np.float64]:
+    missing = [label for label in labels if label not in block.columns]
+    if 0 < len(missing) < 3:
+        raise FormatError(
+            "a column is missing",
+            where=block.where(),
+            expected=", ".join(labels) + ", or none of them",
+            found=f"no {', '.join(missing)}",
+            fix="add the column, or remove the others",
+        )
     zeros = np.zeros(len(block))
     return np.stack([block.floats(label) if label in block else zeros for label in labels], axis=1)
 

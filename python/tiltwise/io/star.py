@@ -98,7 +98,9 @@ def read_star(path: str | os.PathLike[str]) -> StarDocument:
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
-        raise FormatError("a STAR file cannot be read", where=name, found=error.strerror or str(error)) from error
+        raise FormatError(
+            "a STAR file cannot be read", where=name, found=error.strerror or str(error), fix="check the path"
+        ) from error
     return parse_star(raw.decode("utf-8-sig", "surrogateescape"), name)
 
 

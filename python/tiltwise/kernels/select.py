@@ -91,7 +91,7 @@ def load_backend(name: str = "auto") -> Backend:
     if backend is None:
         raise BackendUnavailable(
             f"backend {chosen!r} cannot be used: {reason}",
-            where="TILTWISE_BACKEND or TILTWISE_ISA" if name == "auto" else None,
+            where="TILTWISE_BACKEND or TILTWISE_ISA" if name == "auto" else "--backend",
             expected=f"one of {', '.join(available_backends())}",
             fix="see 'tiltwise doctor' for what this machine can run",
         )

@@ -1,0 +1,15 @@
+"""Configuration of Sphinx: `pip install ".[docs]" && sphinx-build -W docs build/docs`."""
+
+from __future__ import annotations
+
+project = "tiltwise"
+author = "tiltwise developers"
+copyright = author
+
+extensions = ["myst_parser"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+source_suffix = {".md": "markdown"}
+
+html_theme = "furo"
+html_title = "tiltwise"
