@@ -68,6 +68,12 @@ class OutputError(TiltwiseError, OSError):
     exit_code = 5
 
 
+class ResourceError(TiltwiseError, MemoryError):
+    """The work needs more memory than is allowed or there is."""
+
+    exit_code = 5
+
+
 class BackendUnavailable(TiltwiseError, RuntimeError):
     """A compute backend was asked for that is not compiled in, or that this machine cannot run."""
 

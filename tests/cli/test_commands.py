@@ -94,7 +94,11 @@ def test_reconstruct(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert summary["status"] == "success"
     assert summary["metrics"]["resolution_angstrom"] < 48
     content = check_folder(tmp_path / "job")
-    assert [entry["path"] for entry in content["inputs"]] == [str(data / "optimisation_set.star")]
+    assert [Path(entry["path"]).name for entry in content["inputs"]] == [
+        "optimisation_set.star",
+        "particles.star",
+        "tomograms.star",
+    ]
     for name in ("half1.mrc", "half2.mrc", "merged.mrc"):
         density, pixel_size = read_map(tmp_path / "job" / name)
         assert density.shape == (24, 24, 24)

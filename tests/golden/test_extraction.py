@@ -53,7 +53,7 @@ def position(source: ParticleSource, number: int) -> tuple[int, NDArray[np.float
 def pseudo(source: ParticleSource, number: int, **options: bool) -> PseudoSubtomogram:
     row, centre = position(source, number)
     frame = euler_to_matrix(source.optset.particles.subtomogram_angles_deg[row])
-    return pseudo_subtomogram(source.loader(int(source.series_of[row])), centre, None, frame, **options)
+    return pseudo_subtomogram(source.loader(row), centre, None, frame, **options)
 
 
 def full_cube(half: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -69,7 +69,7 @@ def full_cube(half: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("number", PARTICLES)
 def test_stack_of_images(golden: Path, source: ParticleSource, number: int) -> None:
     row, centre = position(source, number)
-    tilts, images = source.loader(int(source.series_of[row])).premultiplied_stack(centre)
+    tilts, images = source.loader(row).premultiplied_stack(centre)
     np.testing.assert_array_equal(tilts, np.arange(31))
     assert difference(images, read(golden / f"relion/stack2d/{number}_stack2d.mrcs")) <= TOLERANCE
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tiltwise.em.schedule import Schedule
-from tiltwise.geometry.grids import MAX_ORDER, orientation_children, orientation_grid
+from tiltwise.geometry.grids import MAX_ORDER, orientation_angles, orientation_children
+from tiltwise.geometry.rotations import euler_to_matrix
 
 
 def schedule(order: int) -> Schedule:
@@ -58,6 +59,6 @@ def test_children_fill_the_second_pass() -> None:
     grid = schedule(1).grid(np.random.default_rng(0))
     angles, rotations = grid.rotations()
     assert len(grid.children(angles[:3])) == 24
-    expected = orientation_grid(1)[0] @ grid.perturbation
+    expected = euler_to_matrix(orientation_angles(1)) @ grid.perturbation
     np.testing.assert_allclose(rotations, expected, rtol=0, atol=1e-12)
     assert orientation_children(1, angles[:3], 1).shape == (3, 8, 3)

@@ -129,10 +129,55 @@ def test_noise_power_is_recovered_with_a_known_model() -> None:
         pytest.fail(f"sigma^2 is off by {excess.max():.2f} times the tolerance: {relative}")
 
 
+def test_noise_power_of_premultiplied_images() -> None:
+    """C X is known, X is not: sigma^2 is the power of C X without the model over the mean C^2."""
+    rng = np.random.default_rng(6)
+    backend, disc, tilts = load_backend("reference"), FourierDisc.create(CROP), series()
+    volume = reference_volume(blobs(rng) * np.float32(0.8))
+    grid = PoseGrid(3, 0, np.eye(3), 0.5, 0.0, 1.0, np.zeros(3))
+    angles = orientation_angles(3)
+    rotations = euler_to_matrix(angles[rng.integers(0, len(angles), PARTICLES)])
+    every, ctf = np.arange(3), np.cos(0.3 * disc.shells + np.arange(3)[:, None])
+    loaded, signal = [], np.zeros((3, disc.n_shells))
+    for rotation in rotations:
+        matrices = slice_matrices(tilts, every, rotation[None], 2.0)
+        model = ctf * backend.project(volume, matrices, disc.frequencies3d(), CROP)
+        noise = rng.normal(size=(2, *model.shape)) * np.sqrt(SIGMA2 / 2)[:, None]
+        data = (ctf * (model + noise[0] + 1j * noise[1])).astype(np.complex64)
+        signal += disc.shell_means(np.abs(ctf * model) ** 2)
+        power = disc.shell_means(np.abs(data.astype(np.complex128)) ** 2)
+        loaded.append(ParticleImages(every, data, data, (ctf**2).astype(np.float32), power, premultiplied=True))
+    group = Group(
+        tilts,
+        np.repeat(SIGMA2[:, None], disc.n_shells, axis=1),
+        np.arange(PARTICLES),
+        rotations,
+        np.zeros((PARTICLES, 3)),
+        loaded.__getitem__,
+    )
+    sums = NoiseSums.empty(3, disc.n_shells)
+    settings = Settings(grid, CROP / 2, CROP / 2, CROP / 2, PIXEL, 10.0)
+    found = Expectation(Scorer(backend, volume, 2.0), disc, settings).run(
+        group, Accumulator.empty(CROP), sums, lambda n: None
+    )
+    assert min(e.max_probability for e in found) > 0.99, "poses must be certain for this test to mean anything"
+    relative = noise_power(sums, disc, 1.0, np.full((3, disc.n_shells), np.nan)) / SIGMA2[:, None]
+    # (sum C^4)^1/2 / sum C^2 is the relative standard deviation; DC is not compared and shells are smoothed.
+    fourth, second = disc.shell_means(ctf**4), disc.shell_means(ctf**2)
+    counts = np.bincount(disc.shells, minlength=disc.n_shells)
+    bound = 5.0 * np.sqrt(fourth / (PARTICLES * counts)) / second
+    inside = slice(2, CROP // 2 - 1)
+    removed = signal / sums.weight / SIGMA2[:, None]
+    assert (removed[0, 2:4] > 3 * bound[0, 2:4]).all(), "there is too little signal to remove"
+    excess = (np.abs(relative - 1.0) / bound)[:, inside]
+    if not excess.max() <= 1.0:
+        pytest.fail(f"sigma^2 is off by {excess.max():.2f} times the tolerance: {relative}")
+
+
 def test_noise_power_without_evidence_stays() -> None:
     disc = FourierDisc.create(CROP)
     sums = NoiseSums.empty(2, disc.n_shells)
-    sums.power[0], sums.count[0] = 3.0, 1
+    sums.power[0], sums.weight[0] = 3.0, 1.0
     old = np.full((2, disc.n_shells), 7.0)
     found = noise_power(sums, disc, 1.0, old)
     np.testing.assert_allclose(found[0], 3.0, rtol=1e-12)
@@ -142,7 +187,7 @@ def test_noise_power_without_evidence_stays() -> None:
 def test_an_overfitted_model_leaves_a_tenth_of_the_power() -> None:
     disc = FourierDisc.create(CROP)
     sums = NoiseSums.empty(1, disc.n_shells)
-    sums.power[:], sums.count[:] = 2.0, 1
+    sums.power[:], sums.weight[:] = 2.0, 1.0
     sums.explained[:] = 1e6
     np.testing.assert_allclose(noise_power(sums, disc, 1.0, np.ones((1, disc.n_shells))), 0.2, rtol=1e-12)
 

@@ -270,7 +270,8 @@ def test_stack_and_tilt_series_load_the_same() -> None:
     # At the stored position both hold the same pixels: single precision.
     ours, theirs = loader.load(CENTRE), stacks.load(0, CENTRE, CENTRE)
     np.testing.assert_array_equal(ours.tilts, theirs.tilts)
-    assert theirs.power is None
+    assert theirs.premultiplied
+    assert not ours.premultiplied
     assert relative(theirs.data, ours.data) <= 2e-6
     assert relative(theirs.masked, ours.masked) <= 2e-6
     np.testing.assert_allclose(theirs.ctf2, ours.ctf2, rtol=0, atol=2e-6)

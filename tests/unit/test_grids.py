@@ -14,8 +14,6 @@ from tiltwise.geometry.grids import (
     local_orientations,
     orientation_angles,
     orientation_children,
-    orientation_grid,
-    perturb,
     shift_children,
     translation_ball,
 )
@@ -30,7 +28,7 @@ def random_rotations(n: int, seed: int = 7) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("order", "count", "step"), [(0, 72, 60), (1, 576, 30), (2, 4608, 15), (3, 36864, 7.5)])
 def test_counts_and_steps(order: int, count: int, step: float) -> None:
-    matrices, found = orientation_grid(order)
+    matrices, found = euler_to_matrix(orientation_angles(order)), angular_step_deg(order)
     assert matrices.shape == (count, 3, 3)
     assert found == angular_step_deg(order) == step
     angles = orientation_angles(order)
@@ -46,7 +44,7 @@ def test_orders_beyond_the_table_are_refused(order: int) -> None:
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_every_rotation_has_a_neighbour_within_about_the_step(order: int) -> None:
-    grid, step = orientation_grid(order)
+    grid, step = euler_to_matrix(orientation_angles(order)), angular_step_deg(order)
     nearest = np.array([angular_distance_deg(grid, r).min() for r in random_rotations(300)])
     # A cube of side `step` has corners at 0.87 steps and a mean distance of 0.48; HEALPix pixels are slightly larger
     # than psi steps, (4 pi / 12)^(1/2) = 58.6 degrees against 60, and not square.
@@ -95,7 +93,7 @@ def test_children_of_all_cells_are_all_finer_directions() -> None:
 
 
 def brute_force_count(order: int, centre: NDArray[np.float64], radius: float) -> int:
-    return int((angular_distance_deg(orientation_grid(order)[0], centre) <= radius).sum())
+    return int((angular_distance_deg(euler_to_matrix(orientation_angles(order)), centre) <= radius).sum())
 
 
 POLES = [[0.0, 0.0, 0.0], [10.0, 1e-4, 30.0], [10.0, 180.0, 30.0], [10.0, 179.9, -70.0], [200.0, 0.3, 100.0]]
@@ -157,14 +155,6 @@ def test_fine_orders_are_not_searched_by_brute_force() -> None:
     # swing: 12 * 4^8 * (1 - cos 1 deg) / 2 = 60; twist: 2 / 0.234 = 8.5
     assert 380 <= len(angles) <= 640
     assert distance.max() <= 1.42
-
-
-def test_perturbation_turns_the_whole_grid() -> None:
-    grid = orientation_grid(1)[0]
-    turned = perturb(grid, (3.0, 4.0, 5.0))
-    np.testing.assert_allclose(turned, grid @ euler_to_matrix([3.0, 4.0, 5.0]), rtol=0, atol=1e-15)
-    relative = angular_distance_deg(turned, turned[7]) - angular_distance_deg(grid, grid[7])
-    assert np.abs(relative).max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["C6", "D2", "T", "O", "I2", "I3"])

@@ -36,15 +36,17 @@ class DoctorOptions(Options):
 
 def examine() -> dict[str, Any]:
     """Versions, machine, kernels and optional programs, as `--json` prints them."""
+    from tiltwise.exec.memory import free_memory_bytes
     from tiltwise.kernels.select import backend_report
 
+    free = free_memory_bytes()
     return {
         "tiltwise": __version__,
         "python": manifest.describe_program()["python"],
         "packages": {name: _version(name) for name in _PACKAGES},
         "extras": {name: _version(name) for name in _EXTRAS},
         "host": manifest.describe_host(),
-        "free_memory_gb": _free_memory_gb(),
+        "free_memory_gb": None if free is None else round(free / 1e9, 1),
         "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "backends": [
             {
@@ -93,18 +95,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _free_memory_gb() -> float | None:
-    """Memory that can be used without swapping, in GB."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return round(int(line.split()[1]) * 1024 / 1e9, 1)
-    except OSError:
-        pass
-    return None
 
 
 command = command_from_options(DoctorOptions, run, "Versions, processor, memory, compute backends and RELION.")

@@ -48,16 +48,17 @@ class NoiseSums:
     """Sums of Eq. 12 over the particles of one series, per tilt and shell."""
 
     power: NDArray[np.float64]
-    """sum over particles of the mean power of one component"""
+    """sum over particles of the mean power of one component of X, or of C X of premultiplied images"""
     explained: NDArray[np.float64]
-    """sum over particles and components of 2 Re<CV, X> - |CV|^2, posterior-weighted"""
-    count: NDArray[np.float64]
-    """number of particles that see the tilt, (F,)"""
+    """sum over particles and components of 2 Re<CV, X> - |CV|^2, posterior-weighted; of premultiplied images
+    2 Re<C^2 V, C X> - |C^2 V|^2"""
+    weight: NDArray[np.float64]
+    """sum over particles that see the tilt of the noise power of a component over sigma^2: 1, or the mean C^2"""
 
     @classmethod
     def empty(cls, n_tilts: int, n_shells: int) -> NoiseSums:
         """Zeros."""
-        return cls(np.zeros((n_tilts, n_shells)), np.zeros((n_tilts, n_shells)), np.zeros(n_tilts))
+        return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(3)))
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Expectation:
     ) -> list[PoseEstimate]:
         """Poses of all members, in their order; `advance(n)` is called after every n particles."""
         estimates: list[PoseEstimate] = []
-        for batch in self._batches(group):
+        for batch in self.batches(group):
             images = ordered_map(group.load, batch, self.settings.threads)
             whitened = [whiten(i, self.disc, group.noise_power, self._map_count) for i in images]
             coarse = self.coarse_terms(group, batch, whitened)
@@ -133,12 +134,13 @@ class Expectation:
     def _map_count(self) -> int:
         return self.disc.count(self.settings.map_radius)
 
-    def _batches(self, group: Group) -> list[range]:
-        """Members in batches whose images and coarse likelihoods fit the memory allowed."""
+    def batches(self, group: Group, limit: int | None = None) -> list[range]:
+        """Members, `limit` at most, in batches whose images and coarse likelihoods fit the memory allowed."""
+        total = len(group.members) if limit is None else min(limit, len(group.members))
         n_coarse = len(self.settings.grid.rotations()[0]) if self.settings.grid.local_sigma_deg is None else 4096
         per_particle = 28 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
         size = max(1, int(self.settings.batch_bytes // per_particle))
-        return [range(i, min(i + size, len(group.members))) for i in range(0, len(group.members), size)]
+        return [range(i, min(i + size, total)) for i in range(0, total, size)]
 
     def _phases(self, series: TiltSeries, shifts: NDArray[np.float64], count: int) -> NDArray[np.complex64]:
         """(T, F, K) for all tilts of the series."""
@@ -269,27 +271,32 @@ class Expectation:
                 accumulator.weight,
                 threads=threads,
             )
-        if noise is not None and raw.power is not None:
+        if noise is not None:
             top = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[:NOISE_ROTATIONS])
             share = np.ascontiguousarray(weights[top] * (weights.sum() / weights[top].sum()))
-            explained = self._explained(group, image, rotations[top], share, phases, frequencies)
+            explained = self._explained(group, image, raw, rotations[top], share, phases, frequencies)
             noise.explained[image.tilts] += explained * group.noise_power[image.tilts]
             noise.power[image.tilts] += raw.power
-            noise.count[image.tilts] += 1
+            noise.weight[image.tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
 
     def _explained(
         self,
         group: Group,
         image: WhitenedImages,
+        raw: ParticleImages,
         rotations: NDArray[np.float64],
         weights: F32,
         phases: C64,
         frequencies: F32,
     ) -> NDArray[np.float64]:
-        """(F, S) posterior sum of 2 Re<CV, X> - |CV|^2 over the components of every tilt and shell, over sigma^2."""
+        """(F, S) posterior sum of what `NoiseSums.explained` holds, over sigma^2."""
         backend, threads, shells = self.scorer.backend, self.settings.threads, self.disc.shells[: len(frequencies)]
         slices = self.scorer.slices(group.series, image.tilts, rotations, frequencies)
-        sums, totals = backend.backproject(weights, image.map_image, image.map_power, phases, threads=threads)
+        data, power = image.map_image, image.map_power
+        if raw.premultiplied:
+            ctf2 = np.ascontiguousarray(raw.ctf2[:, : len(frequencies)]).reshape(-1)
+            data, power = data * ctf2, power * ctf2
+        sums, totals = backend.backproject(weights, data, power, phases, threads=threads)
         flat = slices.reshape(-1, len(frequencies))
         # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
         other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)

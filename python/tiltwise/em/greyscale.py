@@ -23,12 +23,14 @@ def fit_greyscale(expectation: Expectation, groups: Sequence[Group]) -> float:
     """Factor for the reference of `expectation`, from up to `SAMPLE` particles of every group."""
     total_cross, total_quadratic = 0.0, 0.0
     for group in groups:
-        sample = range(min(SAMPLE, len(group.members)))
-        images = [whiten(group.load(i), expectation.disc, group.noise_power, expectation.coarse_count) for i in sample]
-        for _, _, cross, quadratic in expectation.coarse_terms(group, sample, images):
-            best = _best(cross, quadratic)
-            total_cross += float(cross[best])
-            total_quadratic += float(quadratic[best[0]])
+        for sample in expectation.batches(group, SAMPLE):
+            images = [
+                whiten(group.load(i), expectation.disc, group.noise_power, expectation.coarse_count) for i in sample
+            ]
+            for _, _, cross, quadratic in expectation.coarse_terms(group, sample, images):
+                best = _best(cross, quadratic)
+                total_cross += float(cross[best])
+                total_quadratic += float(quadratic[best[0]])
     if not (total_cross > 0 and total_quadratic > 0):
         return 1.0
     return total_cross / total_quadratic

@@ -73,12 +73,9 @@ def initial_noise_power(
 
         def measure(particle: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
             images = source.load(particle, poses.displacement_angstrom[particle])
-            if images.power is not None:
+            if not images.premultiplied:
                 return images.tilts, images.power, np.ones_like(images.power)
-            n = disc.n_shells
-            power = [np.bincount(disc.shells, np.abs(row) ** 2, n)[:n] for row in images.data.astype(np.complex128)]
-            weight = [np.bincount(disc.shells, row, n)[:n] for row in images.ctf2.astype(np.float64)]
-            return images.tilts, np.asarray(power), np.asarray(weight)
+            return images.tilts, images.power, disc.shell_means(images.ctf2.astype(np.float64))
 
         for tilts, power, weight in ordered_map(measure, [int(m) for m in members], threads):
             total[tilts] += power

@@ -28,7 +28,7 @@ from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
-from tiltwise.model import OptimisationSet
+from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 
 PADDING = 2
@@ -67,6 +67,8 @@ class Reconstruction:
             need_images=None,
             coordinate_binning=options.coordinate_binning,
         )
+        for path in self.optset.paths.values():
+            job.add_input(path)
         for note in notes_of(self.optset):
             progress.note(note)
         self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
@@ -131,7 +133,7 @@ class Reconstruction:
                         threads=self.threads,
                     )
                     advance(len(chunk))
-        done = {h: a.completed().symmetrised(self.symmetry, backend) for h, a in accumulators.items()}
+        done = {h: a.complete().symmetrised(self.symmetry, backend) for h, a in accumulators.items()}
         joined, snr = done[1] + done[2], self.options.snr
         if snr is not None:
             solved = [solve_map(a, shell_means(a) / snr) for a in (done[1], done[2], joined)]
@@ -154,19 +156,25 @@ class Reconstruction:
                 members = self.members(number, half)
                 if not len(members):
                     continue
-                self.job.check_abort()
-                extractor = self.source.loader(number)
-                assert isinstance(extractor, ImageExtractor)
-                pixel = series.pixel_size_angstrom
-                positions = self.poses.stored_px[members] + self.poses.displacement_angstrom[members] / pixel
-                names = [self.optset.particles.name[m] for m in members]
-                motions = [
-                    self.optset.trajectories[n] / pixel if n in self.optset.trajectories else None for n in names
-                ]
-                part.add(extractor, positions, motions, self.poses.rotation[members], self.threads, advance)
+                for optics in np.unique(self.optset.particles.optics_index[members]):
+                    same = members[self.optset.particles.optics_index[members] == optics]
+                    self._gather_into(part, series, same, advance)
         crop, snr = self.options.map_size, self.options.snr
         maps = ordered_map(lambda part: part.solve(crop, snr), [parts[1], parts[2], parts[1] + parts[2]], self.threads)
         return {1: maps[0], 2: maps[1]}, maps[2]
+
+    def _gather_into(
+        self, part: GatherReconstruction, series: TiltSeries, members: NDArray[np.intp], advance: Any
+    ) -> None:
+        """Adds particles of one series and optics group."""
+        self.job.check_abort()
+        extractor = self.source.loader(int(members[0]))
+        assert isinstance(extractor, ImageExtractor)
+        pixel = series.pixel_size_angstrom
+        positions = self.poses.stored_px[members] + self.poses.displacement_angstrom[members] / pixel
+        names = [self.optset.particles.name[m] for m in members]
+        motions = [self.optset.trajectories[n] / pixel if n in self.optset.trajectories else None for n in names]
+        part.add(extractor, positions, motions, self.poses.rotation[members], self.threads, advance)
 
     def run(self) -> ReconstructResult:
         """Reconstruct, compare the halves, write the maps."""

@@ -22,6 +22,7 @@ from tiltwise.em.half_sets import assign_half_sets
 from tiltwise.em.initial import initial_noise_power, prepare_map
 from tiltwise.em.likelihood import Scorer, whiten
 from tiltwise.em.masks import MASK_EDGE_PX, focus_mask
+from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import posterior_columns, with_poses
 from tiltwise.em.schedule import Schedule
@@ -40,7 +41,7 @@ from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import write_map
-from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
+from tiltwise.io.optimisation_set import load_optimisation_set, notes_of, write_optimisation_set, write_particles
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.model import OptimisationSet
@@ -114,8 +115,24 @@ class Refinement:
         self.threads = options.threads or default_threads()
         self.backend: Backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
+        self.memory = plan_refine(self.box, PADDING, options.memory, symmetric=len(self.symmetry) > 1)
+        for path in self.optset.paths.values():
+            job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
         self.nyquist = self.box / 2
+        for note in notes_of(self.optset):
+            progress.note(note)
+        progress.title(
+            "refine",
+            {
+                "particles": len(self.optset.particles),
+                "tilt series": len(self.optset.series),
+                "box_px": self.box,
+                "pixel_size_angstrom": self.pixel_size,
+                "symmetry": options.symmetry,
+            },
+        )
+        progress.note(str(self.memory))
 
     def shell_of(self, angstrom: float) -> int:
         """Shell of a resolution."""
@@ -202,7 +219,7 @@ class Refinement:
             pixel_size=self.pixel_size,
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             threads=self.threads,
-            batch_bytes=int(self.options.memory * 1e9 / 4) if self.options.memory else 1 << 30,
+            batch_bytes=self.memory.batch,
         )
         return Expectation(scorer, self.source.disc, settings)
 
@@ -244,21 +261,22 @@ class Refinement:
                 expectation = self._expectation(state, self._scorer(state.maps[half]), rng, final=final)
                 accumulators[half] = Accumulator.empty(self.box, PADDING)
                 for group in self._groups(state, half):
-                    noise = None if self.source.premultiplied else sums[index[group.series.name]]
+                    noise = sums[index[group.series.name]]
                     found = expectation.run(group, accumulators[half], noise, task.advance)
                     estimates.update(zip((int(m) for m in group.members), found, strict=True))
         ordered = [estimates[i] for i in range(len(self.optset.particles))]
+        moved = state.poses.displacement_angstrom + np.stack([e.shift_angstrom for e in ordered])
+        lost = ~self.source.visible(moved)
+        if lost.any():
+            self.job.warn(f"{lost.sum()} particles would leave every tilt image and keep their last position")
         state.poses.rotation = np.stack([e.rotation for e in ordered])
-        state.poses.displacement_angstrom = state.poses.displacement_angstrom + np.stack(
-            [e.shift_angstrom for e in ordered]
-        )
+        state.poses.displacement_angstrom = np.where(lost[:, None], state.poses.displacement_angstrom, moved)
         state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
-        if not self.source.premultiplied:
-            state.noise = [
-                noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
-            ]
+        state.noise = [
+            noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
+        ]
         state.iteration = number
-        return {h: a.completed().symmetrised(self.symmetry, self.backend) for h, a in accumulators.items()}, ordered
+        return {h: a.complete().symmetrised(self.symmetry, self.backend) for h, a in accumulators.items()}, ordered
 
     def half_map_fsc(self, accumulators: Mapping[int, Accumulator]) -> NDArray[np.float64]:
         """FSC of the maps without prior, inside the particle's sphere."""

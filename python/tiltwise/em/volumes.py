@@ -24,6 +24,23 @@ def gridding_correction(box: int, padded: int) -> NDArray[np.float32]:
     return np.asarray(axis[:, None, None] * axis[:, None] * axis, dtype=np.float32)
 
 
+def symmetry_attenuation(box: int, padded: int, operators: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, N, N) attenuation of insertion followed by interpolation at the rotated points of a group, on average.
+
+    A rotation turns the attenuation of the insertion with the map, and adds its own unless it maps the grid onto
+    itself.
+    """
+    axis = np.arange(box) - box // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    points = np.stack([x, y, z], axis=-1)
+    total = np.zeros((box,) * 3)
+    for operator in operators:
+        on_grid = np.abs(operator - np.rint(operator)).max() < 1e-9
+        turned = np.sinc(points @ operator / padded)  # operator^T x
+        total += turned.prod(axis=-1) ** (2 if on_grid else 4)
+    return np.asarray(total / len(operators), dtype=np.float32)
+
+
 def _centre(box: int, padded: int) -> tuple[slice, slice, slice]:
     start = padded // 2 - box // 2
     return (slice(start, start + box),) * 3
@@ -59,6 +76,8 @@ class Accumulator:
     box: int
     data: NDArray[np.complex128]
     weight: NDArray[np.float64]
+    attenuation: NDArray[np.float32] | None = None
+    """(N, N, N) what interpolation takes from the map, if it differs from `gridding_correction`"""
 
     @classmethod
     def empty(cls, box: int, padding: int = 2) -> Accumulator:
@@ -73,18 +92,21 @@ class Accumulator:
         return int(self.data.shape[0])
 
     def __add__(self, other: Accumulator) -> Accumulator:
-        return Accumulator(self.box, self.data + other.data, self.weight + other.weight)
+        return Accumulator(self.box, self.data + other.data, self.weight + other.weight, self.attenuation)
 
-    def completed(self) -> Accumulator:
-        """Adds the Friedel mates on the plane x = 0, which `insert` leaves out; DC counts once."""
-        result = Accumulator(self.box, self.data.copy(), self.weight.copy())
-        for array, mate in ((result.data, self.data.conj()), (result.weight, self.weight)):
-            plane = mate[:, :, 0]
-            array[:, :, 0] += np.roll(plane[::-1, ::-1], 1, axis=(0, 1))
-        return result
+    def complete(self) -> Accumulator:
+        """Adds the Friedel mates on the plane x = 0, which `insert` leaves out, in place; returns itself."""
+        for array in (self.data, self.weight):
+            mates = np.roll(array[::-1, ::-1, 0].conj(), 1, axis=(0, 1))
+            array[:, :, 0] += mates
+        return self
 
     def symmetrised(self, operators: NDArray[np.float64], backend: Backend) -> Accumulator:
-        """Sum over the rotations of a point group (G, 3, 3) of a completed accumulator."""
+        """Sum over the rotations of a point group (G, 3, 3) of a completed accumulator.
+
+        Rotations that do not map the grid onto itself interpolate a second time; the map is corrected for
+        what that takes from it.
+        """
         if len(operators) == 1:
             return self
         size = self.padded
@@ -93,7 +115,12 @@ class Accumulator:
         limit = size // 2
         inside = (grid**2).sum(axis=-1) < (limit - 1) ** 2
         points = np.ascontiguousarray(grid[inside], dtype=np.float32)
-        result = Accumulator(self.box, np.zeros_like(self.data), np.zeros_like(self.weight))
+        result = Accumulator(
+            self.box,
+            np.zeros_like(self.data),
+            np.zeros_like(self.weight),
+            symmetry_attenuation(self.box, size, operators),
+        )
         data, weight = self.data.astype(np.complex64), self.weight.astype(np.complex64)
         for operator in operators:
             matrix = np.ascontiguousarray(operator.T[None], dtype=np.float32)
@@ -151,4 +178,5 @@ def solve_map(
     denominator[denominator <= 0] = np.inf
     spectrum = (accumulator.data * (table[2].take(shells) / denominator)).astype(np.complex64)
     density = np.fft.fftshift(irfft3(spectrum, padded, norm="backward"))[_centre(box, padded)]
-    return np.asarray(density * np.float32(box) / gridding_correction(box, padded), dtype=np.float32)
+    attenuation = gridding_correction(box, padded) if accumulator.attenuation is None else accumulator.attenuation
+    return np.asarray(density * np.float32(box) / attenuation, dtype=np.float32)

@@ -47,9 +47,11 @@ class ParticleImages:
     """(F, K) C X inside the particle diameter, for scores"""
     ctf2: NDArray[np.float32]
     """(F, K) C^2"""
-    power: NDArray[np.float64] | None
-    """(F, S) mean |X|^2 of one component of the un-multiplied image in every shell, over the large box;
-    None when images came premultiplied"""
+    power: NDArray[np.float64]
+    """(F, S) mean |X|^2 of one component of the un-multiplied image in every shell, over the large box; of
+    images that came premultiplied mean |C X|^2, over the circle they were cropped to"""
+    premultiplied: bool = False
+    """whether `power` is that of C X"""
 
 
 def outside_every_tilt(where: Sequence[str], positions_px: NDArray[np.float64], width: float) -> DataError:

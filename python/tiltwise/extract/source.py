@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.images import ImageExtractor, ParticleImages, outside_every_tilt, refuse_unless_visible
 from tiltwise.extract.stacks import StackLoader
-from tiltwise.geometry.projection import particle_positions, project_points
-from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.geometry.projection import project_points
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import pixel_sizes, poses_of, series_index
 from tiltwise.spectral.disc import FourierDisc
 
 
@@ -32,26 +32,9 @@ class Poses:
     @classmethod
     def of(cls, optset: OptimisationSet) -> Poses:
         """Poses as the particle file gives them."""
-        particles = optset.particles
-        pixel = pixel_sizes(optset)
-        position = particle_positions(
-            particles.coordinate_px, particles.origin_angstrom, particles.subtomogram_angles_deg, pixel
-        )
-        rotation = euler_to_matrix(particles.subtomogram_angles_deg) @ euler_to_matrix(particles.angles_deg)
-        displacement = (position - particles.coordinate_px) * pixel[:, None]
-        return cls(particles.coordinate_px.copy(), displacement, np.asarray(rotation))
-
-
-def series_index(optset: OptimisationSet) -> NDArray[np.intp]:
-    """(P,) index of the tilt series of every particle."""
-    index = {series.name: i for i, series in enumerate(optset.series)}
-    return np.array([index[name] for name in optset.particles.tomogram], dtype=np.intp)
-
-
-def pixel_sizes(optset: OptimisationSet) -> NDArray[np.float64]:
-    """(P,) unbinned pixel size in Å of every particle."""
-    sizes = np.array([series.pixel_size_angstrom for series in optset.series])
-    return np.asarray(sizes[series_index(optset)])
+        rotation, position = poses_of(optset)
+        stored = optset.particles.coordinate_px
+        return cls(stored.copy(), position - stored * pixel_sizes(optset)[:, None], rotation)
 
 
 class ParticleSource:
@@ -110,34 +93,33 @@ class ParticleSource:
             self._check_box(box_px, binning)
             self.box, self.pixel_size, self.area_ratio = crop_px, unbinned * binning, (crop_px / box_px) ** 2
         self.disc = FourierDisc.create(self.box)
-        self._loaders: list[ImageExtractor | StackLoader] = []
-        for number, series in enumerate(optset.series):
-            optics = optset.optics[self._optics_of(number)]
+        self._loaders: dict[tuple[int, int], ImageExtractor | StackLoader] = {}
+        for number, group in dict.fromkeys(zip(self.series_of, optset.particles.optics_index, strict=True)):
+            series, optics = optset.series[number], optset.optics[group]
+            loader: ImageExtractor | StackLoader
             if self.from_stacks:
-                self._loaders.append(
-                    StackLoader(
-                        series,
-                        optics,
-                        lambda i: read_stack(optset, i),
-                        disc=self.disc,
-                        pixel_size=self.pixel_size,
-                        premultiplied=bool(optics.ctf_premultiplied),
-                        diameter_angstrom=diameter_angstrom,
-                    )
+                loader = StackLoader(
+                    series,
+                    optics,
+                    lambda i: read_stack(optset, i),
+                    disc=self.disc,
+                    pixel_size=self.pixel_size,
+                    premultiplied=bool(optics.ctf_premultiplied),
+                    diameter_angstrom=diameter_angstrom,
                 )
+                self.area_ratio = 1.0 / loader.power_area
             else:
-                self._loaders.append(
-                    ImageExtractor(
-                        series,
-                        optics,
-                        TiltImages(series),
-                        box_px=box_px,
-                        crop_px=crop_px,
-                        binning=binning,
-                        disc=self.disc,
-                        diameter_angstrom=diameter_angstrom,
-                    )
+                loader = ImageExtractor(
+                    series,
+                    optics,
+                    TiltImages(series),
+                    box_px=box_px,
+                    crop_px=crop_px,
+                    binning=binning,
+                    disc=self.disc,
+                    diameter_angstrom=diameter_angstrom,
                 )
+            self._loaders[int(number), int(group)] = loader
 
     def _check_box(self, box_px: int, binning: float) -> None:
         """Raises ConfigError for boxes larger than the tilt images: before memory for them is asked for."""
@@ -152,19 +134,17 @@ class ParticleSource:
                 fix="use a smaller --b",
             )
 
-    def check_visibility(self, displacement_angstrom: NDArray[np.float64]) -> None:
-        """Refuses particles, displaced (P, 3) from their stored coordinates, that no tilt shows.
+    def _positions_px(self, displacement_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
+        stored = self.optset.particles.coordinate_px
+        return np.asarray(stored + displacement_angstrom / pixel_sizes(self.optset)[:, None])
 
-        Raises
-        ------
-        DataError
-            that tells how many there are and names the first.
-        """
-        particles = self.optset.particles
-        positions = particles.coordinate_px + displacement_angstrom / pixel_sizes(self.optset)[:, None]
+    def visible(self, displacement_angstrom: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(P,) particles, displaced (P, 3) from their stored coordinates, that at least one tilt shows."""
+        particles, positions = self.optset.particles, self._positions_px(displacement_angstrom)
         seen = np.ones(len(particles), bool)
-        for number, (series, loader) in enumerate(zip(self.optset.series, self._loaders, strict=True)):
-            members = np.flatnonzero(self.series_of == number)
+        for (number, group), loader in self._loaders.items():
+            series = self.optset.series[number]
+            members = np.flatnonzero((self.series_of == number) & (particles.optics_index == group))
             if isinstance(loader, StackLoader):
                 if particles.visible:
                     seen[members] = [particles.visible[m].any() for m in members]
@@ -175,14 +155,21 @@ class ParticleSource:
                 if motion is not None:
                     points[row] = loader.project(positions[member], motion / series.pixel_size_angstrom)
             seen[members] = loader.visible(points, loader.visibility_radius_px).any(axis=-1)
-        lost = np.flatnonzero(~seen)
+        return seen
+
+    def check_visibility(self, displacement_angstrom: NDArray[np.float64]) -> None:
+        """Refuses particles, displaced (P, 3) from their stored coordinates, that no tilt shows.
+
+        Raises
+        ------
+        DataError
+            that tells how many there are and names the first.
+        """
+        particles, positions = self.optset.particles, self._positions_px(displacement_angstrom)
+        lost = np.flatnonzero(~self.visible(displacement_angstrom))
         if len(lost):
             where = [f"{particles.name[i]} of {particles.tomogram[i]}" for i in lost]
             raise outside_every_tilt(where, positions[lost], self.box * self.pixel_size)
-
-    def _optics_of(self, series: int) -> int:
-        members = np.flatnonzero(self.series_of == series)
-        return int(self.optset.particles.optics_index[members[0]]) if len(members) else 0
 
     def _stack_geometry(self) -> None:
         optics = self.optset.optics[int(self.optset.particles.optics_index[0])]
@@ -192,22 +179,15 @@ class ParticleSource:
                 where="data_optics",
                 expected="rlnImageSize, rlnImagePixelSize",
             )
-        self.box, self.pixel_size, self.area_ratio = optics.image_size, optics.image_pixel_size_angstrom, 1.0
+        self.box, self.pixel_size = optics.image_size, optics.image_pixel_size_angstrom
 
-    @property
-    def premultiplied(self) -> bool:
-        """Whether un-multiplied images, hence their power, are not at hand."""
-        loader = self._loaders[0]
-        return isinstance(loader, StackLoader) and loader.premultiplied
-
-    def loader(self, series: int) -> ImageExtractor | StackLoader:
-        """What loads the images of a tilt series."""
-        return self._loaders[series]
+    def loader(self, particle: int) -> ImageExtractor | StackLoader:
+        """What loads the images of a particle."""
+        return self._loaders[int(self.series_of[particle]), int(self.optset.particles.optics_index[particle])]
 
     def load(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
         """Images of a particle that is displaced from its stored coordinate, centred on its position."""
-        number = int(self.series_of[particle])
-        series, loader = self.optset.series[number], self._loaders[number]
+        series, loader = self.optset.series[int(self.series_of[particle])], self.loader(particle)
         stored = self.optset.particles.coordinate_px[particle]
         position = stored + displacement_angstrom / series.pixel_size_angstrom
         if isinstance(loader, StackLoader):

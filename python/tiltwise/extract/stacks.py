@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
 from tiltwise.extract.ctf_plan import CtfPlan
-from tiltwise.extract.images import ParticleImages, Window
+from tiltwise.extract.images import EDGE_PX, ParticleImages, Window
 from tiltwise.geometry.projection import depth_offset_px
 from tiltwise.model import OpticsGroup, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import rfft2
+from tiltwise.spectral.masks import distances, soft_edge
 
 StackReader = Callable[[int], tuple[NDArray[np.intp], NDArray[np.float32]]]
 """particle index -> visible tilts (F,) and their images (F, N, N), centre at N // 2"""
@@ -41,6 +42,12 @@ class StackLoader:
         self.premultiplied = premultiplied
         diameter = None if diameter_angstrom is None else diameter_angstrom / pixel_size
         self.window = Window(disc.box, disc.box, diameter)
+        # Stacks may be cropped to a circle that ends at the edge of the box: power is measured inside it.
+        distance = np.fft.ifftshift(distances(disc.box, 2))
+        inner = disc.box / 2 - EDGE_PX
+        self.power_mask = soft_edge(distance, inner, min(EDGE_PX, inner)).astype(np.float32)
+        self.power_area = float((self.power_mask.astype(np.float64) ** 2).mean())
+        """share of the box in which power is measured"""
         step = 1.0 / (disc.box * pixel_size)
         self.plan = CtfPlan.create(series, optics, *(disc.frequencies * step).T)
 
@@ -70,16 +77,13 @@ class StackLoader:
         data = self.disc.take(rfft2(wrapped)) * ramp * factor
         # The mask stays on the stored centre: a particle moves by much less than the mask is wide.
         masked = self.disc.take(rfft2(wrapped * self.window.mask)) * ramp * factor
-        power = None
-        if not self.premultiplied:
-            spectra = self.disc.take(rfft2(wrapped))
-            counts = np.bincount(self.disc.shells, minlength=self.disc.n_shells)[: self.disc.n_shells]
-            sums = [np.bincount(self.disc.shells, np.abs(row) ** 2, self.disc.n_shells) for row in spectra]
-            power = np.reshape(sums, (len(tilts), -1))[:, : self.disc.n_shells] / np.maximum(counts, 1)
+        spectra = self.disc.take(rfft2(wrapped * self.power_mask)).astype(np.complex128)
+        power = self.disc.shell_means(np.abs(spectra) ** 2) / self.power_area
         return ParticleImages(
             tilts=tilts,
             data=data.astype(np.complex64),
             masked=masked.astype(np.complex64),
             ctf2=(ctf**2).astype(np.float32),
             power=power,
+            premultiplied=self.premultiplied,
         )

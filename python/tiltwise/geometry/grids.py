@@ -74,11 +74,6 @@ def orientation_angles(order: int, symmetry: NDArray[np.float64] | None = None) 
     return _product(direction_angles(order, pixels), psi_angles(order))
 
 
-def orientation_grid(order: int) -> tuple[NDArray[np.float64], float]:
-    """Rotation matrices `(R, 3, 3)` of `orientation_angles(order)`, and the step in degrees."""
-    return euler_to_matrix(orientation_angles(order)), angular_step_deg(order)
-
-
 def orientation_children(order: int, angles_deg: NDArray[np.float64], oversampling: int = 1) -> NDArray[np.float64]:
     """Finer orientations inside the cells of a grid, `(R, 3)` -> `(R, 8^oversampling, 3)` degrees.
 
@@ -128,11 +123,6 @@ def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: floa
     row, column = np.nonzero(keep)
     psi = np.mod(index[row, column], 6 * 2**order) * step
     return np.column_stack([directions[row], psi])
-
-
-def perturb(matrices: NDArray[np.float64], angles_deg: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Turns a whole grid `(R, 3, 3)` by one common rotation with the given Euler angles, from the right."""
-    return np.asarray(matrices @ euler_to_matrix(angles_deg))
 
 
 def translation_ball(search_range: float, step: float) -> NDArray[np.float64]:

@@ -15,9 +15,10 @@ from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
 from tiltwise.report.html import Section, Summary, write_report
-from tiltwise.sim.score import MapScore, poses_of, score_map, score_poses
+from tiltwise.sim.score import MapScore, score_map, score_poses
 from tiltwise.spectral.fsc import resolution_angstrom
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from tiltwise.geometry.projection import project_points
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import poses_of
 from tiltwise.report.curves import fsc_curves, iteration_curves
 from tiltwise.report.html import Section, Table
 from tiltwise.report.maps import map_slices
@@ -25,7 +26,6 @@ from tiltwise.report.particles import (
     positions_on_tilt,
     viewing_directions,
 )
-from tiltwise.sim.score import poses_of
 
 
 def map_section(

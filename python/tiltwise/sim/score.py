@@ -9,25 +9,12 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
 from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
-from tiltwise.geometry.projection import particle_positions
-from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import poses_of
 from tiltwise.spectral.fsc import fsc
 from tiltwise.spectral.masks import soft_sphere
 
 F64 = NDArray[np.float64]
-
-
-def poses_of(optset: OptimisationSet) -> tuple[F64, F64]:
-    """Rotations `(P, 3, 3)`, reference to tomogram, and positions `(P, 3)` in Å, of all particles of a set."""
-    particles = optset.particles
-    sizes = {series.name: series.pixel_size_angstrom for series in optset.series}
-    pixel = np.array([sizes[name] for name in particles.tomogram])
-    positions = particle_positions(
-        particles.coordinate_px, particles.origin_angstrom, particles.subtomogram_angles_deg, pixel
-    )
-    rotations = euler_to_matrix(particles.subtomogram_angles_deg) @ euler_to_matrix(particles.angles_deg)
-    return rotations, positions * pixel[:, None]
 
 
 def score_poses(

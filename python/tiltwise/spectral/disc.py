@@ -70,6 +70,12 @@ class FourierDisc:
         kept = self.frequencies[:count]
         return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, 1))), dtype=np.float32)
 
+    def shell_means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Means over the components of every shell, (n, K') of a prefix -> (n, n_shells); 0 where there are none."""
+        shells, n = self.shells[: values.shape[1]], self.n_shells
+        sums = np.reshape([np.bincount(shells, row, n)[:n] for row in values], (len(values), n))
+        return np.asarray(sums / np.maximum(np.bincount(shells, minlength=n)[:n], 1))
+
     def take(self, half_complex: NDArray[Scalar]) -> NDArray[Scalar]:
         """(..., box, box // 2 + 1) -> (..., K)."""
         return np.asarray(half_complex[..., self.rows, self.columns])

@@ -27,20 +27,6 @@ def low_pass(
     return np.asarray(irfft3(rfft3(volume) * gain, size), dtype=volume.dtype)
 
 
-def pad_or_crop(array: NDArray[Any], size: int, ndim: int = 3) -> NDArray[Any]:
-    """Zero-pads or cuts the last `ndim` axes to `size`, the origin staying at N // 2."""
-    for axis in range(array.ndim - ndim, array.ndim):
-        old = array.shape[axis]
-        first = old // 2 - size // 2
-        if first >= 0 and first + size <= old:
-            array = array.take(np.arange(first, first + size), axis)
-            continue
-        low, high = max(0, -first), max(0, first + size - old)
-        array = array.take(np.arange(max(0, first), min(old, first + size)), axis)
-        array = np.pad(array, [(low, high) if i == axis else (0, 0) for i in range(array.ndim)])
-    return np.ascontiguousarray(array)
-
-
 def resample(
     volume: NDArray[np.floating[Any]], pixel_size: float, new_pixel_size: float, new_size: int
 ) -> NDArray[np.float32]:

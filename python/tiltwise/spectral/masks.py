@@ -35,11 +35,6 @@ def soft_sphere(size: int, outer_radius: float, edge: float) -> NDArray[np.float
     return soft_edge(distances(size, 3), outer_radius, edge)
 
 
-def soft_disc(size: int, outer_radius: float, edge: float) -> NDArray[np.float64]:
-    """`(size,) * 2`, `soft_edge` of the distance from the origin."""
-    return soft_edge(distances(size, 2), outer_radius, edge)
-
-
 class CircleCrop:
     """Images inside a soft circle, the mean outside it subtracted first.
 

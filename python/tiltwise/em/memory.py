@@ -1,0 +1,78 @@
+"""Memory of a refinement, planned before it starts: what volumes need is fixed, batches take what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tiltwise.errors import ResourceError
+from tiltwise.exec.memory import free_memory_bytes
+
+_PROGRAM = 250 << 20
+"""Interpreter, libraries and buffers of the system."""
+_SMALLEST_BATCH = 64 << 20
+_LARGEST_BATCH = 1 << 30
+"""More brings no speed."""
+
+# Bytes per voxel of a half-complex padded volume.
+_ACCUMULATOR = 24
+"""complex double numerator, double denominator"""
+_REFERENCE = 8
+_SOLVING = 64
+"""denominator, spectrum in double and single precision, and its transform"""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes a refinement will take at most."""
+
+    volumes: int
+    """accumulators of both halves and what solving one map, or searching with one, takes besides"""
+    batch: int
+    """images and likelihoods of particles that are worked on at a time"""
+    limit: int | None
+    """allowed by --memory, else half of what is free"""
+
+    @property
+    def total(self) -> int:
+        """Everything together."""
+        return _PROGRAM + self.volumes + self.batch
+
+    def __str__(self) -> str:
+        allowed = "" if self.limit is None else f" of {self.limit / 1e9:.1f} GB allowed"
+        return (
+            f"memory: at most {self.total / 1e9:.1f} GB{allowed} "
+            f"(volumes {self.volumes / 1e9:.2f} GB, batches of images {self.batch / 1e9:.2f} GB)"
+        )
+
+
+def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False) -> MemoryPlan:
+    """Plan for maps of `box` voxels on grids padded `padding` times.
+
+    Raises
+    ------
+    ResourceError
+        if volumes and the smallest batch do not fit the memory allowed.
+    """
+    padded = padding * box
+    voxels = padded * padded * (padded // 2 + 1)
+    # Symmetry makes a second copy of one half's sums, and single precision ones to interpolate in.
+    copies = _ACCUMULATOR + 16 + 32 if symmetric else 0
+    volumes = voxels * (2 * _ACCUMULATOR + max(_SOLVING, 2 * _REFERENCE, copies))
+    if memory_gb is not None:
+        limit: int | None = int(memory_gb * 1e9)
+    else:
+        free = free_memory_bytes()
+        limit = None if free is None else free // 2
+    if limit is None:
+        return MemoryPlan(volumes, _LARGEST_BATCH, None)
+    left = limit - _PROGRAM - volumes
+    if left < _SMALLEST_BATCH:
+        needed = (_PROGRAM + volumes + _SMALLEST_BATCH) / 1e9
+        raise ResourceError(
+            "not enough memory",
+            where="--memory" if memory_gb is not None else "this machine",
+            expected=f"at least {needed:.1f} GB for maps of {box} voxels",
+            found=f"{limit / 1e9:.1f} GB" + ("" if memory_gb is not None else ", half of what is free"),
+            fix="give more with --memory, or use a smaller --crop or larger --bin",
+        )
+    return MemoryPlan(volumes, min(left, _LARGEST_BATCH), limit)

@@ -1,0 +1,43 @@
+"""Memory that may be used, and the plan of a refinement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiltwise.em.memory import plan_refine
+from tiltwise.errors import ResourceError
+from tiltwise.exec.memory import free_memory_bytes
+
+
+def test_the_control_group_limits_what_the_machine_has(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 16000 kB\nMemAvailable: 8000 kB\n")
+    group = tmp_path / "cgroup"
+    group.mkdir()
+    assert free_memory_bytes(group, meminfo) == 8000 * 1024
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert free_memory_bytes(group, meminfo) == 8000 * 1024
+    (group / "memory.max").write_text("5000\n")
+    assert free_memory_bytes(group, meminfo) == 4000
+    assert free_memory_bytes(tmp_path / "none", tmp_path / "none") is None
+
+
+def test_the_plan_grows_with_the_box_and_keeps_to_the_limit() -> None:
+    small, large = plan_refine(64, 2, 4.0), plan_refine(128, 2, 4.0)
+    assert 7.5 * small.volumes <= large.volumes <= 8.5 * small.volumes
+    assert small.total <= 4e9
+    assert large.total <= 4e9
+    tight = plan_refine(64, 2, 0.6)
+    assert tight.batch < small.batch
+    assert tight.total <= 0.6e9
+    assert "0.6 GB allowed" in str(tight)
+
+
+def test_too_little_memory_is_an_error_before_anything_is_computed() -> None:
+    with pytest.raises(ResourceError, match=r"at least .* GB for maps of 256 voxels") as error:
+        plan_refine(256, 2, 1.0)
+    assert error.value.exit_code == 5
+    assert "--memory" in str(error.value)
