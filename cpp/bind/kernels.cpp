@@ -5,7 +5,8 @@
 #include "arrays.hpp"
 #include "errors.hpp"
 
-#include "registry/registry.hpp"  // for builtin_tables, open_plugin
+#include "registry/registry.hpp"        // for builtin_tables, open_plugin
+#include "tiltwise/body/curvature.hpp"  // for curvature_terms
 
 #include <cmath>  // for isfinite
 
@@ -152,6 +153,23 @@ py::array shell_sums(const Kernels& self, const py::object& a, const py::object&
   return out.array;
 }
 
+py::array curvature(const Kernels& self, const py::object& volume, const py::object& matrices,
+                    const py::object& frequencies, double radius, const py::object& images, const py::object& powers,
+                    std::int32_t threads) {
+  const std::int64_t size = cube_size(volume);
+  const auto v = input<ComplexF>(volume, {"curvature", "volume", volume_shape}, half_complex(size));
+  const auto m = input<float>(matrices, {"curvature", "matrices", "(n, 3, 3)"}, {-1, 3, 3});
+  const auto f = input<float>(frequencies, {"curvature", "frequencies", "(K, 3)"}, {-1, 3});
+  check_radius(radius, size, "curvature");
+  const std::int64_t n = m.extent(0), k = f.extent(0);
+  const auto y = input<ComplexF>(images, {"curvature", "images", "(n, K)"}, {n, k});
+  const auto b = input<float>(powers, {"curvature", "powers", "(n, K)"}, {n, k});
+  const auto out = output<double>({n, body::curvature_terms});
+  const CurvatureArgs args = {v.data, m.data, f.data, y.data, b.data, out.data, size, n, k, radius, threads};
+  call(self.table, self.table->curvature, args, "curvature");
+  return out.array;
+}
+
 std::string unavailable_reason(const Kernels& self) {
   ErrorText text = {};
   return self.table->available(&text) == status_ok ? "" : text.text;
@@ -189,6 +207,8 @@ void register_kernels(py::module_& module) {
       .def("posterior", &posterior, "log_likelihood"_a, "log_prior_rotation"_a, "log_prior_shift"_a, "fraction"_a,
            "threads"_a)
       .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
+      .def("curvature", &curvature, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "images"_a, "powers"_a,
+           "threads"_a)
       .def("shell_sums", &shell_sums, "a"_a, "b"_a, "weights"_a, "shells"_a, "n_shells"_a, "threads"_a);
   module.def("builtin", &builtin, "Every backend compiled into the module, slowest first.");
   module.def("open_plugin", &open_plugin, "path"_a, "Loads the backend of a plugin; BackendUnavailable if it cannot.");

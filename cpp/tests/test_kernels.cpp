@@ -2,7 +2,8 @@
 // Arrays have exactly the size they need, so that a read beyond an end is seen.
 #include "harness.hpp"
 
-#include "registry/registry.hpp"  // for builtin_tables
+#include "registry/registry.hpp"        // for builtin_tables
+#include "tiltwise/body/curvature.hpp"  // for curvature_terms
 
 #include <cmath>   // for fabs, sqrt
 #include <random>  // for mt19937, normal_distribution
@@ -120,6 +121,30 @@ void insert_agrees() {
       single);
 }
 
+void curvature_agrees() {
+  const Slices s;
+  const std::vector<ComplexF> images = random_complex(n * k);
+  compare_tables(
+      [&](const KernelTable& table, std::int32_t threads) {
+        std::vector<double> out(static_cast<std::size_t>(n * body::curvature_terms));
+        const CurvatureArgs args = {s.volume.data(),
+                                    s.matrices.data(),
+                                    s.frequencies.data(),
+                                    images.data(),
+                                    s.weights.data(),
+                                    out.data(),
+                                    size,
+                                    n,
+                                    k,
+                                    9.0,
+                                    threads};
+        ErrorText error = {};
+        EXPECT(table.curvature(&args, &error) == status_ok);
+        return out;
+      },
+      single);
+}
+
 constexpr std::int64_t rotations = 23, shifts = 5, components = 777;
 
 struct Scores {
@@ -222,6 +247,8 @@ void empty_extents_are_allowed() {
     EXPECT(table->backproject(&backproject, &error) == status_ok);
     const ShellSumsArgs shells = {nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
     EXPECT(table->shell_sums(&shells, &error) == status_ok);
+    const CurvatureArgs curvature = {volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 4.0, 2};
+    EXPECT(table->curvature(&curvature, &error) == status_ok);
   }
 }
 
@@ -230,6 +257,7 @@ void empty_extents_are_allowed() {
 int main() {
   return harness::run_all({{"project agrees", project_agrees},
                            {"insert agrees", insert_agrees},
+                           {"curvature agrees", curvature_agrees},
                            {"score agrees", score_agrees},
                            {"backproject agrees", backproject_agrees},
                            {"posterior agrees", posterior_agrees},

@@ -17,6 +17,7 @@ void every_table_is_complete() {
     EXPECT(table->abi == abi_number);
     EXPECT(table->project != nullptr && table->insert != nullptr && table->score != nullptr);
     EXPECT(table->posterior != nullptr && table->backproject != nullptr && table->shell_sums != nullptr);
+    EXPECT(table->curvature != nullptr);
     ErrorText error = {};
     EXPECT((table->available(&error) == status_ok) == (std::strlen(error.text) == 0));
   }

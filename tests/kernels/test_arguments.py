@@ -31,6 +31,7 @@ def call(backend: Backend, kernel: str, **changes: object) -> object:
             "fraction": 0.9,
         },
         "backproject": {"weights": Q.weights, **scores},
+        "curvature": {"volume": P.volume, **slices, "images": P.slices, "powers": P.weights},
         "shell_sums": {"a": Q.slices, "b": Q.slices, "weights": Q.power, "shells": SHELLS, "n_shells": 1},
     }
     return getattr(backend, kernel)(**{**good[kernel], **changes})
@@ -57,6 +58,11 @@ ARRAYS = [
     ("backproject", "image", Q.image),
     ("backproject", "power", Q.power),
     ("backproject", "phases", Q.phases),
+    ("curvature", "volume", P.volume),
+    ("curvature", "matrices", P.matrices),
+    ("curvature", "frequencies", P.frequencies),
+    ("curvature", "images", P.slices),
+    ("curvature", "powers", P.weights),
     ("shell_sums", "a", Q.slices),
     ("shell_sums", "b", Q.slices),
     ("shell_sums", "weights", Q.power),

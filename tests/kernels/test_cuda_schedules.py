@@ -116,7 +116,15 @@ def _shell_sums(backend):
     return [backend.shell_sums(_complex(rng, n, k), _complex(rng, n, k), _real(rng, k), shells, 8)]
 
 
-KERNELS = [_project, _insert, _score, _posterior, _backproject, _backproject_without_shifts, _shell_sums]
+def _curvature(backend, size=14):
+    rng = np.random.default_rng(17)
+    n, k = 5, 300
+    volume = _complex(rng, size, size, size // 2 + 1)
+    images, powers = _complex(rng, n, k), _real(rng, n, k)
+    return [backend.curvature(volume, _rotations(rng, n), _frequencies(rng, size, k), _radius(size), images, powers)]
+
+
+KERNELS = [_project, _insert, _score, _posterior, _backproject, _backproject_without_shifts, _shell_sums, _curvature]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

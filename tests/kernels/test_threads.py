@@ -48,7 +48,12 @@ def shell_sums(backend: Backend, threads: int) -> list[np.ndarray]:
     return [backend.shell_sums(p.slices, p.slices[::-1].copy(), p.power, shells, 18, threads=threads)]
 
 
-@pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums])
+def curvature(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SLICES
+    return [backend.curvature(p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights, threads=threads)]
+
+
+@pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums, curvature])
 def test_bytes_do_not_depend_on_threads(compiled: Backend, kernel: Callable[..., list[np.ndarray]]) -> None:
     alone = kernel(compiled, 1)
     for threads in (2, 3, 8):

@@ -11,6 +11,7 @@ int score(const ScoreArgs* args, ErrorText* error);
 int posterior(const PosteriorArgs* args, ErrorText* error);
 int backproject(const BackprojectArgs* args, ErrorText* error);
 int shell_sums(const ShellSumsArgs* args, ErrorText* error);
+int curvature(const CurvatureArgs* args, ErrorText* error);
 
 extern const KernelTable table;
 

@@ -48,10 +48,10 @@ int v4_available(ErrorText* error) {
 #endif
 
 // The posterior is bound by exp and sorting, not by instruction sets: all levels share the portable one.
-#define TW_LEVEL_TABLE(level, available)                                                  \
-  const KernelTable level##_table = {                                                     \
-      abi_number,   "simd-" #level,  available,          level::project,   level::insert, \
-      level::score, host::posterior, level::backproject, level::shell_sums};
+#define TW_LEVEL_TABLE(level, available)                                                                      \
+  const KernelTable level##_table = {abi_number,        "simd-" #level,  available,       level::project,     \
+                                     level::insert,     level::score,    host::posterior, level::backproject, \
+                                     level::shell_sums, level::curvature};
 
 #if defined(TW_LEVEL_V1)
 TW_LEVEL_TABLE(v1, always)

@@ -11,6 +11,7 @@
   int score(const ScoreArgs* args, ErrorText* error);             \
   int backproject(const BackprojectArgs* args, ErrorText* error); \
   int shell_sums(const ShellSumsArgs* args, ErrorText* error);    \
+  int curvature(const CurvatureArgs* args, ErrorText* error);     \
   }
 
 #if defined(TW_LEVEL_V1)

@@ -181,3 +181,34 @@ class Backend(Protocol):
         shell outside `[0, n_shells)` are left out.
         """
         ...
+
+    def curvature(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        powers: F32,
+        *,
+        threads: int = 0,
+    ) -> F64:
+        """Likelihood of single images (Eq. 4) with its derivatives in rotation and shift, `(n, 22)`.
+
+        Each image `i` has its own slice, `V_i[k] = V(matrices[i] @ frequencies[k])`, data `images[i]`
+        `(K,)` (Y, already moved back to the centre) and `powers[i]` `(K,)` (B).  Parameters are small
+        rotations w about the axes of the image, which take matrices to `matrices[i] @ exp(-[w]x)`, and
+        slopes t, which take slices to `V_i exp(-i k.t)`: a shift of d pixels of an N pixel image has
+        `t = 2 pi d / N`.  With J the derivatives of the slice, `dV/dw = (matrices[i]^T grad V) x k` and
+        `dV/dt = -i k V`, columns are
+
+        0       cross, `sum Re conj(V) Y`
+        1       quadratic, `sum B |V|^2`
+        2-6     gradient in (wx, wy, wz, tx, ty), `sum Re conj(J) (Y - B V)`
+        7-21    upper triangle of the Fisher information, `sum B Re conj(J_a) J_b`, row by row
+
+        As in `score` these are bare sums: `log L = 2 cross - quadratic` has twice this gradient, and twice
+        the information as minus its expected second derivative.  Gradients are those of the trilinear
+        function, exact between grid planes.  Samples that are not inside do not contribute.
+        """
+        ...

@@ -78,6 +78,22 @@ class NativeBackend:
         """See `tiltwise.kernels.api.Backend.shell_sums`."""
         return self._kernels.shell_sums(a, b, weights, shells, n_shells, threads or default_threads())
 
+    def curvature(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        powers: F32,
+        *,
+        threads: int = 0,
+    ) -> F64:
+        """See `tiltwise.kernels.api.Backend.curvature`."""
+        return self._kernels.curvature(
+            volume, matrices, frequencies, radius, images, powers, threads or default_threads()
+        )
+
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None:
     """See `tiltwise.kernels.gather.gather_slices`."""

@@ -8,7 +8,7 @@
 namespace tiltwise {
 
 /// Raised whenever a struct of args.hpp or KernelTable changes.
-constexpr std::uint32_t abi_number = 1;
+constexpr std::uint32_t abi_number = 2;
 
 /// What a kernel returns; anything but `ok` comes with a text.
 enum Status : int {
@@ -35,6 +35,7 @@ struct KernelTable {
   int (*posterior)(const PosteriorArgs*, ErrorText*);
   int (*backproject)(const BackprojectArgs*, ErrorText*);
   int (*shell_sums)(const ShellSumsArgs*, ErrorText*);
+  int (*curvature)(const CurvatureArgs*, ErrorText*);
 };
 
 }  // namespace tiltwise

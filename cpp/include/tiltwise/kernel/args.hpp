@@ -90,4 +90,17 @@ struct ShellSumsArgs {
   std::int32_t threads;
 };
 
+/// Value, gradient and curvature of the likelihood of single images (Eq. 4).
+struct CurvatureArgs {
+  const ComplexF* volume;    // (size, size, size / 2 + 1)
+  const float* matrices;     // (n, 3, 3)
+  const float* frequencies;  // (k, 3)
+  const ComplexF* images;    // (n, k)
+  const float* powers;       // (n, k)
+  double* out;               // (n, 22)
+  std::int64_t size, n, k;
+  double radius;
+  std::int32_t threads;
+};
+
 }  // namespace tiltwise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tiltwise.kernels.reference.backproject import backproject
+from tiltwise.kernels.reference.curvature import curvature
 from tiltwise.kernels.reference.posterior import posterior
 from tiltwise.kernels.reference.score import score
 from tiltwise.kernels.reference.shell_sums import shell_sums
@@ -19,6 +20,7 @@ class ReferenceBackend:
     posterior = staticmethod(posterior)
     backproject = staticmethod(backproject)
     shell_sums = staticmethod(shell_sums)
+    curvature = staticmethod(curvature)
 
 
-__all__ = ["ReferenceBackend", "backproject", "insert", "posterior", "project", "score", "shell_sums"]
+__all__ = ["ReferenceBackend", "backproject", "curvature", "insert", "posterior", "project", "score", "shell_sums"]

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
 
 
-def _corners(
-    size: int, matrices: NDArray[np.floating], frequencies: NDArray[np.floating], radius: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[tuple[NDArray[np.int64], NDArray[np.float64]]]]:
-    """Inside flags, fold flags, and the flat index and trilinear weight of the eight voxels of every sample."""
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Where the frequencies of n matrices fall, after the fold onto p_x >= 0."""
+
+    inside: NDArray[np.bool_]
+    """(n, K)"""
+    fold: NDArray[np.bool_]
+    """(n, K)"""
+    fraction: NDArray[np.float64]
+    """(n, K, 3) x, y, z"""
+    index: dict[tuple[int, int, int], NDArray[np.int64]]
+    """flat index of each of the eight voxels, by (dx, dy, dz)"""
+
+    def shares(self, corner: tuple[int, int, int]) -> NDArray[np.float64]:
+        """(n, K, 3) what each axis contributes to the trilinear weight of a voxel."""
+        return np.asarray(np.where(corner, self.fraction, 1.0 - self.fraction))
+
+    def weight(self, corner: tuple[int, int, int]) -> NDArray[np.float64]:
+        """(n, K) trilinear weight of a voxel; zero for samples that are not inside."""
+        return np.asarray(self.shares(corner).prod(axis=-1) * self.inside)
+
+
+def samples(size: int, matrices: NDArray[np.floating], frequencies: NDArray[np.floating], radius: float) -> Samples:
+    """Samples of all frequencies for all matrices."""
     if not radius <= size // 2:
         raise ShapeError("radius reaches beyond the volume", expected=f"at most {size // 2}", found=str(radius))
     points = np.einsum("nij,kj->nki", matrices.astype(np.float64), frequencies.astype(np.float64))
@@ -20,22 +42,11 @@ def _corners(
     points = np.where(fold[..., None], -points, points)
     points = np.where(inside[..., None], points, 0.0)
     base = np.floor(points).astype(np.int64)
-    fraction = points - base
-    half = size // 2 + 1
-    corners = []
-    for dz in (0, 1):
-        for dy in (0, 1):
-            for dx in (0, 1):
-                weight = (
-                    (fraction[..., 0] if dx else 1.0 - fraction[..., 0])
-                    * (fraction[..., 1] if dy else 1.0 - fraction[..., 1])
-                    * (fraction[..., 2] if dz else 1.0 - fraction[..., 2])
-                )
-                x = base[..., 0] + dx
-                y = (base[..., 1] + dy) % size
-                z = (base[..., 2] + dz) % size
-                corners.append(((z * size + y) * half + x, weight * inside))
-    return inside, fold, corners
+    index = {}
+    for corner in ((dx, dy, dz) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)):
+        x, y, z = np.moveaxis(base + corner, -1, 0)
+        index[corner] = (z % size * size + y % size) * (size // 2 + 1) + x
+    return Samples(inside, fold, points - base, index)
 
 
 def project(
@@ -49,11 +60,11 @@ def project(
 ) -> NDArray[np.complex128]:
     """See `tiltwise.kernels.api.Backend.project`."""
     flat = volume.astype(np.complex128).ravel()
-    _, fold, corners = _corners(volume.shape[0], matrices, frequencies, radius)
-    slices = np.zeros(fold.shape, np.complex128)
-    for index, weight in corners:
-        slices += weight * flat[index]
-    slices = np.where(fold, slices.conj(), slices)
+    found = samples(volume.shape[0], matrices, frequencies, radius)
+    slices = np.zeros(found.fold.shape, np.complex128)
+    for corner, index in found.index.items():
+        slices += found.weight(corner) * flat[index]
+    slices = np.where(found.fold, slices.conj(), slices)
     if out is not None:
         out[...] = slices
     return slices
@@ -71,10 +82,11 @@ def insert(
     threads: int = 0,
 ) -> None:
     """See `tiltwise.kernels.api.Backend.insert`."""
-    _, fold, corners = _corners(data.shape[0], matrices, frequencies, radius)
-    samples = np.where(fold, slices.conj(), slices).astype(np.complex128)
+    found = samples(data.shape[0], matrices, frequencies, radius)
+    values = np.where(found.fold, slices.conj(), slices).astype(np.complex128)
     # reshape(-1) of a contiguous array is a view, so the sums below land in the caller's arrays
     data_flat, weight_flat = data.reshape(-1), weight.reshape(-1)
-    for index, corner_weight in corners:
-        np.add.at(data_flat, index, corner_weight * samples)
+    for corner, index in found.index.items():
+        corner_weight = found.weight(corner)
+        np.add.at(data_flat, index, corner_weight * values)
         np.add.at(weight_flat, index, corner_weight * weights)

@@ -1,0 +1,127 @@
+"""Value, gradient and curvature of the likelihood of single images (Eq. 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from helpers.compare import EPS32, assert_close, relative_l2
+from helpers.kernel_problems import SliceProblem, complex_normal
+from tiltwise.kernels.api import Backend
+
+# odd and even volumes, radii inside and at the limit; fewer components than a vector, more than a batch
+EXTENTS = [(9, 4.0, 1, 1), (14, 6.5, 3, 5), (19, 9.0, 5, 261), (16, 8.0, 9, 128)]
+
+
+def computed(backend: Backend, p: SliceProblem) -> NDArray[np.float64]:
+    """The kernel with the weights of the problem as powers."""
+    return backend.curvature(p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights)
+
+
+@pytest.mark.parametrize(("size", "radius", "n", "k"), EXTENTS)
+def test_matches_the_oracle(compiled: Backend, oracle: Backend, size: int, radius: float, n: int, k: int) -> None:
+    p = SliceProblem.create(size, radius, n, k)
+    found, expected = computed(compiled, p), computed(oracle, p)
+    assert found.shape == (n, 22)
+    assert found.dtype == np.float64
+    # Coordinates are rounded at about the size of the frequency, which moves samples: relative to the terms that
+    # are summed, whose size is that of the diagonal of the information.
+    for column in range(22):
+        scale = np.linalg.norm(expected[:, column]) + _scale(column, expected)
+        error = np.linalg.norm(found[:, column] - expected[:, column]) / max(scale, 1e-30)
+        assert error <= 64 * EPS32, f"column {column}: {error:.2e}"
+
+
+def _scale(column: int, expected: NDArray[np.float64]) -> float:
+    """Size of the terms of a column that may cancel: by Cauchy-Schwarz from the diagonal."""
+    diagonal = np.sqrt(np.abs(expected[:, [7, 12, 16, 19, 21]]))
+    if column in (0, 1):
+        return float(np.linalg.norm(expected[:, 1]))
+    if column < 7:
+        return float(np.linalg.norm(diagonal[:, column - 2] * np.sqrt(len(expected))))
+    a, b = (index[column - 7] for index in np.triu_indices(5))
+    return float(np.linalg.norm(diagonal[:, a] * diagonal[:, b]))
+
+
+def smooth_problem(seed: int = 3) -> tuple[SliceProblem, NDArray[np.complex64]]:
+    """Frequencies in a plane, no sample near the radius."""
+    p = SliceProblem.create(20, 10.0, 3, 200, seed)
+    frequencies = p.frequencies.copy()
+    frequencies[:, 2] = 0.0
+    length = np.linalg.norm(frequencies, axis=1)
+    p.frequencies = np.ascontiguousarray(frequencies[np.abs(2 * length - p.radius) > 0.2])
+    rng = np.random.default_rng(seed)
+    k = len(p.frequencies)
+    p.slices, p.weights = complex_normal(rng, 3, k), rng.random((3, k)).astype(np.float32)
+    return p, p.slices
+
+
+def moved_slices(oracle: Backend, p: SliceProblem, parameters: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Slices after a rotation about the axes of the image and a phase slope, five parameters."""
+    turn = Rotation.from_rotvec(-parameters[:3]).as_matrix()
+    matrices = p.matrices.astype(np.float64) @ turn
+    slices = oracle.project(p.volume, matrices, p.frequencies, p.radius)  # float64 matrices: the oracle takes them
+    return slices * np.exp(-1j * (p.frequencies[:, :2].astype(np.float64) @ parameters[3:]))
+
+
+def test_derivatives_are_those_of_moved_slices(oracle: Backend) -> None:
+    p, images = smooth_problem()
+    found = computed(oracle, p)
+    step = 1e-6
+    units = np.eye(5) * step
+    jacobian = np.stack(
+        [(moved_slices(oracle, p, u) - moved_slices(oracle, p, -u)) / (2 * step) for u in units], axis=-1
+    )
+    value = moved_slices(oracle, p, np.zeros(5))
+    residual = images - p.weights * value
+    gradient = np.einsum("nka,nk->na", jacobian.conj(), residual).real
+    information = np.einsum("nka,nk,nkb->nab", jacobian.conj(), p.weights, jacobian).real
+    rows, columns = np.triu_indices(5)
+    # a step may cross a plane of the grid, where the slope of one sample jumps: a few samples of 600
+    assert relative_l2(found[:, 2:7], gradient) <= 1e-4
+    assert relative_l2(found[:, 7:], information[:, rows, columns]) <= 1e-4
+    assert_close(found[:, 0], (value.conj() * images).real.sum(axis=1), 1e-12)
+    assert_close(found[:, 1], (p.weights * np.abs(value) ** 2).sum(axis=1), 1e-12)
+
+
+def test_agrees_with_score(backend: Backend) -> None:
+    p = SliceProblem.create(16, 8.0, 4, 150)
+    found = computed(backend, p)
+    slices = backend.project(p.volume, p.matrices, p.frequencies, p.radius)
+    for i in range(4):
+        one = np.ones((1, p.slices.shape[1]), np.complex64)
+        cross, quadratic = backend.score(
+            np.ascontiguousarray(slices[i : i + 1], np.complex64), p.slices[i], p.weights[i], one
+        )
+        scale = np.linalg.norm(slices[i]) * np.linalg.norm(p.slices[i])
+        assert abs(found[i, 0] - cross[0, 0]) <= 32 * EPS32 * scale
+        assert_close(found[i, 1], quadratic[0], 32 * EPS32)
+
+
+def test_samples_outside_do_not_count(backend: Backend) -> None:
+    p = SliceProblem.create(16, 6.0, 3, 120)
+    expected = computed(backend, p)
+    points = np.einsum("nij,kj->nki", p.matrices.astype(np.float64), p.frequencies.astype(np.float64))
+    outside = (points**2).sum(axis=-1) > p.radius**2
+    assert outside.any()
+    assert not outside.all()
+    p.slices[outside] = np.nan
+    p.weights[outside] = np.nan
+    np.testing.assert_array_equal(computed(backend, p), expected)
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 4), (3, 0)])
+def test_empty(backend: Backend, n: int, k: int) -> None:
+    p = SliceProblem.create(8, 4.0, n, k)
+    found = computed(backend, p)
+    assert found.shape == (n, 22)
+    assert not found.any()
+
+
+def test_nan_shows_where_it_is(backend: Backend) -> None:
+    p = SliceProblem.create(16, 8.0, 4, 60)
+    inside = np.flatnonzero(np.linalg.norm(p.frequencies, axis=1) < 3.0)
+    p.slices[2, inside[0]] = np.nan
+    np.testing.assert_array_equal(np.isnan(computed(backend, p)).any(axis=1), np.arange(4) == 2)
