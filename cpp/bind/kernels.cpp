@@ -5,8 +5,7 @@
 #include "arrays.hpp"
 #include "errors.hpp"
 
-#include "registry/registry.hpp"        // for builtin_tables, open_plugin
-#include "tiltwise/body/curvature.hpp"  // for curvature_terms
+#include "registry/registry.hpp"  // for builtin_tables, open_plugin
 
 #include <cmath>  // for isfinite
 
@@ -164,7 +163,7 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
   const std::int64_t n = m.extent(0), k = f.extent(0);
   const auto y = input<ComplexF>(images, {"curvature", "images", "(n, K)"}, {n, k});
   const auto b = input<float>(powers, {"curvature", "powers", "(n, K)"}, {n, k});
-  const auto out = output<double>({n, body::curvature_terms});
+  const auto out = output<double>({n, curvature_terms});
   const CurvatureArgs args = {v.data, m.data, f.data, y.data, b.data, out.data, size, n, k, radius, threads};
   call(self.table, self.table->curvature, args, "curvature");
   return out.array;

@@ -2,8 +2,7 @@
 // Arrays have exactly the size they need, so that a read beyond an end is seen.
 #include "harness.hpp"
 
-#include "registry/registry.hpp"        // for builtin_tables
-#include "tiltwise/body/curvature.hpp"  // for curvature_terms
+#include "registry/registry.hpp"  // for builtin_tables
 
 #include <cmath>   // for fabs, sqrt
 #include <random>  // for mt19937, normal_distribution
@@ -126,7 +125,7 @@ void curvature_agrees() {
   const std::vector<ComplexF> images = random_complex(n * k);
   compare_tables(
       [&](const KernelTable& table, std::int32_t threads) {
-        std::vector<double> out(static_cast<std::size_t>(n * body::curvature_terms));
+        std::vector<double> out(static_cast<std::size_t>(n * curvature_terms));
         const CurvatureArgs args = {s.volume.data(),
                                     s.matrices.data(),
                                     s.frequencies.data(),

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(threads)
   const long long i = blockIdx.x;
   const float* matrix = matrices + 9 * i;
   // Short sums: a thread adds k / 128 components, single precision is enough.
-  float sums[body::curvature_terms] = {};
+  float sums[curvature_terms] = {};
   for (long long j = threadIdx.x; j < k; j += threads) {
     const float* f = frequencies + 3 * j;
     const body::GridSample s = body::grid_sample(body::sample_point(matrix, f), radius_squared, size);
@@ -40,10 +40,10 @@ __global__ void __launch_bounds__(threads)
     body::add_curvature<float>(sums, v.value.re, v.value.im, gre, gim, f[0], f[1], f[2], y.re, y.im, powers[i * k + j]);
   }
 #pragma unroll
-  for (int t = 0; t < body::curvature_terms; ++t) {
+  for (int t = 0; t < curvature_terms; ++t) {
     const double sum = block_sum<threads>(static_cast<double>(sums[t]));
     if (threadIdx.x == 0) {
-      out[i * body::curvature_terms + t] = sum;
+      out[i * curvature_terms + t] = sum;
     }
   }
 }
@@ -62,7 +62,7 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     const Buffer<float> frequencies(a.frequencies, 3 * a.k, stream);
     const Buffer<ComplexF> images(a.images, a.n * a.k, stream);
     const Buffer<float> powers(a.powers, a.n * a.k, stream);
-    Buffer<double> out(a.n * body::curvature_terms);
+    Buffer<double> out(a.n * curvature_terms);
     TW_LAUNCH(curvature_kernel, dim3(blocks_for(a.n, 1)), dim3(threads), 0, stream, volume.get(), matrices.get(),
               frequencies.get(), images.get(), powers.get(), out.get(), static_cast<int>(a.size), a.k,
               static_cast<float>(a.radius * a.radius));

@@ -13,7 +13,7 @@ int curvature(const CurvatureArgs* args, ErrorText*) {
   const auto radius_squared = static_cast<float>(a.radius * a.radius);
   parallel_for(a.n, a.threads, [&](std::int64_t i, int) {
     const float* matrix = a.matrices + 9 * i;
-    double sums[body::curvature_terms] = {};
+    double sums[curvature_terms] = {};
     for (std::int64_t j = 0; j < a.k; ++j) {
       const float* k = a.frequencies + 3 * j;
       const body::GridSample s = body::grid_sample(body::sample_point(matrix, k), radius_squared, size);
@@ -32,8 +32,8 @@ int curvature(const CurvatureArgs* args, ErrorText*) {
       body::add_curvature<double>(sums, v.value.re, v.value.im, gre, gim, k[0], k[1], k[2], y.re, y.im,
                                   a.powers[i * a.k + j]);
     }
-    for (int t = 0; t < body::curvature_terms; ++t) {
-      a.out[i * body::curvature_terms + t] = sums[t];
+    for (int t = 0; t < curvature_terms; ++t) {
+      a.out[i * curvature_terms + t] = sums[t];
     }
   });
   return status_ok;

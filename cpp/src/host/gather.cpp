@@ -9,9 +9,14 @@
 namespace tiltwise {
 namespace {
 
-/// Interval of x in [low, high] with |offset + x / inverse_slope| < 1.
-void clip_to_slab(double offset, double inverse_slope, double& low, double& high) {
-  const double a = (-1.0 - offset) * inverse_slope, b = (1.0 - offset) * inverse_slope;
+/// 1 / slope.  A slope of zero becomes tiny: an interval is then everything, or nothing.
+double inverse(double slope) {
+  return 1.0 / (std::abs(slope) < 1e-9 ? 1e-9 : slope);
+}
+
+/// Clips [low, high] to the x with `from` < slope x < `to`.
+void clip(double from, double to, double inverse_slope, double& low, double& high) {
+  const double a = from * inverse_slope, b = to * inverse_slope;
   low = std::max(low, std::min(a, b));
   high = std::min(high, std::max(a, b));
 }
@@ -64,18 +69,24 @@ void gather_plane(const GatherArgs& args, std::int64_t iz) {
   for (std::int64_t i = 0; i < args.n; ++i) {
     const double* m = args.matrices + 9 * i;
     const double limit2 = args.limits[i] * args.limits[i];
-    // A slope of zero becomes tiny: the interval is then everything, or nothing.
-    const double inverse_slope = 1.0 / (std::abs(m[6]) < 1e-9 ? 1e-9 : m[6]);
+    if (limit2 < z * z)
+      continue;
+    const double inverse_slope = inverse(m[6]);
     const Slice slice{args.slices + i * size * half, args.weights + i * size * half, size, half};
-    for (std::int64_t iy = 0; iy < size; ++iy) {
-      const double y = static_cast<double>(iy < (size + 1) / 2 ? iy : iy - size);
-      const double room = limit2 - z * z - y * y;
-      if (room < 0)
-        continue;
+    // Rows that cross the slab |p_z| < 1 somewhere in x in [0, half - 1], inside the sphere.
+    const double reach = m[6] * static_cast<double>(half - 1), radius = std::sqrt(limit2 - z * z);
+    double bottom = std::max(-std::floor(radius), static_cast<double>(-(size / 2)));
+    double top = std::min(std::floor(radius), static_cast<double>((size - 1) / 2));
+    clip(-1.0 - m[8] * z - std::max(reach, 0.0), 1.0 - m[8] * z - std::min(reach, 0.0), inverse(m[7]), bottom, top);
+    const auto last_row = static_cast<std::int64_t>(std::floor(top));
+    for (auto row = static_cast<std::int64_t>(std::ceil(bottom)); row <= last_row; ++row) {
+      const double y = static_cast<double>(row), offset = m[7] * y + m[8] * z;
       double low = 0, high = static_cast<double>(half - 1);
-      clip_to_slab(m[7] * y + m[8] * z, inverse_slope, low, high);
+      clip(-1.0 - offset, 1.0 - offset, inverse_slope, low, high);
       if (low > high)
         continue;
+      const double room = limit2 - z * z - y * y;
+      const std::int64_t first_voxel = (iz * size + (row < 0 ? row + size : row)) * half;
       const auto first = static_cast<std::int64_t>(std::ceil(low)), last = static_cast<std::int64_t>(std::floor(high));
       for (std::int64_t x = first; x <= last; ++x) {
         const double fx = static_cast<double>(x);
@@ -83,9 +94,8 @@ void gather_plane(const GatherArgs& args, std::int64_t iz) {
         const double factor = 1.0 - std::abs(pz);
         if (!(factor > 0) || fx * fx > room)
           continue;
-        const std::int64_t voxel = (iz * size + iy) * half + x;
-        slice.sample(m[0] * fx + m[1] * y + m[2] * z, m[3] * fx + m[4] * y + m[5] * z, factor, args.data[voxel],
-                     args.weight[voxel]);
+        slice.sample(m[0] * fx + m[1] * y + m[2] * z, m[3] * fx + m[4] * y + m[5] * z, factor,
+                     args.data[first_voxel + x], args.weight[first_voxel + x]);
       }
     }
   }

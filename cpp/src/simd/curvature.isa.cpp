@@ -76,7 +76,7 @@ TW_HD void split_image(const ComplexF* image, const float* power, std::int64_t c
 /// Adds a batch to the sums of one image.
 TW_HD void add_batch(const Values& v, const float* matrix, const float* kx, const float* ky, const float* kz,
                      const float* re, const float* im, const float* power, std::int64_t count, double* sums) {
-  VecF partial[body::curvature_terms] = {};
+  VecF partial[curvature_terms] = {};
   for (std::int64_t j = 0; j < count; j += simd::float_lanes) {
     const VecF dx[2] = {simd::load(v.parts[2] + j), simd::load(v.parts[3] + j)};
     const VecF dy[2] = {simd::load(v.parts[4] + j), simd::load(v.parts[5] + j)};
@@ -91,7 +91,7 @@ TW_HD void add_batch(const Values& v, const float* matrix, const float* kx, cons
                               simd::load(kx + j), simd::load(ky + j), simd::load(kz + j), simd::load(re + j),
                               simd::load(im + j), simd::load(power + j));
   }
-  for (int t = 0; t < body::curvature_terms; ++t) {
+  for (int t = 0; t < curvature_terms; ++t) {
     sums[t] += static_cast<double>(simd::sum(partial[t]));
   }
 }
@@ -123,7 +123,7 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     Values values;
     float re[simd::samples_per_batch], im[simd::samples_per_batch], power[simd::samples_per_batch];
     for (std::int64_t i = first; i < last; ++i) {
-      double sums[body::curvature_terms] = {};
+      double sums[curvature_terms] = {};
       for (std::int64_t j = 0; j < a.k; j += simd::samples_per_batch) {
         const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
         simd::find_samples(a.matrices + 9 * i, kx + j, ky + j, kz + j, count, radius_squared, size, samples);
@@ -136,8 +136,8 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
         }
         add_batch(values, a.matrices + 9 * i, kx + j, ky + j, kz + j, re, im, power, count, sums);
       }
-      for (int t = 0; t < body::curvature_terms; ++t) {
-        a.out[i * body::curvature_terms + t] = sums[t];
+      for (int t = 0; t < curvature_terms; ++t) {
+        a.out[i * curvature_terms + t] = sums[t];
       }
     }
   });

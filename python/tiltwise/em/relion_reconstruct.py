@@ -7,6 +7,7 @@ compare with RELION; `tiltwise.em.reconstruct` has the default.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,33 @@ from tiltwise.extract.images import ImageExtractor
 from tiltwise.kernels.gather import gather_slices
 from tiltwise.spectral.fft import irfft2, irfft3, rfft2, rfft3
 from tiltwise.spectral.masks import CircleCrop, distances, soft_edge
-from tiltwise.spectral.shells import shell_indices, shell_means
+from tiltwise.spectral.shells import half_weights, shell_indices
 
 CUTOFF_FRACTION = 0.01
 """Pixels whose radiation damage weight is not above this are left out."""
 TAPER_PX = 10.0
 CHUNK = 8
 """Particles whose slices are held at once."""
+
+
+@lru_cache(maxsize=2)
+def _tables(box: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
+    """What every solution needs: gridding correction (N, N, N), wrapped; shells of the transform, and their sizes."""
+    # sinc^2 of a radius takes few values
+    square = np.rint(np.fft.fftfreq(box, 1.0 / box)).astype(np.int64) ** 2
+    total = square[:, None, None] + square[:, None] + square
+    radius = np.sqrt(np.arange(int(total.max()) + 1))
+    sinc2 = np.sinc(radius / box) ** 2
+    sinc2[(sinc2 < 0.01) | (radius > box)] = 0.01
+    shells = shell_indices(box, 3)
+    return np.asarray(sinc2.astype(np.float32)[total]), shells, _sums(np.ones(shells.shape), shells)
+
+
+def _sums(values: NDArray[np.float64], shells: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Sums over the shells 0..N // 2 of the full volume."""
+    box = values.shape[0]
+    weighted = (values * half_weights(box)).ravel()
+    return np.asarray(np.bincount(shells.ravel(), weighted, box // 2 + 1)[: box // 2 + 1], dtype=np.float64)
 
 
 class GatherReconstruction:
@@ -34,6 +55,7 @@ class GatherReconstruction:
         self.box = box
         self.data = np.zeros(shape, np.complex128)
         self.weight = np.zeros(shape)
+        self._sinc2, self._shells, self._counts = _tables(box)
 
     def add(
         self,
@@ -83,18 +105,19 @@ class GatherReconstruction:
     def solve(self, crop: int, snr: float | None) -> NDArray[np.float32]:
         """Map (crop, crop, crop): gridding correction, division, crop, taper."""
         box = self.box
-        density = irfft3(self.data, box)
-        radius = np.fft.ifftshift(distances(box, 3))
-        sinc2 = np.sinc(radius / box) ** 2
-        sinc2[(sinc2 < 0.01) | (radius > box)] = 0.01
-        spectrum = rfft3(density / sinc2)
+        # single precision from here on: sums are done
+        density = irfft3(self.data.astype(np.complex64), box)
+        spectrum = rfft3(density / self._sinc2)
         if snr is not None:
             weight = self.weight + 1.0 / snr
         else:
-            shells = np.minimum(shell_indices(box, 3), box // 2)
-            weight = np.maximum(self.weight, 1e-3 * shell_means(self.weight, box, 3)[shells])
-        keep = (shell_indices(box, 3) <= box // 2) & (weight > 0)
-        density = irfft3(np.where(keep, spectrum / np.where(keep, weight, 1.0), 0.0), box)
+            means = _sums(self.weight, self._shells) / self._counts
+            weight = np.maximum(self.weight, 1e-3 * means[np.minimum(self._shells, box // 2)])
+        keep = (self._shells <= box // 2) & (weight > 0)
+        density = irfft3(
+            spectrum * np.divide(1.0, weight, out=np.zeros(weight.shape, np.float32), where=keep, casting="same_kind"),
+            box,
+        )
         first = box // 2 - crop // 2
         part = np.fft.fftshift(density)[(slice(first, first + crop),) * 3]
         taper = soft_edge(distances(crop, 3), crop / 2, TAPER_PX)

@@ -5,6 +5,9 @@ It exists for RELION-compatible reconstruction alone, on the CPU; everything els
 
 from __future__ import annotations
 
+import numpy as np
+
+from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import C64, C128, F32, F64
 from tiltwise.kernels.reference.gather import gather_slices as reference_gather
 from tiltwise.kernels.threads import default_threads
@@ -28,7 +31,14 @@ def gather_slices(
         `(n,)` largest |k| of every slice.
     data, weight
         `(M, M, M // 2 + 1)` accumulators.
+
+    Raises
+    ------
+    ShapeError
+        if matrices or limits are not finite, or a limit is negative.
     """
+    if not (np.isfinite(matrices).all() and np.isfinite(limits).all() and (np.asarray(limits) >= 0).all()):
+        raise ShapeError("geometry of slices is not usable", expected="finite matrices, finite limits of at least 0")
     try:
         from tiltwise.kernels import native
     except ImportError:

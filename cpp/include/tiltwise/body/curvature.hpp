@@ -9,14 +9,11 @@
 #pragma once
 
 #include "tiltwise/base/hd.hpp"     // for TW_HD
-#include "tiltwise/body/slice.hpp"  // for GridSample, voxel_index, row_weights
+#include "tiltwise/body/slice.hpp"  // for GridSample, voxel_index
 
 #include <cstdint>  // for int64_t
 
 namespace tiltwise::body {
-
-/// Numbers per image: cross, quadratic, 5 of the gradient, 15 of the curvature's upper triangle, row by row.
-constexpr int curvature_terms = 22;
 
 /// Value of the volume and its gradient in volume coordinates, exact for the trilinear function.
 struct ValueAndGradient {

@@ -90,6 +90,9 @@ struct ShellSumsArgs {
   std::int32_t threads;
 };
 
+/// Numbers per image: cross, quadratic, 5 of the gradient, 15 of the curvature's upper triangle, row by row.
+constexpr int curvature_terms = 22;
+
 /// Value, gradient and curvature of the likelihood of single images (Eq. 4).
 struct CurvatureArgs {
   const ComplexF* volume;    // (size, size, size / 2 + 1)
@@ -97,7 +100,7 @@ struct CurvatureArgs {
   const float* frequencies;  // (k, 3)
   const ComplexF* images;    // (n, k)
   const float* powers;       // (n, k)
-  double* out;               // (n, 22)
+  double* out;               // (n, curvature_terms)
   std::int64_t size, n, k;
   double radius;
   std::int32_t threads;

@@ -1,0 +1,219 @@
+"""Sharp posteriors without a grid: climb to the mode, then a Gaussian from the Fisher information.
+
+Poses are a rotation R, reference to tomogram, and a shift d in Å along tomogram axes.  Small changes are six
+numbers (w, e): `R -> exp([w]x) R`, w in radians about tomogram axes, and `d -> d + e`.  Gradient and information
+of the likelihood come from the kernel `curvature`, per tilt and in the frame of the image; P_f takes them to the
+tomogram.  All particles of a batch climb together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from tiltwise.em.likelihood import Scorer, WhitenedImages
+from tiltwise.geometry.rotations import nearest_rotation
+from tiltwise.model import TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+
+F64 = NDArray[np.float64]
+
+STEPS_PER_RADIUS = 3
+"""At most, on the way to the full radius; the last radius is climbed until nothing is gained."""
+LAST_STEPS = 12
+SMALL_GAIN = 5e-4
+"""Expected gain of log posterior, in nats, at which a climb ends."""
+REACH = 0.53
+"""Longest step: radius times angle in shells x radians.  It moves the rim of a particle of 0.6 boxes by one radian
+of phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class PosePrior:
+    """Gaussian priors of n particles: on the angle to their last rotation, and on their total displacement."""
+
+    centre: F64
+    """(n, 3, 3)"""
+    displacement: F64
+    """(n, 3) Å, of shift zero"""
+    angle_rad: float | None
+    """width of the angular prior; None leaves rotations free"""
+    offset_angstrom: float
+
+    def take(self, rows: NDArray[np.intp]) -> PosePrior:
+        """Priors of some particles."""
+        return PosePrior(self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom)
+
+    def evaluate(self, rotation: F64, shift: F64) -> tuple[F64, F64, F64]:
+        """Log prior (n,), its gradient (n, 6), and the diagonal of its information (6,)."""
+        total = self.displacement + shift
+        offset = 1.0 / self.offset_angstrom**2
+        value = -0.5 * offset * (total**2).sum(axis=1)
+        gradient = np.concatenate([np.zeros_like(total), -offset * total], axis=1)
+        information = np.array([0.0, 0.0, 0.0, offset, offset, offset])
+        if self.angle_rad is not None:
+            turn = Rotation.from_matrix(rotation @ np.swapaxes(self.centre, 1, 2)).as_rotvec()
+            inverse = 1.0 / self.angle_rad**2
+            value = value - 0.5 * inverse * (turn**2).sum(axis=1)
+            gradient[:, :3] = -inverse * turn
+            information[:3] = inverse
+        return value, gradient, information
+
+
+@dataclass(slots=True)
+class Modes:
+    """Gaussians at the modes of posteriors, n of them."""
+
+    rotation: F64
+    """(n, 3, 3)"""
+    shift: F64
+    """(n, 3) Å"""
+    log_posterior: F64
+    """(n,) log likelihood + log prior at the mode"""
+    covariance: F64
+    """(n, 6, 6) rad and Å"""
+
+    @property
+    def log_mass(self) -> F64:
+        """(n,) log of the integral of each Gaussian over rad^3 Å^3."""
+        return np.asarray(self.log_posterior + 0.5 * np.linalg.slogdet(2.0 * np.pi * self.covariance)[1])
+
+    def moved(self, change: F64) -> tuple[F64, F64]:
+        """Rotations and shifts after changes (n, 6)."""
+        return turned(self.rotation, change[:, :3]), self.shift + change[:, 3:]
+
+
+def turned(rotation: F64, vectors: F64) -> F64:
+    """`exp([w]x) R` of (n, 3, 3) and (n, 3)."""
+    return np.asarray(Rotation.from_rotvec(vectors).as_matrix() @ rotation)
+
+
+class Climber:
+    """Log posteriors of a batch of particles of one series, with their derivatives.
+
+    Parameters
+    ----------
+    images
+        whitened images of every particle.
+    owner
+        (n,) which particle each of the n poses is one of.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        series: TiltSeries,
+        disc: FourierDisc,
+        pixel_size: float,
+        images: Sequence[WhitenedImages],
+        owner: NDArray[np.intp],
+        prior: PosePrior,
+    ) -> None:
+        self.scorer, self.disc, self.prior = scorer, disc, prior.take(owner)
+        self.radian_per_px = 2.0 * np.pi / disc.box
+        counts = np.array([len(image.tilts) for image in images])
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        self._data = np.concatenate([image.score_image.reshape(len(image.tilts), -1) for image in images])
+        self._power = np.concatenate([image.score_power.reshape(len(image.tilts), -1) for image in images])
+        self._forward = np.concatenate([series.projection[image.tilts, :3, :3] for image in images])
+        # (w, e) in the tomogram to (w', t) in the image
+        self._to_image = np.zeros((len(self._forward), 5, 6))
+        self._to_image[:, :3, :3] = self._forward
+        self._to_image[:, 3:, 3:] = self._forward[:, :2] * (self.radian_per_px / pixel_size)
+        self._rows = [np.arange(starts[o], starts[o + 1]) for o in owner]
+
+    def evaluate(self, rotation: F64, shift: F64, chosen: NDArray[np.intp], count: int) -> tuple[F64, F64, F64]:
+        """Log posterior (m,), gradient (m, 6) and information (m, 6, 6) of the poses `chosen`, below a radius."""
+        rows = np.concatenate([self._rows[i] for i in chosen])
+        lengths = np.array([len(self._rows[i]) for i in chosen])
+        item = np.repeat(np.arange(len(chosen)), lengths)
+        forward, to_image = self._forward[rows], self._to_image[rows]
+        matrices = self.scorer.scale * np.swapaxes(forward @ rotation[item], 1, 2)
+        slopes = np.einsum("nij,nj->ni", to_image[:, 3:, 3:], shift[item])
+        images = self._data[rows, :count] * phase_ramps(self.disc, slopes, count)
+        found = self.scorer.backend.curvature(
+            self.scorer.volume,
+            np.ascontiguousarray(matrices, np.float32),
+            self.disc.frequencies3d(count),
+            self.scorer.volume.shape[0] // 2,
+            images,
+            np.ascontiguousarray(self._power[rows, :count]),
+            threads=self.scorer.threads,
+        )
+        upper = np.triu_indices(5)
+        square = np.zeros((len(rows), 5, 5))
+        square[:, upper[0], upper[1]] = found[:, 7:]
+        square[:, upper[1], upper[0]] = found[:, 7:]
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        value = np.add.reduceat(2.0 * found[:, 0] - found[:, 1], starts)
+        gradient = np.add.reduceat(2.0 * np.einsum("nij,ni->nj", to_image, found[:, 2:7]), starts)
+        information = np.add.reduceat(2.0 * np.swapaxes(to_image, 1, 2) @ square @ to_image, starts)
+        prior, slope, precision = self.prior.take(chosen).evaluate(rotation, shift)
+        return value + prior, gradient + slope, information + np.diag(precision)
+
+    def climb(self, rotation: F64, shift: F64, radii: Sequence[float]) -> Modes:
+        """Modes reached from starting poses (n, 3, 3) and (n, 3), radius by radius, damped Gauss-Newton."""
+        rotation, shift = rotation.copy(), shift.copy()
+        everyone = np.arange(len(rotation))
+        for radius in radii:
+            last = radius == radii[-1]
+            count = self.disc.count(radius)
+            value, gradient, information = self.evaluate(rotation, shift, everyone, count)
+            damping = np.zeros(len(rotation))
+            active = everyone
+            for _ in range(LAST_STEPS if last else STEPS_PER_RADIUS):
+                step = self._steps(gradient[active], information[active], damping[active], radius)
+                gain = np.einsum("ni,ni->n", gradient[active], step)
+                going = gain > SMALL_GAIN
+                active, step = active[going], step[going]
+                if not len(active):
+                    break
+                trial = turned(rotation[active], step[:, :3]), shift[active] + step[:, 3:]
+                found = self.evaluate(*trial, active, count)
+                better = found[0] > value[active]
+                won, lost = active[better], active[~better]
+                rotation[won], shift[won] = trial[0][better], trial[1][better]
+                value[won], gradient[won], information[won] = (part[better] for part in found)
+                damping[won] = np.where(damping[won] > 1e-2, damping[won] / 10, 0.0)
+                damping[lost] = np.maximum(10 * damping[lost], 0.3)
+                active = active[damping[active] < 1e3]
+        return Modes(nearest_rotation(rotation), shift, value, np.linalg.inv(information))
+
+    def _steps(self, gradient: F64, information: F64, damping: F64, radius: float) -> F64:
+        """(n, 6) damped steps, none longer than `REACH`."""
+        diagonal = np.einsum("nii->ni", information)
+        damped = information + (damping[:, None] * diagonal)[:, :, None] * np.eye(6)
+        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+        angle = np.linalg.norm(step[:, :3], axis=1) * radius / REACH
+        phase = np.linalg.norm(step[:, 3:], axis=1) * radius * self._to_image_scale()
+        return np.asarray(step / np.maximum(1.0, np.maximum(angle, phase))[:, None])
+
+    def _to_image_scale(self) -> float:
+        """Radians of phase per Å of shift and shell."""
+        return float(np.linalg.norm(self._to_image[0, 3:, 3:], 2))
+
+    def defect(self, modes: Modes, radius: float) -> F64:
+        """(n,) by how many nats the posterior departs from its Gaussian, two sigma off along the softest direction."""
+        scale = np.array([radius / REACH] * 3 + [radius * self._to_image_scale()] * 3)
+        scaled = modes.covariance * scale[:, None] * scale
+        values, vectors = np.linalg.eigh(scaled)
+        step = vectors[:, :, -1] * np.sqrt(values[:, -1:]) / scale
+        everyone, count = np.arange(len(step)), self.disc.count(radius)
+        worst = np.zeros(len(step))
+        for side in (-2.0, 2.0):
+            there = self.evaluate(*modes.moved(side * step), everyone, count)[0]
+            worst = np.maximum(worst, np.abs(there - modes.log_posterior + 2.0))
+        return worst
+
+
+def phase_ramps(disc: FourierDisc, slopes: F64, count: int) -> NDArray[np.complex64]:
+    """(n, K) phases exp(+i k.t) of slopes (n, 2), the product of two small tables."""
+    frequencies = disc.frequencies[:count]
+    lowest, highest = int(frequencies[:, 1].min()), int(frequencies[:, 1].max())
+    along_x = np.exp(1j * slopes[:, :1] * np.arange(frequencies[:, 0].max() + 1)).astype(np.complex64)
+    along_y = np.exp(1j * slopes[:, 1:] * np.arange(lowest, highest + 1)).astype(np.complex64)
+    return np.asarray(along_x[:, frequencies[:, 0]] * along_y[:, frequencies[:, 1] - lowest])
