@@ -101,12 +101,19 @@ def measure(backend: Backend, oracle: Backend, radius: float, threads: int) -> l
     took = seconds(insert)
     row("insert", took, "Msamples/s/core", samples / took / 1e6 / threads, error, ns=took * threads / samples * 1e9)
 
+    indices, slopes = (
+        np.arange(len(matrices), dtype=np.int32),
+        rng.uniform(-1, 1, (len(matrices), 2)).astype(np.float32),
+    )
+
     def curvature(n: int | None = None) -> Any:
         return backend.curvature(
-            volume, matrices[:n], frequencies, PADDED // 2, slices[:n], weights[:n], threads=threads
+            volume, matrices[:n], frequencies, PADDED // 2, slices, weights, indices[:n], slopes[:n], threads=threads
         )
 
-    expected = oracle.curvature(volume, matrices[some], frequencies, PADDED // 2, slices[some], weights[some])
+    expected = oracle.curvature(
+        volume, matrices[some], frequencies, PADDED // 2, slices, weights, indices[some], slopes[some]
+    )
     error = check("curvature", curvature(TILTS), expected, 1e-5)
     took = seconds(curvature)
     row("curvature", took, "Msamples/s/core", samples / took / 1e6 / threads, error, ns=took * threads / samples * 1e9)

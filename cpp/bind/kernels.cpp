@@ -154,17 +154,37 @@ py::array shell_sums(const Kernels& self, const py::object& a, const py::object&
 
 py::array curvature(const Kernels& self, const py::object& volume, const py::object& matrices,
                     const py::object& frequencies, double radius, const py::object& images, const py::object& powers,
-                    std::int32_t threads) {
+                    const py::object& rows, const py::object& slopes, std::int32_t threads) {
   const std::int64_t size = cube_size(volume);
   const auto v = input<ComplexF>(volume, {"curvature", "volume", volume_shape}, half_complex(size));
   const auto m = input<float>(matrices, {"curvature", "matrices", "(n, 3, 3)"}, {-1, 3, 3});
   const auto f = input<float>(frequencies, {"curvature", "frequencies", "(K, 3)"}, {-1, 3});
   check_radius(radius, size, "curvature");
   const std::int64_t n = m.extent(0), k = f.extent(0);
-  const auto y = input<ComplexF>(images, {"curvature", "images", "(n, K)"}, {n, k});
-  const auto b = input<float>(powers, {"curvature", "powers", "(n, K)"}, {n, k});
+  const auto y = input<ComplexF>(images, {"curvature", "images", "(m, S)"}, {-1, -1});
+  const std::int64_t n_images = y.extent(0), stride = y.extent(1);
+  const auto b = input<float>(powers, {"curvature", "powers", "(m, S)"}, {n_images, stride});
+  const auto r = input<std::int32_t>(rows, {"curvature", "rows", "(n,)"}, {n});
+  const auto t = input<float>(slopes, {"curvature", "slopes", "(n, 2)"}, {n, 2});
+  if (stride < k) {
+    Error error(ErrorKind::shape, "argument 'images' has fewer components than there are frequencies");
+    error.where = "kernel curvature";
+    error.expected = "at least " + std::to_string(k);
+    error.found = std::to_string(stride);
+    throw error;
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (r.data[i] < 0 || r.data[i] >= n_images) {
+      Error error(ErrorKind::shape, "argument 'rows' names an image that is not there");
+      error.where = "kernel curvature";
+      error.expected = "0 to " + std::to_string(n_images - 1);
+      error.found = std::to_string(r.data[i]);
+      throw error;
+    }
+  }
   const auto out = output<double>({n, curvature_terms});
-  const CurvatureArgs args = {v.data, m.data, f.data, y.data, b.data, out.data, size, n, k, radius, threads};
+  const CurvatureArgs args = {v.data, m.data, f.data, y.data,   b.data, r.data, t.data, out.data,
+                              size,   n,      k,      n_images, stride, radius, threads};
   call(self.table, self.table->curvature, args, "curvature");
   return out.array;
 }
@@ -207,7 +227,7 @@ void register_kernels(py::module_& module) {
            "threads"_a)
       .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
       .def("curvature", &curvature, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "images"_a, "powers"_a,
-           "threads"_a)
+           "rows"_a, "slopes"_a, "threads"_a)
       .def("shell_sums", &shell_sums, "a"_a, "b"_a, "weights"_a, "shells"_a, "n_shells"_a, "threads"_a);
   module.def("builtin", &builtin, "Every backend compiled into the module, slowest first.");
   module.def("open_plugin", &open_plugin, "path"_a, "Loads the backend of a plugin; BackendUnavailable if it cannot.");

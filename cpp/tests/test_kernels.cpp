@@ -123,6 +123,8 @@ void insert_agrees() {
 void curvature_agrees() {
   const Slices s;
   const std::vector<ComplexF> images = random_complex(n * k);
+  const std::vector<std::int32_t> rows = {4, 0, 3, 3, 1};
+  const std::vector<float> slopes = random_floats(2 * n);
   compare_tables(
       [&](const KernelTable& table, std::int32_t threads) {
         std::vector<double> out(static_cast<std::size_t>(n * curvature_terms));
@@ -131,8 +133,12 @@ void curvature_agrees() {
                                     s.frequencies.data(),
                                     images.data(),
                                     s.weights.data(),
+                                    rows.data(),
+                                    slopes.data(),
                                     out.data(),
                                     size,
+                                    n,
+                                    k - 3,
                                     n,
                                     k,
                                     9.0,
@@ -246,7 +252,8 @@ void empty_extents_are_allowed() {
     EXPECT(table->backproject(&backproject, &error) == status_ok);
     const ShellSumsArgs shells = {nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
     EXPECT(table->shell_sums(&shells, &error) == status_ok);
-    const CurvatureArgs curvature = {volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 4.0, 2};
+    const CurvatureArgs curvature = {
+        volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 0, 0, 4.0, 2};
     EXPECT(table->curvature(&curvature, &error) == status_ok);
   }
 }

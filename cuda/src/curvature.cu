@@ -3,6 +3,7 @@
 // A thread adds every 128th component in a fixed order, then the block adds its threads: no atomics, the same bytes
 // in every run.
 #include "tiltwise/body/curvature.hpp"  // for interpolate_with_gradient, add_curvature
+#include "tiltwise/body/phase.hpp"      // for unit_phase
 
 #include "buffer.hpp"   // for Buffer, Stream
 #include "grid.hpp"     // for blocks_for
@@ -18,10 +19,11 @@ constexpr int threads = 128;
 __global__ void __launch_bounds__(threads)
     curvature_kernel(const ComplexF* __restrict__ volume, const float* __restrict__ matrices,
                      const float* __restrict__ frequencies, const ComplexF* __restrict__ images,
-                     const float* __restrict__ powers, double* __restrict__ out, int size, long long k,
-                     float radius_squared) {
-  const long long i = blockIdx.x;
+                     const float* __restrict__ powers, const int* __restrict__ rows, const float* __restrict__ slopes,
+                     double* __restrict__ out, int size, long long k, long long stride, float radius_squared) {
+  const long long i = blockIdx.x, row = rows[i] * stride;
   const float* matrix = matrices + 9 * i;
+  const float tx = slopes[2 * i], ty = slopes[2 * i + 1];
   // Short sums: a thread adds k / 128 components, single precision is enough.
   float sums[curvature_terms] = {};
   for (long long j = threadIdx.x; j < k; j += threads) {
@@ -36,8 +38,8 @@ __global__ void __launch_bounds__(threads)
       gre[c] = matrix[c] * v.dx.re + matrix[3 + c] * v.dy.re + matrix[6 + c] * v.dz.re;
       gim[c] = matrix[c] * v.dx.im + matrix[3 + c] * v.dy.im + matrix[6 + c] * v.dz.im;
     }
-    const ComplexF y = images[i * k + j];
-    body::add_curvature<float>(sums, v.value.re, v.value.im, gre, gim, f[0], f[1], f[2], y.re, y.im, powers[i * k + j]);
+    const ComplexF y = multiply(images[row + j], body::unit_phase(mul_add(f[0], tx, f[1] * ty)));
+    body::add_curvature<float>(sums, v.value.re, v.value.im, gre, gim, f[0], f[1], f[2], y.re, y.im, powers[row + j]);
   }
 #pragma unroll
   for (int t = 0; t < curvature_terms; ++t) {
@@ -60,12 +62,14 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     const Buffer<ComplexF> volume(a.volume, a.size * a.size * (a.size / 2 + 1), stream);
     const Buffer<float> matrices(a.matrices, 9 * a.n, stream);
     const Buffer<float> frequencies(a.frequencies, 3 * a.k, stream);
-    const Buffer<ComplexF> images(a.images, a.n * a.k, stream);
-    const Buffer<float> powers(a.powers, a.n * a.k, stream);
+    const Buffer<ComplexF> images(a.images, a.m * a.stride, stream);
+    const Buffer<float> powers(a.powers, a.m * a.stride, stream);
+    const Buffer<int> rows(a.rows, a.n, stream);
+    const Buffer<float> slopes(a.slopes, 2 * a.n, stream);
     Buffer<double> out(a.n * curvature_terms);
     TW_LAUNCH(curvature_kernel, dim3(blocks_for(a.n, 1)), dim3(threads), 0, stream, volume.get(), matrices.get(),
-              frequencies.get(), images.get(), powers.get(), out.get(), static_cast<int>(a.size), a.k,
-              static_cast<float>(a.radius * a.radius));
+              frequencies.get(), images.get(), powers.get(), rows.get(), slopes.get(), out.get(),
+              static_cast<int>(a.size), a.k, a.stride, static_cast<float>(a.radius * a.radius));
     TW_CHECK(cudaGetLastError());
     out.download(a.out, stream);
     stream.wait();

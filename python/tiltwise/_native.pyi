@@ -31,7 +31,16 @@ class Kernels:
     def backproject(self, weights: F32, image: C64, power: F32, phases: C64, threads: int) -> tuple[C64, F32]: ...
     def shell_sums(self, a: C64, b: C64, weights: F32 | None, shells: I32, n_shells: int, threads: int) -> F64: ...
     def curvature(
-        self, volume: C64, matrices: F32, frequencies: F32, radius: float, images: C64, powers: F32, threads: int
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        powers: F32,
+        rows: I32,
+        slopes: F32,
+        threads: int,
     ) -> F64: ...
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None: ...

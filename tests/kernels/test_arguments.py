@@ -13,6 +13,8 @@ from tiltwise.kernels.select import load_backend
 P = SliceProblem.create(8, 4.0, n=2, k=10)
 Q = ScoreProblem.create(3, 2, 10)
 SHELLS = np.zeros(10, np.int32)
+ROWS = np.zeros(2, np.int32)
+SLOPES = np.zeros((2, 2), np.float32)
 
 
 def call(backend: Backend, kernel: str, **changes: object) -> object:
@@ -31,7 +33,14 @@ def call(backend: Backend, kernel: str, **changes: object) -> object:
             "fraction": 0.9,
         },
         "backproject": {"weights": Q.weights, **scores},
-        "curvature": {"volume": P.volume, **slices, "images": P.slices, "powers": P.weights},
+        "curvature": {
+            "volume": P.volume,
+            **slices,
+            "images": P.slices,
+            "powers": P.weights,
+            "rows": ROWS,
+            "slopes": SLOPES,
+        },
         "shell_sums": {"a": Q.slices, "b": Q.slices, "weights": Q.power, "shells": SHELLS, "n_shells": 1},
     }
     return getattr(backend, kernel)(**{**good[kernel], **changes})
@@ -63,6 +72,8 @@ ARRAYS = [
     ("curvature", "frequencies", P.frequencies),
     ("curvature", "images", P.slices),
     ("curvature", "powers", P.weights),
+    ("curvature", "rows", ROWS),
+    ("curvature", "slopes", SLOPES),
     ("shell_sums", "a", Q.slices),
     ("shell_sums", "b", Q.slices),
     ("shell_sums", "weights", Q.power),

@@ -120,8 +120,10 @@ def _curvature(backend, size=14):
     rng = np.random.default_rng(17)
     n, k = 5, 300
     volume = _complex(rng, size, size, size // 2 + 1)
-    images, powers = _complex(rng, n, k), _real(rng, n, k)
-    return [backend.curvature(volume, _rotations(rng, n), _frequencies(rng, size, k), _radius(size), images, powers)]
+    images, powers, slopes = _complex(rng, n, k), _real(rng, n, k), _real(rng, n, 2)
+    rows = np.array([3, 1, 1, 0, 4], np.int32)
+    frequencies = _frequencies(rng, size, k)
+    return [backend.curvature(volume, _rotations(rng, n), frequencies, _radius(size), images, powers, rows, slopes)]
 
 
 KERNELS = [_project, _insert, _score, _posterior, _backproject, _backproject_without_shifts, _shell_sums, _curvature]

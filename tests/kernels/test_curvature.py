@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from helpers.compare import EPS32, assert_close, relative_l2
 from helpers.kernel_problems import SliceProblem, complex_normal
+from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import Backend
 
 # odd and even volumes, radii inside and at the limit; fewer components than a vector, more than a batch
@@ -16,8 +17,28 @@ EXTENTS = [(9, 4.0, 1, 1), (14, 6.5, 3, 5), (19, 9.0, 5, 261), (16, 8.0, 9, 128)
 
 
 def computed(backend: Backend, p: SliceProblem) -> NDArray[np.float64]:
-    """The kernel with the weights of the problem as powers."""
-    return backend.curvature(p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights)
+    """The kernel with the weights of the problem as powers; images in another order, displaced and too long."""
+    n = len(p.matrices)
+    order = np.random.default_rng(9).permutation(n)
+    slopes = shifts(p)
+    back = np.exp(-1j * np.einsum("kj,nj->nk", p.frequencies[:, :2].astype(np.float64), slopes.astype(np.float64)))
+    images, powers = p.slices * back, p.weights
+    images, powers = (np.pad(array, ((0, 0), (0, 3)), constant_values=np.nan) for array in (images, powers))
+    return backend.curvature(
+        p.volume,
+        p.matrices,
+        p.frequencies,
+        p.radius,
+        np.ascontiguousarray(images[order], np.complex64),
+        np.ascontiguousarray(powers[order], np.float32),
+        np.argsort(order).astype(np.int32),
+        slopes,
+    )
+
+
+def shifts(p: SliceProblem) -> NDArray[np.float32]:
+    """(n, 2) slopes of images displaced by up to half of their width."""
+    return np.random.default_rng(8).uniform(-np.pi, np.pi, (len(p.matrices), 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("size", "radius", "n", "k"), EXTENTS)
@@ -26,12 +47,12 @@ def test_matches_the_oracle(compiled: Backend, oracle: Backend, size: int, radiu
     found, expected = computed(compiled, p), computed(oracle, p)
     assert found.shape == (n, 22)
     assert found.dtype == np.float64
-    # Coordinates are rounded at about the size of the frequency, which moves samples: relative to the terms that
-    # are summed, whose size is that of the diagonal of the information.
+    # Coordinates and phases (tens of radians) are rounded at about their size, which moves samples: relative to the
+    # terms that are summed, whose size is that of the diagonal of the information.
     for column in range(22):
         scale = np.linalg.norm(expected[:, column]) + _scale(column, expected)
         error = np.linalg.norm(found[:, column] - expected[:, column]) / max(scale, 1e-30)
-        assert error <= 64 * EPS32, f"column {column}: {error:.2e}"
+        assert error <= 128 * EPS32, f"column {column}: {error:.2e}"
 
 
 def _scale(column: int, expected: NDArray[np.float64]) -> float:
@@ -79,10 +100,10 @@ def test_derivatives_are_those_of_moved_slices(oracle: Backend) -> None:
     gradient = np.einsum("nka,nk->na", jacobian.conj(), residual).real
     information = np.einsum("nka,nk,nkb->nab", jacobian.conj(), p.weights, jacobian).real
     rows, columns = np.triu_indices(5)
-    # a step may cross a plane of the grid, where the slope of one sample jumps: a few samples of 600
+    # Images are stored in single precision; a step may cross a plane of the grid, where the slope of one sample jumps.
     assert relative_l2(found[:, 2:7], gradient) <= 1e-4
     assert relative_l2(found[:, 7:], information[:, rows, columns]) <= 1e-4
-    assert_close(found[:, 0], (value.conj() * images).real.sum(axis=1), 1e-12)
+    assert_close(found[:, 0], (value.conj() * images).real.sum(axis=1), 1e-6)
     assert_close(found[:, 1], (p.weights * np.abs(value) ** 2).sum(axis=1), 1e-12)
 
 
@@ -96,7 +117,7 @@ def test_agrees_with_score(backend: Backend) -> None:
             np.ascontiguousarray(slices[i : i + 1], np.complex64), p.slices[i], p.weights[i], one
         )
         scale = np.linalg.norm(slices[i]) * np.linalg.norm(p.slices[i])
-        assert abs(found[i, 0] - cross[0, 0]) <= 32 * EPS32 * scale
+        assert abs(found[i, 0] - cross[0, 0]) <= 64 * EPS32 * scale
         assert_close(found[i, 1], quadratic[0], 32 * EPS32)
 
 
@@ -125,3 +146,31 @@ def test_nan_shows_where_it_is(backend: Backend) -> None:
     inside = np.flatnonzero(np.linalg.norm(p.frequencies, axis=1) < 3.0)
     p.slices[2, inside[0]] = np.nan
     np.testing.assert_array_equal(np.isnan(computed(backend, p)).any(axis=1), np.arange(4) == 2)
+
+
+def test_rows_that_are_not_there_are_refused(compiled: Backend) -> None:
+    p = SliceProblem.create(8, 4.0, 2, 10)
+    slopes = np.zeros((2, 2), np.float32)
+    for rows in ([0, 2], [-1, 0]):
+        with pytest.raises(ShapeError, match="names an image that is not there"):
+            compiled.curvature(
+                p.volume,
+                p.matrices,
+                p.frequencies,
+                p.radius,
+                p.slices,
+                p.weights,
+                np.array(rows, np.int32),
+                slopes,
+            )
+    with pytest.raises(ShapeError, match="fewer components"):
+        compiled.curvature(
+            p.volume,
+            p.matrices,
+            p.frequencies,
+            p.radius,
+            p.slices[:, :9].copy(),
+            p.weights[:, :9].copy(),
+            np.zeros(2, np.int32),
+            slopes,
+        )

@@ -50,7 +50,9 @@ def shell_sums(backend: Backend, threads: int) -> list[np.ndarray]:
 
 def curvature(backend: Backend, threads: int) -> list[np.ndarray]:
     p = SLICES
-    return [backend.curvature(p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights, threads=threads)]
+    rows, slopes = np.arange(7, dtype=np.int32)[::-1].copy(), p.weights[:, :2].copy()
+    arrays = p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights, rows, slopes
+    return [backend.curvature(*arrays, threads=threads)]
 
 
 @pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums, curvature])

@@ -27,16 +27,16 @@ CURVE = np.where(np.arange(33) <= 12, 1.0, 0.0)
 
 def test_sampling_is_refined_only_without_gain() -> None:
     plan = schedule(3)
-    plan.update(12, 1.0, 1.0, 2.0, CURVE)
+    plan.update(12, 1.0, 1.0, 1.0, 2.0, CURVE)
     assert (plan.order, plan.resolution_shell, plan.converged) == (3, 12, False)
-    plan.update(12, 1.0, 1.0, 2.0, CURVE)
+    plan.update(12, 1.0, 1.0, 1.0, 2.0, CURVE)
     assert (plan.order, plan.stalled, plan.converged) == (4, 0, False)
 
 
 def test_two_iterations_without_gain_at_a_fine_step_converge() -> None:
     plan = schedule(4)
     for expected in (False, True):
-        plan.update(10, 10.0, 1.0, 2.0, CURVE)
+        plan.update(10, 10.0, 1.0, 1.0, 2.0, CURVE)
         assert (plan.order, plan.converged) == (4, expected)
 
 
@@ -45,7 +45,7 @@ def test_the_finest_grid_is_the_last(accuracy_deg: float) -> None:
     """Large particles tell angles finer than any grid: the refinement ends, it does not ask for a grid that is none."""
     plan = schedule(MAX_ORDER - 1)
     for _ in range(4):
-        plan.update(10, accuracy_deg, 1.0, 2.0, CURVE)
+        plan.update(10, accuracy_deg, 1.0, 1.0, 2.0, CURVE)
     assert (plan.order, plan.converged) == (MAX_ORDER, True)
 
 

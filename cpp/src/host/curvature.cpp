@@ -4,6 +4,7 @@
 #include "host/kernels.hpp"
 
 #include "tiltwise/base/parallel.hpp"  // for parallel_for
+#include "tiltwise/body/phase.hpp"     // for unit_phase
 
 namespace tiltwise::host {
 
@@ -13,6 +14,7 @@ int curvature(const CurvatureArgs* args, ErrorText*) {
   const auto radius_squared = static_cast<float>(a.radius * a.radius);
   parallel_for(a.n, a.threads, [&](std::int64_t i, int) {
     const float* matrix = a.matrices + 9 * i;
+    const std::int64_t row = a.rows[i] * a.stride;
     double sums[curvature_terms] = {};
     for (std::int64_t j = 0; j < a.k; ++j) {
       const float* k = a.frequencies + 3 * j;
@@ -28,9 +30,10 @@ int curvature(const CurvatureArgs* args, ErrorText*) {
         gim[c] = static_cast<double>(matrix[c]) * v.dx.im + static_cast<double>(matrix[3 + c]) * v.dy.im +
                  static_cast<double>(matrix[6 + c]) * v.dz.im;
       }
-      const ComplexF y = a.images[i * a.k + j];
+      const ComplexF y =
+          multiply(a.images[row + j], body::unit_phase(mul_add(k[0], a.slopes[2 * i], k[1] * a.slopes[2 * i + 1])));
       body::add_curvature<double>(sums, v.value.re, v.value.im, gre, gim, k[0], k[1], k[2], y.re, y.im,
-                                  a.powers[i * a.k + j]);
+                                  a.powers[row + j]);
     }
     for (int t = 0; t < curvature_terms; ++t) {
       a.out[i * curvature_terms + t] = sums[t];

@@ -8,6 +8,7 @@
 #include "simd/scratch.hpp"            // for Scratch
 #include "tiltwise/base/parallel.hpp"  // for parallel_for
 #include "tiltwise/base/simd.hpp"      // for VecF, Vec4F
+#include "tiltwise/body/phase.hpp"     // for unit_phase
 
 namespace tiltwise::TW_ISA {
 
@@ -60,16 +61,20 @@ TW_HD void interpolate_batch(const ComplexF* volume, std::int64_t half, const si
   }
 }
 
-/// `count` interleaved (re, im) to two arrays, and the powers, padded with zeros to whole vectors.
-TW_HD void split_image(const ComplexF* image, const float* power, std::int64_t count, float* re, float* im,
-                       float* padded_power) {
+/// `count` interleaved (re, im), moved by a slope, to two arrays, and the powers; padded with zeros to whole vectors.
+/// Samples that are not inside do not count, whatever the image holds.
+TW_HD void move_image(const ComplexF* image, const float* power, const float* kx, const float* ky, float tx, float ty,
+                      const simd::Samples& samples, std::int64_t count, float* re, float* im, float* used_power) {
   for (std::int64_t j = 0; j < count; ++j) {
-    re[j] = image[j].re;
-    im[j] = image[j].im;
-    padded_power[j] = power[j];
+    const ComplexF phase = body::unit_phase(mul_add(kx[j], tx, ky[j] * ty));
+    const ComplexF moved = multiply(image[j], phase);
+    const bool inside = samples.sign[j] != 0.0f;
+    re[j] = inside ? moved.re : 0.0f;
+    im[j] = inside ? moved.im : 0.0f;
+    used_power[j] = inside ? power[j] : 0.0f;
   }
   for (std::int64_t j = count; j < (count + simd::float_lanes - 1) / simd::float_lanes * simd::float_lanes; ++j) {
-    re[j] = im[j] = padded_power[j] = 0.0f;
+    re[j] = im[j] = used_power[j] = 0.0f;
   }
 }
 
@@ -124,16 +129,13 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     float re[simd::samples_per_batch], im[simd::samples_per_batch], power[simd::samples_per_batch];
     for (std::int64_t i = first; i < last; ++i) {
       double sums[curvature_terms] = {};
+      const std::int64_t row = a.rows[i] * a.stride;
       for (std::int64_t j = 0; j < a.k; j += simd::samples_per_batch) {
         const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
         simd::find_samples(a.matrices + 9 * i, kx + j, ky + j, kz + j, count, radius_squared, size, samples);
         interpolate_batch(a.volume, half, samples, count, values);
-        split_image(a.images + i * a.k + j, a.powers + i * a.k + j, count, re, im, power);
-        for (std::int64_t c = 0; c < count; ++c) {  // what is not inside does not count, whatever the image holds
-          if (samples.sign[c] == 0.0f) {
-            re[c] = im[c] = power[c] = 0.0f;
-          }
-        }
+        move_image(a.images + row + j, a.powers + row + j, kx + j, ky + j, a.slopes[2 * i], a.slopes[2 * i + 1],
+                   samples, count, re, im, power);
         add_batch(values, a.matrices + 9 * i, kx + j, ky + j, kz + j, re, im, power, count, sums);
       }
       for (int t = 0; t < curvature_terms; ++t) {

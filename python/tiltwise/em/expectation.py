@@ -1,30 +1,40 @@
-"""E-step of one group of particles (one tilt series, one half set), and their share of the M-step sums.
+"""E-step (Eqs. 1-4) of the particles of one series: coarse pass, then modes or a finer grid, then M-step sums.
 
-Two passes, as in RELION: all coarse cells at low resolution, then the children of the significant ones at
-the current resolution.  In a global search the slices of a tile of rotations are shared by all particles
-of the batch; posterior-weighted sums are formed per rotation and inserted once (Eq. 11).
+The coarse pass scores a grid of rotations and shifts at low resolution.  Where its posterior is a few compact
+peaks, each is climbed at full resolution and becomes a Gaussian (`tiltwise.em.laplace`); where it is not, or a
+Gaussian does not describe a peak, the children of all significant cells are scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, slice_matrices, whiten
+from tiltwise.em.laplace import Climber, Modes, PosePrior, climbing_radii, gaussian_poses
+from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
+from tiltwise.em.maximisation import Maximiser, NoiseSums, PosteriorPoses
 from tiltwise.em.volumes import Accumulator
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg, nearest_rotation
-from tiltwise.kernels.api import C64, F32, PosteriorSummary
+from tiltwise.kernels.api import C64, F32
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
-NOISE_ROTATIONS = 8
-"""Rotations of largest weight that stand for all in the residual power: near-equivalent poses explain alike."""
+MOST_PEAKS = 4
+"""A coarse posterior of more peaks than this is searched on the finer grid."""
+PEAK_MASS = 0.99
+"""Share of the coarse posterior that peaks must hold."""
+LARGEST_DEFECT = 0.7
+"""Nats by which a posterior may depart from a Gaussian two sigma off its mode."""
+SAME_MODE = 4.0
+"""Squared distance in standard deviations within which two climbs have reached the same mode."""
+CLIMBING = 24
+"""Particles that climb together: few enough for the caches."""
 
 
 @dataclass(slots=True)
@@ -36,29 +46,19 @@ class PoseEstimate:
     shift_angstrom: NDArray[np.float64]
     """(3,) mean shift of the main mode along tomogram axes"""
     log_evidence: float
+    """log of the integral of likelihood x prior over rad^3 Å^3"""
     max_probability: float
+    """share of the best pose of a grid, or of the main mode"""
     n_significant: int
-    entropy: float
+    """poses of a grid, or modes"""
+    std_deg: float
+    """standard deviation of the main mode over one axis of rotation (rms of three)"""
+    std_angstrom: float
+    """the same over one axis of the shift"""
     square_offset: float
     """posterior mean of the squared displacement from the stored coordinate, Å^2"""
-
-
-@dataclass(slots=True)
-class NoiseSums:
-    """Sums of Eq. 12 over the particles of one series, per tilt and shell."""
-
-    power: NDArray[np.float64]
-    """sum over particles of the mean power of one component of X, or of C X of premultiplied images"""
-    explained: NDArray[np.float64]
-    """sum over particles and components of 2 Re<CV, X> - |CV|^2, posterior-weighted; of premultiplied images
-    2 Re<C^2 V, C X> - |C^2 V|^2"""
-    weight: NDArray[np.float64]
-    """sum over particles that see the tilt of the noise power of a component over sigma^2: 1, or the mean C^2"""
-
-    @classmethod
-    def empty(cls, n_tilts: int, n_shells: int) -> NoiseSums:
-        """Zeros."""
-        return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(3)))
+    sharp: bool
+    """whether the posterior is a few Gaussians instead of a grid"""
 
 
 @dataclass(slots=True)
@@ -75,6 +75,10 @@ class Settings:
     fraction: float = 0.999
     max_rotations: int = 4000
     """coarse cells kept for the second pass at most"""
+    climb: bool = True
+    """False searches every particle on the grid"""
+    follow: bool = False
+    """True climbs from the last poses without a coarse pass, where the posterior there is Gaussian"""
     threads: int = 1
     batch_bytes: int = 1 << 30
 
@@ -93,6 +97,22 @@ class Group:
     """(n, 3) present position minus stored coordinate, along tomogram axes"""
     load: Callable[[int], ParticleImages]
     """images of member i at its present position"""
+
+
+Peaks = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Rotations (n, 3, 3) and shifts (n, 3) from which climbs start."""
+
+
+@dataclass(slots=True)
+class CoarsePosterior:
+    """What the coarse pass leaves of a particle."""
+
+    angles: NDArray[np.float64]
+    """(R, 3) grid angles of the significant cells"""
+    shifts: NDArray[np.float64]
+    """(T, 3) significant shifts"""
+    peaks: Peaks | None
+    """None if they are too many"""
 
 
 @dataclass(slots=True)
@@ -116,19 +136,40 @@ class Expectation:
     ) -> list[PoseEstimate]:
         """Poses of all members, in their order; `advance(n)` is called after every n particles."""
         estimates: list[PoseEstimate] = []
+        maximiser = None
+        if accumulator is not None:
+            maximiser = Maximiser(self.scorer, self.disc, group.series, group.noise_power, accumulator, noise)
         for batch in self.batches(group):
             images = ordered_map(group.load, batch, self.settings.threads)
             whitened = [whiten(i, self.disc, group.noise_power, self._map_count) for i in images]
-            coarse = self.coarse_terms(group, batch, whitened)
-            for local, image, raw, (angles, rotations, cross, quadratic) in zip(
-                batch, whitened, images, coarse, strict=True
-            ):
-                likelihood = 2.0 * cross - quadratic[:, None]
-                estimates.append(
-                    self._particle(group, local, image, raw, angles, rotations, likelihood, accumulator, noise)
-                )
+            results = self._posteriors(group, list(batch), whitened)
+            for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
+                # sums in the order of the particles
+                estimates.append(estimate)
+                if maximiser is not None and poses.weights.size:
+                    maximiser.add(image, raw, poses)
                 advance(1)
         return estimates
+
+    def _posteriors(
+        self, group: Group, batch: list[int], whitened: list[WhitenedImages]
+    ) -> list[tuple[PosteriorPoses, PoseEstimate]]:
+        """Posterior of every member of a batch."""
+        found: list[tuple[PosteriorPoses, PoseEstimate] | None] = [None] * len(batch)
+        if self.settings.follow:
+            peaks = [(group.rotations[i][None], np.zeros((1, 3))) for i in batch]
+            found = self._climb(group, batch, whitened, peaks, [self.settings.fine_radius])
+        left = [i for i, one in enumerate(found) if one is None]
+        images = [whitened[i] for i in left]
+        coarse = [
+            self._coarse_posterior(group, batch[i], *terms)
+            for i, terms in zip(left, self.coarse_terms(group, [batch[i] for i in left], images), strict=True)
+        ]
+        radii = climbing_radii(self.settings.grid.coarse_step_deg, self.settings.fine_radius)
+        climbed = self._climb(group, [batch[i] for i in left], images, [low.peaks for low in coarse], radii)
+        for i, low, one in zip(left, coarse, climbed, strict=True):
+            found[i] = one or self._search(group, batch[i], whitened[i], low)
+        return [one for one in found if one is not None]
 
     @property
     def _map_count(self) -> int:
@@ -137,8 +178,10 @@ class Expectation:
     def batches(self, group: Group, limit: int | None = None) -> list[range]:
         """Members, `limit` at most, in batches whose images and coarse likelihoods fit the memory allowed."""
         total = len(group.members) if limit is None else min(limit, len(group.members))
-        n_coarse = len(self.settings.grid.rotations()[0]) if self.settings.grid.local_sigma_deg is None else 4096
-        per_particle = 28 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
+        # local searches keep the likelihoods of one particle at a time
+        shared = self.settings.grid.local_sigma_deg is None
+        n_coarse = len(self.settings.grid.rotations()[0]) if shared else 0
+        per_particle = 40 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
         size = max(1, int(self.settings.batch_bytes // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 
@@ -161,20 +204,19 @@ class Expectation:
         return self.disc.count(self.settings.coarse_radius)
 
     def coarse_terms(
-        self, group: Group, batch: range, whitened: Sequence[WhitenedImages]
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64], F32, F32]]:
-        """Grid angles, rotations, cross (R, T) and quadratic (R,) terms of the coarse pass, for every particle."""
+        self, group: Group, batch: Sequence[int], whitened: Sequence[WhitenedImages]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], F32, F32]]:
+        """Grid angles, rotations, cross (R, T) and quadratic (R,) terms of the coarse pass, particle by particle."""
         count, series, grid = self.coarse_count, group.series, self.settings.grid
         frequencies = self.disc.frequencies3d(count)
         phases = self._phases(series, self.shifts, count)
         low = [image.prefix(count) for image in whitened]
         own_phases = [self._of_tilts(phases, image.tilts) for image in low]
         if grid.local_sigma_deg is not None:
-            result = []
             for local, image, own in zip(batch, low, own_phases, strict=True):
                 angles, rotations = grid.near(group.rotations[local])
-                result.append((angles, rotations, *self.scorer.terms(series, image, rotations, own, frequencies)))
-            return result
+                yield angles, rotations, *self.scorer.terms(series, image, rotations, own, frequencies)
+            return
         angles, rotations = grid.rotations()
         cross = np.empty((len(low), len(rotations), len(self.shifts)), np.float32)
         quadratic = np.empty((len(low), len(rotations)), np.float32)
@@ -191,117 +233,150 @@ class Expectation:
                     own_phases[i],
                     threads=self.settings.threads,
                 )
-        return [(angles, rotations, c, q) for c, q in zip(cross, quadratic, strict=True)]
+        for of_particle, own_quadratic in zip(cross, quadratic, strict=True):
+            yield angles, rotations, of_particle, own_quadratic
 
     def _shift_prior(self, displacement: NDArray[np.float64], shifts: NDArray[np.float64]) -> F32:
         """(T,) Gaussian log prior on the total displacement from the stored coordinate, in Å."""
         square = ((displacement + shifts) ** 2).sum(axis=1)
         return np.asarray(-0.5 * square / self.settings.offset_sigma_angstrom**2, dtype=np.float32)
 
-    def _particle(
+    def _coarse_posterior(
         self,
         group: Group,
         local: int,
-        image: WhitenedImages,
-        raw: ParticleImages,
         angles: NDArray[np.float64],
         rotations: NDArray[np.float64],
-        likelihood: F32,
-        accumulator: Accumulator | None,
-        noise: NoiseSums | None,
-    ) -> PoseEstimate:
-        """Second pass, posterior and M-step sums of one particle."""
-        settings, grid, backend = self.settings, self.settings.grid, self.scorer.backend
-        centre, displacement = group.rotations[local], group.displacements_angstrom[local]
-        weights, summary = backend.posterior(
-            likelihood,
-            grid.log_prior(rotations, centre),
-            self._shift_prior(displacement, self.shifts),
+        cross: F32,
+        quadratic: F32,
+    ) -> CoarsePosterior:
+        """Significant cells of the coarse pass, and its peaks."""
+        settings, grid = self.settings, self.settings.grid
+        weights, _ = self.scorer.backend.posterior(
+            2.0 * cross - quadratic[:, None],
+            grid.log_prior(rotations, group.rotations[local]),
+            self._shift_prior(group.displacements_angstrom[local], self.shifts),
             settings.fraction,
         )
-        shifts = self.shifts
-        if grid.oversampling > 0 or settings.fine_radius > settings.coarse_radius:
-            rows = np.flatnonzero(weights.sum(axis=1) > 0)
-            if len(rows) > settings.max_rotations:
-                rows = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[: settings.max_rotations])
-            rotations = grid.children(angles[rows])
-            shifts = grid.fine_shifts(self.shifts[np.flatnonzero(weights.sum(axis=0) > 0)])
-            count = self.disc.count(settings.fine_radius)
-            fine = image.prefix(count)
-            phases = shift_phases(group.series, image.tilts, shifts, self.disc, settings.pixel_size, count)
-            cross, quadratic = self.scorer.terms(group.series, fine, rotations, phases, self.disc.frequencies3d(count))
-            weights, summary = backend.posterior(
-                2.0 * cross - quadratic[:, None],
-                grid.log_prior(rotations, centre),
-                self._shift_prior(displacement, shifts),
-                settings.fraction,
+        by_rotation = weights.sum(axis=1)
+        rows, columns = np.flatnonzero(by_rotation > 0), np.flatnonzero(weights.sum(axis=0) > 0)
+        peaks = None
+        if settings.climb:
+            kept = weights[np.ix_(rows, columns)].astype(np.float64)
+            peaks = find_peaks(kept, rotations[rows], self.shifts[columns], grid)
+            if peaks is not None and grid.local_sigma_deg is not None:
+                # where the particle was is worth a climb of its own
+                before = group.rotations[local]
+                peaks = np.concatenate([peaks[0], before[None]]), np.concatenate([peaks[1], np.zeros((1, 3))])
+        if len(rows) > settings.max_rotations:
+            rows = np.sort(np.argsort(-by_rotation, kind="stable")[: settings.max_rotations])
+        return CoarsePosterior(angles[rows], self.shifts[columns], peaks)
+
+    def _climb(
+        self,
+        group: Group,
+        batch: list[int],
+        whitened: list[WhitenedImages],
+        peaks: Sequence[Peaks | None],
+        radii: Sequence[float],
+    ) -> list[tuple[PosteriorPoses, PoseEstimate] | None]:
+        """Posterior of every particle as Gaussians; None where there are no peaks, or that does not describe them."""
+        result: list[tuple[PosteriorPoses, PoseEstimate] | None] = []
+        for start in range(0, len(batch), CLIMBING):
+            part = slice(start, start + CLIMBING)
+            result += self._climb_together(group, batch[part], whitened[part], peaks[part], radii)
+        return result
+
+    def _climb_together(
+        self,
+        group: Group,
+        batch: list[int],
+        whitened: list[WhitenedImages],
+        peaks: Sequence[Peaks | None],
+        radii: Sequence[float],
+    ) -> list[tuple[PosteriorPoses, PoseEstimate] | None]:
+        result: list[tuple[PosteriorPoses, PoseEstimate] | None] = [None] * len(batch)
+        chosen = [i for i, found in enumerate(peaks) if found is not None]
+        if not chosen:
+            return result
+        settings = self.settings
+        starts = [found for found in peaks if found is not None]
+        owner = np.repeat(np.arange(len(chosen)), [len(rotation) for rotation, _ in starts])
+        members = np.array([batch[i] for i in chosen])
+        sigma = settings.grid.local_sigma_deg
+        prior = PosePrior(
+            group.rotations[members],
+            group.displacements_angstrom[members],
+            None if sigma is None else np.radians(sigma),
+            settings.offset_sigma_angstrom,
+        )
+        climber = Climber(
+            self.scorer,
+            group.series,
+            self.disc,
+            settings.pixel_size,
+            [whitened[i] for i in chosen],
+            owner,
+            prior,
+        )
+        rotation, shift = (np.concatenate(part) for part in zip(*starts, strict=True))
+        modes = climber.climb(rotation, shift, radii)
+        defect = climber.defect(modes, settings.fine_radius)
+        for number, i in enumerate(chosen):
+            own = np.flatnonzero(owner == number)
+            kept = distinct(modes, own)
+            mass = modes.log_mass[kept]
+            share = np.exp(mass - mass.max())
+            kept, share = kept[share > 1e-3 * share.sum()], share[share > 1e-3 * share.sum()]
+            if not (share.sum() > 0 and np.all(defect[kept] <= LARGEST_DEFECT)):  # NaN: to the grid as well
+                continue
+            share = share / share.sum()
+            displacement = group.displacements_angstrom[batch[i]]
+            estimate = of_modes(modes, kept, share, displacement)
+            poses = gaussian_poses(
+                group.series,
+                whitened[i].tilts,
+                self.disc,
+                settings.pixel_size,
+                modes,
+                kept,
+                share,
+                settings.map_radius,
+                self.scorer.scale,
             )
+            result[i] = poses, estimate
+        return result
+
+    def _search(
+        self, group: Group, local: int, image: WhitenedImages, coarse: CoarsePosterior
+    ) -> tuple[PosteriorPoses, PoseEstimate]:
+        """Second pass over the children of the significant cells."""
+        settings, grid, backend = self.settings, self.settings.grid, self.scorer.backend
+        centre, displacement = group.rotations[local], group.displacements_angstrom[local]
+        rotations, shifts = grid.children(coarse.angles), grid.fine_shifts(coarse.shifts)
+        count = self.disc.count(settings.fine_radius)
+        phases = shift_phases(group.series, image.tilts, shifts, self.disc, settings.pixel_size, count)
+        cross, quadratic = self.scorer.terms(
+            group.series, image.prefix(count), rotations, phases, self.disc.frequencies3d(count)
+        )
+        weights, summary = backend.posterior(
+            2.0 * cross - quadratic[:, None],
+            grid.log_prior(rotations, centre),
+            self._shift_prior(displacement, shifts),
+            settings.fraction,
+        )
         rows, columns = np.flatnonzero(weights.sum(axis=1) > 0), np.flatnonzero(weights.sum(axis=0) > 0)
+        rotations, shifts = rotations[rows], shifts[columns]
         kept = np.ascontiguousarray(weights[np.ix_(rows, columns)])
-        if accumulator is not None and len(rows):
-            self._maximise(group, image, raw, rotations[rows], shifts[columns], kept, accumulator, noise)
-        return self._estimate(rotations[rows], shifts[columns], kept, displacement, centre, summary)
-
-    def _maximise(
-        self,
-        group: Group,
-        image: WhitenedImages,
-        raw: ParticleImages,
-        rotations: NDArray[np.float64],
-        shifts: NDArray[np.float64],
-        weights: F32,
-        accumulator: Accumulator,
-        noise: NoiseSums | None,
-    ) -> None:
-        """Adds the posterior-weighted images of one particle to the accumulator and to the noise sums."""
-        count, threads = self._map_count, self.settings.threads
-        frequencies = self.disc.frequencies3d(count)
-        phases = shift_phases(group.series, image.tilts, shifts, self.disc, self.settings.pixel_size, count)
-        n_tilts, backend = len(image.tilts), self.scorer.backend
-        for tile in self.scorer.tiles(len(rotations), n_tilts * count):
-            part = np.ascontiguousarray(weights[tile])
-            sums, totals = backend.backproject(part, image.map_image, image.map_power, phases, threads=threads)
-            backend.insert(
-                sums.reshape(-1, count),
-                totals.reshape(-1, count),
-                slice_matrices(group.series, image.tilts, rotations[tile], self.scorer.scale),
-                frequencies,
-                accumulator.padded // 2,
-                accumulator.data,
-                accumulator.weight,
-                threads=threads,
-            )
-        if noise is not None:
-            top = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[:NOISE_ROTATIONS])
-            share = np.ascontiguousarray(weights[top] * (weights.sum() / weights[top].sum()))
-            explained = self._explained(group, image, raw, rotations[top], share, phases, frequencies)
-            noise.explained[image.tilts] += explained * group.noise_power[image.tilts]
-            noise.power[image.tilts] += raw.power
-            noise.weight[image.tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
-
-    def _explained(
-        self,
-        group: Group,
-        image: WhitenedImages,
-        raw: ParticleImages,
-        rotations: NDArray[np.float64],
-        weights: F32,
-        phases: C64,
-        frequencies: F32,
-    ) -> NDArray[np.float64]:
-        """(F, S) posterior sum of what `NoiseSums.explained` holds, over sigma^2."""
-        backend, threads, shells = self.scorer.backend, self.settings.threads, self.disc.shells[: len(frequencies)]
-        slices = self.scorer.slices(group.series, image.tilts, rotations, frequencies)
-        data, power = image.map_image, image.map_power
-        if raw.premultiplied:
-            ctf2 = np.ascontiguousarray(raw.ctf2[:, : len(frequencies)]).reshape(-1)
-            data, power = data * ctf2, power * ctf2
-        sums, totals = backend.backproject(weights, data, power, phases, threads=threads)
-        flat = slices.reshape(-1, len(frequencies))
-        # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
-        other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)
-        values = backend.shell_sums(flat, other, None, shells, self.disc.n_shells, threads=threads)
-        return np.asarray(values.reshape(-1, len(image.tilts), self.disc.n_shells).sum(axis=0))
+        phases = shift_phases(group.series, image.tilts, shifts, self.disc, settings.pixel_size, self._map_count)
+        poses = PosteriorPoses(rotations, kept, phases)
+        log_evidence = summary.log_evidence + grid.log_cell_volume
+        if not kept.size:
+            square = float(displacement @ displacement)
+            return poses, PoseEstimate(centre, np.zeros(3), log_evidence, 0.0, 0, np.nan, np.nan, square, False)
+        return poses, self._estimate(
+            rotations, shifts, kept, displacement, log_evidence, summary.max_probability, summary.n_significant
+        )
 
     def _estimate(
         self,
@@ -309,14 +384,11 @@ class Expectation:
         shifts: NDArray[np.float64],
         weights: F32,
         displacement: NDArray[np.float64],
-        previous: NDArray[np.float64],
-        summary: PosteriorSummary,
+        log_evidence: float,
+        max_probability: float,
+        n_significant: int,
     ) -> PoseEstimate:
         """Mean of the main mode: poses within 2.5 fine steps of the best one, so the grid does not show."""
-        if not weights.size:
-            return PoseEstimate(
-                previous, np.zeros(3), summary.log_evidence, 0.0, 0, 0.0, float(displacement @ displacement)
-            )
         best, best_shift = np.unravel_index(int(np.argmax(weights)), weights.shape)
         grid = self.settings.grid
         near = angular_distance_deg(rotations, rotations[best]) <= 2.5 * grid.fine_step_deg
@@ -324,12 +396,76 @@ class Expectation:
         mode = weights * np.outer(near, close)
         mode = mode / mode.sum()
         total = (displacement + shifts) ** 2
-        return PoseEstimate(
-            rotation=nearest_rotation(np.einsum("r,rij->ij", mode.sum(axis=1), rotations)),
-            shift_angstrom=mode.sum(axis=0) @ shifts,
-            log_evidence=summary.log_evidence,
-            max_probability=summary.max_probability,
-            n_significant=summary.n_significant,
-            entropy=summary.entropy,
-            square_offset=float(weights.sum(axis=0) @ total.sum(axis=1) / weights.sum()),
+        rotation, shift = (
+            nearest_rotation(np.einsum("r,rij->ij", mode.sum(axis=1), rotations)),
+            mode.sum(axis=0) @ shifts,
         )
+        # the cells are as wide as the steps
+        variance_deg = (
+            mode.sum(axis=1) @ angular_distance_deg(rotations, rotation) ** 2 / 3 + grid.fine_step_deg**2 / 12
+        )
+        variance = mode.sum(axis=0) @ ((shifts - shift) ** 2).sum(axis=1) / 3 + grid.fine_shift_step_angstrom**2 / 12
+        return PoseEstimate(
+            rotation=rotation,
+            shift_angstrom=shift,
+            log_evidence=log_evidence,
+            max_probability=max_probability,
+            n_significant=n_significant,
+            std_deg=float(np.sqrt(variance_deg)),
+            std_angstrom=float(np.sqrt(variance)),
+            square_offset=float(weights.sum(axis=0) @ total.sum(axis=1) / weights.sum()),
+            sharp=False,
+        )
+
+
+def find_peaks(
+    weights: NDArray[np.float64], rotations: NDArray[np.float64], shifts: NDArray[np.float64], grid: PoseGrid
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Rotations and shifts of the compact peaks of a posterior (R, T) on the coarse grid; None if they are many.
+
+    A peak is a best cell with its neighbours, up to 1.6 steps of rotation and 1.8 of shift away.
+    """
+    left, total = weights.copy(), weights.sum()
+    found: list[tuple[int, int]] = []
+    while left.sum() > (1.0 - PEAK_MASS) * total:
+        if len(found) == MOST_PEAKS:
+            return None
+        row, column = np.unravel_index(int(np.argmax(left)), left.shape)
+        near = angular_distance_deg(rotations, rotations[row]) <= 1.6 * grid.coarse_step_deg
+        close = np.linalg.norm(shifts - shifts[column], axis=1) <= 1.8 * grid.shift_step_angstrom
+        left[np.ix_(near, close)] = 0.0
+        found.append((int(row), int(column)))
+    if not found:
+        return None
+    rows, columns = (list(part) for part in zip(*found, strict=True))
+    return rotations[rows], shifts[columns]
+
+
+def distinct(modes: Modes, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of the modes `chosen`, those that are not reached twice, best first."""
+    kept: list[int] = []
+    for i in chosen[np.argsort(-modes.log_posterior[chosen], kind="stable")]:
+        if all(modes.square_distance(int(i), j) > SAME_MODE for j in kept):
+            kept.append(int(i))
+    return np.array(kept, dtype=np.intp)
+
+
+def of_modes(
+    modes: Modes, kept: NDArray[np.intp], share: NDArray[np.float64], displacement: NDArray[np.float64]
+) -> PoseEstimate:
+    """Estimate from the Gaussians `kept`, which hold `share` of the posterior, the best first."""
+    main = int(kept[np.argmax(share)])
+    covariance = modes.covariance
+    spread = np.trace(covariance[:, 3:, 3:], axis1=1, axis2=2)[kept]
+    square = ((displacement + modes.shift[kept]) ** 2).sum(axis=1)
+    return PoseEstimate(
+        rotation=modes.rotation[main],
+        shift_angstrom=modes.shift[main],
+        log_evidence=float(np.logaddexp.reduce(modes.log_mass[kept])),
+        max_probability=float(share.max()),
+        n_significant=len(kept),
+        std_deg=float(np.degrees(np.sqrt(np.trace(covariance[main, :3, :3]) / 3))),
+        std_angstrom=float(np.sqrt(np.trace(covariance[main, 3:, 3:]) / 3)),
+        square_offset=float(share @ (square + spread)),
+        sharp=True,
+    )

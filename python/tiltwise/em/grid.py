@@ -52,6 +52,12 @@ class PoseGrid:
         """Step of the shifts of the second pass."""
         return self.shift_step_angstrom / 2.0**self.oversampling
 
+    @property
+    def log_cell_volume(self) -> float:
+        """Log of the volume of a fine cell in rad^3 Å^3: rotations fill 8 pi^2."""
+        cells = 72.0 * 8.0 ** (self.order + self.oversampling)
+        return float(np.log(8.0 * np.pi**2 / cells * self.fine_shift_step_angstrom**3))
+
     def shifts(self) -> NDArray[np.float64]:
         """(T, 3) coarse trial shifts in Å."""
         return translation_ball(self.shift_range_angstrom, self.shift_step_angstrom) + self.shift_offset_angstrom

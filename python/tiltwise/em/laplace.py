@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages
+from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.em.maximisation import PosteriorPoses
 from tiltwise.geometry.rotations import nearest_rotation
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
@@ -82,6 +83,12 @@ class Modes:
         """(n,) log of the integral of each Gaussian over rad^3 Å^3."""
         return np.asarray(self.log_posterior + 0.5 * np.linalg.slogdet(2.0 * np.pi * self.covariance)[1])
 
+    def square_distance(self, i: int, j: int) -> float:
+        """Squared distance of mode i from mode j in standard deviations of j."""
+        turn = Rotation.from_matrix(self.rotation[i] @ self.rotation[j].T).as_rotvec()
+        change = np.concatenate([turn, self.shift[i] - self.shift[j]])
+        return float(change @ np.linalg.solve(self.covariance[j], change))
+
     def moved(self, change: F64) -> tuple[F64, F64]:
         """Rotations and shifts after changes (n, 6)."""
         return turned(self.rotation, change[:, :3]), self.shift + change[:, 3:]
@@ -134,14 +141,15 @@ class Climber:
         forward, to_image = self._forward[rows], self._to_image[rows]
         matrices = self.scorer.scale * np.swapaxes(forward @ rotation[item], 1, 2)
         slopes = np.einsum("nij,nj->ni", to_image[:, 3:, 3:], shift[item])
-        images = self._data[rows, :count] * phase_ramps(self.disc, slopes, count)
         found = self.scorer.backend.curvature(
             self.scorer.volume,
             np.ascontiguousarray(matrices, np.float32),
             self.disc.frequencies3d(count),
             self.scorer.volume.shape[0] // 2,
-            images,
-            np.ascontiguousarray(self._power[rows, :count]),
+            self._data,
+            self._power,
+            rows.astype(np.int32),
+            slopes.astype(np.float32),
             threads=self.scorer.threads,
         )
         upper = np.triu_indices(5)
@@ -181,7 +189,7 @@ class Climber:
                 damping[won] = np.where(damping[won] > 1e-2, damping[won] / 10, 0.0)
                 damping[lost] = np.maximum(10 * damping[lost], 0.3)
                 active = active[damping[active] < 1e3]
-        return Modes(nearest_rotation(rotation), shift, value, np.linalg.inv(information))
+        return Modes(nearest_rotation(rotation), shift, value, np.asarray(np.linalg.inv(information), dtype=np.float64))
 
     def _steps(self, gradient: F64, information: F64, damping: F64, radius: float) -> F64:
         """(n, 6) damped steps, none longer than `REACH`."""
@@ -210,10 +218,63 @@ class Climber:
         return worst
 
 
-def phase_ramps(disc: FourierDisc, slopes: F64, count: int) -> NDArray[np.complex64]:
-    """(n, K) phases exp(+i k.t) of slopes (n, 2), the product of two small tables."""
-    frequencies = disc.frequencies[:count]
-    lowest, highest = int(frequencies[:, 1].min()), int(frequencies[:, 1].max())
-    along_x = np.exp(1j * slopes[:, :1] * np.arange(frequencies[:, 0].max() + 1)).astype(np.complex64)
-    along_y = np.exp(1j * slopes[:, 1:] * np.arange(lowest, highest + 1)).astype(np.complex64)
-    return np.asarray(along_x[:, frequencies[:, 0]] * along_y[:, frequencies[:, 1] - lowest])
+def climbing_radii(coarse_step_deg: float, fine_radius: float) -> list[float]:
+    """Radii of a climb that starts half a coarse step off: few shells at first, where the hill is wide."""
+    first = max(6.0, REACH / np.radians(coarse_step_deg / 2))
+    radii = [fine_radius]
+    while radii[0] > 1.2 * first:
+        radii.insert(0, max(radii[0] / 1.6, first))
+    return radii
+
+
+ROTATION_BLUR = 0.2
+"""Voxels of the padded volume by which a spread of rotations may smear the rim: below, one rotation stands for all."""
+
+
+def gaussian_poses(
+    series: TiltSeries,
+    tilts: NDArray[np.intp],
+    disc: FourierDisc,
+    pixel_size: float,
+    modes: Modes,
+    kept: NDArray[np.intp],
+    share: F64,
+    radius: float,
+    scale: float,
+) -> PosteriorPoses:
+    """Posterior of Gaussians `kept` with weights `share` as rotations, shifts and damped phases.
+
+    The mean of exp(i k.t) over Gaussian shifts is exact.  Rotations are the mode alone, or where they smear the rim
+    the six points at sqrt(3) sigma along the axes of their covariance, which keep mean and covariance.
+    """
+    count = disc.count(radius)
+    rotations, shifts, spreads, weights = [], [], [], []
+    for mode, part in zip(kept, share, strict=True):
+        covariance = modes.covariance[mode]
+        angular, mixed, spread = covariance[:3, :3], covariance[3:, :3], covariance[3:, 3:]
+        values, axes = np.linalg.eigh(angular)
+        if np.sqrt(values[-1]) * radius * scale <= ROTATION_BLUR:
+            rotations.append(modes.rotation[mode][None])
+            shifts.append(modes.shift[mode][None])
+            spreads.append(spread[None])
+        else:
+            points = np.concatenate([axes.T, -axes.T]) * np.sqrt(3.0 * np.tile(values, 2))[:, None]
+            gain = mixed @ np.linalg.inv(angular)
+            rotations.append(turned(np.broadcast_to(modes.rotation[mode], (6, 3, 3)), points))
+            shifts.append(modes.shift[mode] + points @ gain.T)
+            spreads.append(np.broadcast_to(spread - gain @ mixed.T, (6, 3, 3)))
+        weights.append(np.full(len(rotations[-1]), part / len(rotations[-1])))
+    shift, covariances = np.concatenate(shifts), np.concatenate(spreads)
+    phases = shift_phases(series, tilts, shift, disc, pixel_size, count).reshape(len(shift), len(tilts), count)
+    in_plane = series.projection[tilts, :2, :3]
+    widths = (
+        np.einsum("fai,tij,fbj->tfab", in_plane, covariances, in_plane) * (2.0 * np.pi / (disc.box * pixel_size)) ** 2
+    )
+    kx, ky = disc.frequencies[:count].T.astype(np.float64)
+    square = widths[..., 0, 0, None] * kx**2 + 2.0 * widths[..., 0, 1, None] * kx * ky + widths[..., 1, 1, None] * ky**2
+    damped = phases * np.exp(-0.5 * square).astype(np.float32)
+    return PosteriorPoses(
+        np.concatenate(rotations),
+        np.diag(np.concatenate(weights)).astype(np.float32),
+        np.ascontiguousarray(damped.reshape(len(shift), -1), np.complex64),
+    )

@@ -144,6 +144,11 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     oversampling: int = option(
         1, ge=0, le=3, group="advanced", help="times angular and shift steps are halved in the second pass"
     )
+    climb: bool = option(
+        True,
+        group="advanced",
+        help="climb sharp peaks of the coarse pass to their mode; off: score finer grids for every particle",
+    )
     low_resol_join_halves: float = option(
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"
     )

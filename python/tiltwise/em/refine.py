@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
-from tiltwise.em.expectation import Expectation, Group, NoiseSums, PoseEstimate, Settings
+from tiltwise.em.expectation import Expectation, Group, PoseEstimate, Settings
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_sets import assign_half_sets
 from tiltwise.em.initial import initial_noise_power, prepare_map
 from tiltwise.em.likelihood import Scorer, whiten
 from tiltwise.em.masks import MASK_EDGE_PX, focus_mask
+from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import posterior_columns, with_poses
-from tiltwise.em.schedule import Schedule
+from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.spectra import (
     half_maps,
     join_low_resolution,
@@ -159,6 +160,7 @@ class Refinement:
             offset_range_angstrom=options.offset_range_angstrom or options.offset_range_px * self.pixel_size,
             offset_step_angstrom=options.offset_step_px * self.pixel_size,
             resolution_shell=max(1, self.shell_of(options.ini_high)),
+            climb=options.climb,
         )
         curve = np.zeros(self.box // 2 + 1)
         state = State(0, {1: density, 2: density}, poses, noise, schedule, 10.0, curve)
@@ -220,6 +222,8 @@ class Refinement:
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             threads=self.threads,
             batch_bytes=self.memory.batch,
+            climb=schedule.climb,
+            follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )
         return Expectation(scorer, self.source.disc, settings)
 
@@ -340,6 +344,7 @@ class Refinement:
                 "change_deg": float(np.mean(angular_distance_deg(before[0], state.poses.rotation))),
                 "change_angstrom": shift_change,
                 "max_probability": float(np.mean([e.max_probability for e in estimates])),
+                "sharp": float(np.mean([e.sharp for e in estimates])),
                 "significant_poses": float(np.median([e.n_significant for e in estimates])),
                 "seconds": monotonic() - began,
             }
@@ -349,15 +354,22 @@ class Refinement:
                 min(resolution_shell(state.curve), int(radius)),
                 accuracy_deg,
                 accuracy_angstrom,
+                float(row["change_deg"]),
                 shift_change,
                 state.curve,
+                float(row["sharp"]),
             )
             self.save(state)
         if state.schedule.converged:
-            reason = (
-                f"converged: no gain in resolution, and steps of {state.schedule.fine_step_deg():.2f}° are finer "
-                f"than the {state.history[-1]['accuracy_deg']:.2f}° the data resolve"
-            )
+            last = state.history[-1]
+            if last["sharp"] >= MOSTLY_SHARP:
+                found = f"poses moved by {last['change_deg']:.2f}° and {last['change_angstrom']:.2f} Å"
+                reason = f"converged: no gain in resolution, and {found} in the last iteration"
+            else:
+                reason = (
+                    f"converged: no gain in resolution, and steps of {state.schedule.fine_step_deg():.2f}° are finer "
+                    f"than the {last['accuracy_deg']:.2f}° the data resolve"
+                )
         return self.finish(state, reason)
 
     def finish(self, state: State, reason: str) -> RefineResult:

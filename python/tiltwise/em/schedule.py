@@ -11,6 +11,8 @@ from tiltwise.em.grid import PoseGrid
 from tiltwise.geometry.grids import MAX_ORDER
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 
+MOSTLY_SHARP = 0.9
+
 
 @dataclass(slots=True)
 class Schedule:
@@ -28,6 +30,10 @@ class Schedule:
     """iterations since the resolution last improved"""
     incr_size: int = 10
     """shells beyond the resolution that are used"""
+    sharp: float = 0.0
+    """share of the particles whose posterior did not need a grid"""
+    climb: bool = True
+    """peaks of the coarse pass are climbed where they are sharp; False scores finer grids only"""
     converged: bool = False
 
     @property
@@ -63,10 +69,13 @@ class Schedule:
         """Shells the coarse pass needs: structure of the particle's size resolves its angular step.
 
         Never more than 3/4 of those of the second pass, half of its pixels: with less information more cells
-        stay significant, and no right one is lost.
+        stay significant, and no right one is lost.  Local searches that end in a climb take 2/3 of the shells:
+        the hill is then as wide as a cell, and a climb at full resolution tells the peaks apart.
         """
         resolution = np.pi * diameter_angstrom * (60.0 / 2.0**self.order) / 360.0 / 1.2
         share = 0.75 if self.oversampling > 0 else 1.0
+        if self.climb and self.local:
+            resolution *= 1.5
         return float(min(np.ceil(box_angstrom / resolution), np.ceil(share * self.fine_radius(nyquist))))
 
     def fine_radius(self, nyquist: float) -> float:
@@ -78,14 +87,18 @@ class Schedule:
         shell: int,
         accuracy_deg: float,
         accuracy_angstrom: float,
-        shift_change_angstrom: float,
+        change_deg: float,
+        change_angstrom: float,
         curve: NDArray[np.float64],
+        sharp: float = 0.0,
     ) -> None:
         """Takes in one iteration: refines the sampling when the resolution no longer improves, or converges.
 
         `accuracy_*` are the errors the data cannot tell from none (99 % confidence); sampling much finer
-        than 3/4 of them gains nothing, and there are no grids beyond `MAX_ORDER`.
+        than 3/4 of them gains nothing, and there are no grids beyond `MAX_ORDER`.  Where nearly all posteriors
+        are `sharp` the sampling does not limit poses: it stays, and refinement ends when poses stand still.
         """
+        self.sharp = sharp
         gained = shell > self.resolution_shell
         self.stalled = 0 if gained else self.stalled + 1
         self.resolution_shell = max(shell, self.resolution_shell) if gained else shell
@@ -93,6 +106,10 @@ class Schedule:
         last143 = int(below[0]) if len(below) else len(curve) - 1
         self.incr_size = max(self.incr_size, last143 - shell + 5)
         if self.stalled < 1:
+            return
+        if sharp >= MOSTLY_SHARP and self.local:
+            still = change_deg <= accuracy_deg and change_angstrom <= accuracy_angstrom
+            self.converged = still or self.stalled >= 3
             return
         if self.fine_step_deg() < 0.75 * accuracy_deg or self.order >= MAX_ORDER:
             self.converged = self.stalled >= 2
@@ -102,7 +119,7 @@ class Schedule:
         fine = 2.0**self.oversampling
         old_step = self.offset_step_angstrom
         step = max(min(1.5, 0.75 * accuracy_angstrom) * fine, old_step / 2)
-        reach = np.clip(3.0 * shift_change_angstrom, 1.5 * step, 1.3 * self.offset_range_angstrom)
+        reach = np.clip(3.0 * change_angstrom, 1.5 * step, 1.3 * self.offset_range_angstrom)
         # At most four steps on either side: beyond, the search costs more than a coarser one that follows moves.
         self.offset_step_angstrom = float(min(max(step, reach / 4), old_step))
         self.offset_range_angstrom = float(reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.expectation import NoiseSums
+from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.volumes import Accumulator, padded_shells, shell_means, solve_map
 from tiltwise.spectral.disc import FourierDisc
 

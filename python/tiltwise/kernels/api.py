@@ -190,17 +190,20 @@ class Backend(Protocol):
         radius: float,
         images: C64,
         powers: F32,
+        rows: I32,
+        slopes: F32,
         *,
         threads: int = 0,
     ) -> F64:
         """Likelihood of single images (Eq. 4) with its derivatives in rotation and shift, `(n, 22)`.
 
-        Each image `i` has its own slice, `V_i[k] = V(matrices[i] @ frequencies[k])`, data `images[i]`
-        `(K,)` (Y, already moved back to the centre) and `powers[i]` `(K,)` (B).  Parameters are small
-        rotations w about the axes of the image, which take matrices to `matrices[i] @ exp(-[w]x)`, and
-        slopes t, which take slices to `V_i exp(-i k.t)`: a shift of d pixels of an N pixel image has
-        `t = 2 pi d / N`.  With J the derivatives of the slice, `dV/dw = (matrices[i]^T grad V) x k` and
-        `dV/dt = -i k V`, columns are
+        Item `i` has its own slice, `V_i[k] = V(matrices[i] @ frequencies[k])`, and of the arrays `images`
+        and `powers` `(m, S)`, S >= K, the first K components of row `rows[i]`: powers are B, and images
+        times `exp(+i k.t)` with `t = slopes[i]` `(2,)` are Y, moved back to the centre: a particle displaced
+        by d pixels in an image of N pixels has `t = 2 pi d / N`.  Parameters are small rotations w about the
+        axes of the image, which take matrices to `matrices[i] @ exp(-[w]x)`, and changes of t, which take
+        slices to `V_i exp(-i k.t)`.  With J the derivatives of the slice, `dV/dw = (matrices[i]^T grad V) x k`
+        and `dV/dt = -i k V`, columns are
 
         0       cross, `sum Re conj(V) Y`
         1       quadratic, `sum B |V|^2`

@@ -86,12 +86,14 @@ class NativeBackend:
         radius: float,
         images: C64,
         powers: F32,
+        rows: I32,
+        slopes: F32,
         *,
         threads: int = 0,
     ) -> F64:
         """See `tiltwise.kernels.api.Backend.curvature`."""
         return self._kernels.curvature(
-            volume, matrices, frequencies, radius, images, powers, threads or default_threads()
+            volume, matrices, frequencies, radius, images, powers, rows, slopes, threads or default_threads()
         )
 
 

@@ -95,13 +95,15 @@ constexpr int curvature_terms = 22;
 
 /// Value, gradient and curvature of the likelihood of single images (Eq. 4).
 struct CurvatureArgs {
-  const ComplexF* volume;    // (size, size, size / 2 + 1)
-  const float* matrices;     // (n, 3, 3)
-  const float* frequencies;  // (k, 3)
-  const ComplexF* images;    // (n, k)
-  const float* powers;       // (n, k)
-  double* out;               // (n, curvature_terms)
-  std::int64_t size, n, k;
+  const ComplexF* volume;              // (size, size, size / 2 + 1)
+  const float* matrices;               // (n, 3, 3)
+  const float* frequencies;            // (k, 3)
+  const ComplexF* images;              // (m, stride)
+  const float* powers;                 // (m, stride)
+  const std::int32_t* rows;            // (n), each in [0, m)
+  const float* slopes;                 // (n, 2)
+  double* out;                         // (n, curvature_terms)
+  std::int64_t size, n, k, m, stride;  // k <= stride
   double radius;
   std::int32_t threads;
 };

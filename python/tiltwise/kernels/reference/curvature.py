@@ -15,6 +15,8 @@ def curvature(
     radius: float,
     images: NDArray[np.complexfloating],
     powers: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    slopes: NDArray[np.floating],
     *,
     threads: int = 0,
 ) -> NDArray[np.float64]:
@@ -36,8 +38,9 @@ def curvature(
     result = np.zeros((len(matrices), 22))
     k = frequencies.astype(np.float64)
     for i, row in enumerate(result):
-        used = found.inside[i]
-        y, b, v = images[i, used].astype(np.complex128), powers[i, used].astype(np.float64), value[i, used]
+        used, source = found.inside[i], rows[i]
+        y = images[source, : len(k)][used] * np.exp(1j * k[used, :2] @ slopes[i].astype(np.float64))
+        b, v = powers[source, : len(k)][used].astype(np.float64), value[i, used]
         turns = np.cross(gradient[i, used] @ matrices[i].astype(np.float64), k[used])
         derivatives = np.concatenate([turns, -1j * k[used, :2] * v[:, None]], axis=1)
         row[0] = (v.conj() * y).real.sum()

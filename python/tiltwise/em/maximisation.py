@@ -1,0 +1,106 @@
+"""M-step sums of one particle: images at its poses into the accumulator (Eq. 11), residual power (Eq. 12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.likelihood import Scorer, WhitenedImages, slice_matrices
+from tiltwise.em.volumes import Accumulator
+from tiltwise.extract.images import ParticleImages
+from tiltwise.kernels.api import C64, F32
+from tiltwise.model import TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+
+NOISE_ROTATIONS = 8
+"""Rotations of largest weight that stand for all in the residual power: near-equivalent poses explain alike."""
+
+
+@dataclass(slots=True)
+class NoiseSums:
+    """Sums of Eq. 12 over the particles of one series, per tilt and shell."""
+
+    power: NDArray[np.float64]
+    """sum over particles of the mean power of one component of X, or of C X of premultiplied images"""
+    explained: NDArray[np.float64]
+    """sum over particles and components of 2 Re<CV, X> - |CV|^2, posterior-weighted; of premultiplied images
+    2 Re<C^2 V, C X> - |C^2 V|^2"""
+    weight: NDArray[np.float64]
+    """sum over particles that see the tilt of the noise power of a component over sigma^2: 1, or the mean C^2"""
+
+    @classmethod
+    def empty(cls, n_tilts: int, n_shells: int) -> NoiseSums:
+        """Zeros."""
+        return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(3)))
+
+
+@dataclass(slots=True)
+class PosteriorPoses:
+    """The posterior of one particle as the M-step needs it: weights over R rotations and T shifts."""
+
+    rotations: NDArray[np.float64]
+    """(R, 3, 3)"""
+    weights: F32
+    """(R, T); sums to what the posterior of these poses holds"""
+    phases: C64
+    """(T, F K) that move images back, below the radius of the map; may be damped by the spread of shifts"""
+
+
+@dataclass(slots=True)
+class Maximiser:
+    """Adds particles of one series to the sums of their half set."""
+
+    scorer: Scorer
+    disc: FourierDisc
+    series: TiltSeries
+    noise_power: NDArray[np.float64]
+    """(F, S) sigma^2"""
+    accumulator: Accumulator
+    noise: NoiseSums | None
+
+    def add(self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses) -> None:
+        """Adds the posterior-weighted images of one particle to the accumulator and to the noise sums."""
+        threads, backend = self.scorer.threads, self.scorer.backend
+        n_tilts = len(image.tilts)
+        count = len(image.map_image) // n_tilts
+        frequencies = self.disc.frequencies3d(count)
+        for tile in self.scorer.tiles(len(poses.rotations), n_tilts * count):
+            part = np.ascontiguousarray(poses.weights[tile])
+            sums, totals = backend.backproject(part, image.map_image, image.map_power, poses.phases, threads=threads)
+            backend.insert(
+                sums.reshape(-1, count),
+                totals.reshape(-1, count),
+                slice_matrices(self.series, image.tilts, poses.rotations[tile], self.scorer.scale),
+                frequencies,
+                self.accumulator.padded // 2,
+                self.accumulator.data,
+                self.accumulator.weight,
+                threads=threads,
+            )
+        if self.noise is not None:
+            tilts, noise = image.tilts, self.noise
+            noise.explained[tilts] += self._explained(image, raw, poses, frequencies) * self.noise_power[tilts]
+            noise.power[tilts] += raw.power
+            noise.weight[tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
+
+    def _explained(
+        self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, frequencies: F32
+    ) -> NDArray[np.float64]:
+        """(F, S) posterior sum of what `NoiseSums.explained` holds, over sigma^2."""
+        weights = poses.weights
+        top = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[:NOISE_ROTATIONS])
+        share = np.ascontiguousarray(weights[top] * (weights.sum() / weights[top].sum()))
+        backend, threads, shells = self.scorer.backend, self.scorer.threads, self.disc.shells[: len(frequencies)]
+        slices = self.scorer.slices(self.series, image.tilts, poses.rotations[top], frequencies)
+        data, power = image.map_image, image.map_power
+        if raw.premultiplied:
+            ctf2 = np.ascontiguousarray(raw.ctf2[:, : len(frequencies)]).reshape(-1)
+            data, power = data * ctf2, power * ctf2
+        sums, totals = backend.backproject(share, data, power, poses.phases, threads=threads)
+        flat = slices.reshape(-1, len(frequencies))
+        # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
+        other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)
+        values = backend.shell_sums(flat, other, None, shells, self.disc.n_shells, threads=threads)
+        return np.asarray(values.reshape(-1, len(image.tilts), self.disc.n_shells).sum(axis=0))
