@@ -227,7 +227,7 @@ def climbing_radii(coarse_step_deg: float, fine_radius: float) -> list[float]:
     return radii
 
 
-ROTATION_BLUR = 0.2
+ROTATION_BLUR = 0.3
 """Voxels of the padded volume by which a spread of rotations may smear the rim: below, one rotation stands for all."""
 
 

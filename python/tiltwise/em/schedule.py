@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
+from tiltwise.em.laplace import climbing_radii
 from tiltwise.geometry.grids import MAX_ORDER
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 
 MOSTLY_SHARP = 0.9
+COARSE_RADII = 1.5
+"""Radius of a coarse pass before climbs over that at which they start."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class Schedule:
     """iterations since the resolution last improved"""
     incr_size: int = 10
     """shells beyond the resolution that are used"""
+    best_shell143: int = 0
+    """last shell at which the FSC has been above 0.143 so far"""
     sharp: float = 0.0
     """share of the particles whose posterior did not need a grid"""
     climb: bool = True
@@ -69,14 +74,15 @@ class Schedule:
         """Shells the coarse pass needs: structure of the particle's size resolves its angular step.
 
         Never more than 3/4 of those of the second pass, half of its pixels: with less information more cells
-        stay significant, and no right one is lost.  Local searches that end in a climb take 2/3 of the shells:
-        the hill is then as wide as a cell, and a climb at full resolution tells the peaks apart.
+        stay significant, and no right one is lost.  Local searches that end in a climb take so few shells that the
+        hill is as wide as a cell: climbs at full resolution tell the peaks apart.
         """
         resolution = np.pi * diameter_angstrom * (60.0 / 2.0**self.order) / 360.0 / 1.2
         share = 0.75 if self.oversampling > 0 else 1.0
+        limit = np.ceil(share * self.fine_radius(nyquist))
         if self.climb and self.local:
-            resolution *= 1.5
-        return float(min(np.ceil(box_angstrom / resolution), np.ceil(share * self.fine_radius(nyquist))))
+            return float(min(np.ceil(COARSE_RADII * climbing_radii(60.0 / 2.0**self.order, nyquist)[0]), limit))
+        return float(min(np.ceil(box_angstrom / resolution), limit))
 
     def fine_radius(self, nyquist: float) -> float:
         """Shells the second pass and the reconstruction use."""
@@ -99,11 +105,13 @@ class Schedule:
         are `sharp` the sampling does not limit poses: it stays, and refinement ends when poses stand still.
         """
         self.sharp = sharp
-        gained = shell > self.resolution_shell
-        self.stalled = 0 if gained else self.stalled + 1
-        self.resolution_shell = max(shell, self.resolution_shell) if gained else shell
         below = np.flatnonzero(~(curve[1:] >= 0.143))
         last143 = int(below[0]) if len(below) else len(curve) - 1
+        # Poses that are not tied to a grid improve while noisy shells do, which the strict threshold does not show.
+        gained = shell > self.resolution_shell or (sharp >= MOSTLY_SHARP and last143 > self.best_shell143)
+        self.best_shell143 = max(self.best_shell143, last143)
+        self.stalled = 0 if gained else self.stalled + 1
+        self.resolution_shell = max(shell, self.resolution_shell) if gained else shell
         self.incr_size = max(self.incr_size, last143 - shell + 5)
         if self.stalled < 1:
             return
