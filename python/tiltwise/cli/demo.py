@@ -67,7 +67,6 @@ def refine_options(options: DemoOptions, data: Data) -> RefineOptions:
         healpix_order=3,
         auto_local_healpix_order=3,
         offset_range_px=3.0,
-        iterations=7,  # five more double the time and gain 0.1 Å
         seed=options.seed,
         threads=options.threads,
         memory=options.memory,
