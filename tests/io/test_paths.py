@@ -40,6 +40,17 @@ def test_two_different_hits_are_an_error(tree: Path) -> None:
         PathResolver(tree / "project/Extract/job1/set.star").find("images/a.mrcs")
 
 
+def test_folders_above_the_current_one_come_last(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project beside another of the same name is not ambiguous; one job folder still finds its project."""
+    job = tree / "project/Extract/job1"
+    (tree / "Extract/job1/images").mkdir(parents=True)
+    (tree / "Extract/job1/images/a.mrcs").touch()
+    monkeypatch.chdir(tree / "project")
+    assert PathResolver(job / "set.star").find("Extract/job1/images/a.mrcs") == str(job / "images/a.mrcs")
+    (job / "images/a.mrcs").unlink()
+    assert PathResolver(job / "set.star").find("Extract/job1/images/a.mrcs") == str(tree / "Extract/job1/images/a.mrcs")
+
+
 def test_one_file_under_two_names_is_no_error(tree: Path) -> None:
     (tree / "project/images").symlink_to(tree / "project/Extract/job1/images")
     found = PathResolver(tree / "project/Extract/job1/set.star").find("images/a.mrcs")

@@ -1,8 +1,9 @@
 """Paths in STAR files: where a name points to, and how to write one.
 
 A name is tried from the current directory, then from the folder of the file that names it, then from the
-parents of that folder (RELION names files from the project folder, which is one of them).  Two different
-hits are an error: which of two `particles.star` is meant cannot be known.
+parents of that folder (RELION names files from the project folder, which is one of them).  Folders above the
+current one come into play only when nothing is found at or below it.  Two different hits are an error: which of
+two `particles.star` is meant cannot be known.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ class PathResolver:
     def __init__(self, naming_file: str | os.PathLike[str]) -> None:
         self.naming_file = os.fspath(naming_file)
         folder = Path(os.path.abspath(self.naming_file)).parent
-        self._bases = list(dict.fromkeys(str(base) for base in (Path.cwd(), folder, *folder.parents)))
+        here = Path.cwd()
+        bases = list(dict.fromkeys((here, folder, *folder.parents)))
+        above = [base for base in bases if base in here.parents] if folder.is_relative_to(here) else []
+        self._bases = [[str(b) for b in bases if b not in above], [str(b) for b in above]]
         self._listings: dict[str, frozenset[str]] = {}
 
     def find(self, name: str) -> str | None:
@@ -37,8 +41,12 @@ class PathResolver:
             return None
         if os.path.isabs(name):
             return os.path.normpath(name) if os.path.isfile(name) else None
+        return self._only_hit(name, self._bases[0]) or self._only_hit(name, self._bases[1])
+
+    def _only_hit(self, name: str, bases: Sequence[str]) -> str | None:
+        folder, base_name = os.path.split(name)
         hits = []
-        for base in self._bases:
+        for base in bases:
             directory = os.path.normpath(os.path.join(base, folder))
             # A bare name would list every parent folder, whatever its size; one look each is cheaper.
             found = base_name in self._listing(directory) if folder else os.path.isfile(os.path.join(base, name))
