@@ -36,7 +36,7 @@ class PathResolver:
         FormatError
             if the name points to two different files.
         """
-        folder, base_name = os.path.split(name)
+        base_name = os.path.basename(name)
         if not base_name:
             return None
         if os.path.isabs(name):
