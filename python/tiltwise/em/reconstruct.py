@@ -35,7 +35,8 @@ PADDING = 2
 HALVES = (1, 2)
 NOISE_SAMPLE = 10
 """Particles per series whose images give the noise power: a weight, so a rough value does."""
-CHUNK = 16
+CHUNK = 20
+"""Particles whose images are held at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from tiltwise.spectral.shells import half_weights, shell_indices
 CUTOFF_FRACTION = 0.01
 """Pixels whose radiation damage weight is not above this are left out."""
 TAPER_PX = 10.0
-CHUNK = 8
-"""Particles whose slices are held at once."""
+CHUNK = 20
+CHUNK_BYTES = 128 << 20
+"""Particles whose slices are held at once, and what they may take."""
 
 
 @lru_cache(maxsize=2)
@@ -77,8 +78,10 @@ class GatherReconstruction:
             used = (ctf * (np.arange(self.box // 2 + 1) < limits[tilts, :, None])).astype(np.float32)
             return tilts, np.asarray(rfft2(images) * used, np.complex64), used * used
 
-        for start in range(0, len(positions_px), CHUNK):
-            chunk = range(start, min(start + CHUNK, len(positions_px)))
+        per_particle = 12 * extractor.series.n_tilts * self.box * (self.box // 2 + 1)
+        size = max(1, min(CHUNK, CHUNK_BYTES // per_particle))
+        for start in range(0, len(positions_px), size):
+            chunk = range(start, min(start + size, len(positions_px)))
             parts = ordered_map(prepare, chunk, threads)
             matrices = [
                 extractor.series.projection[tilts, :3, :3] @ rotations[i]
