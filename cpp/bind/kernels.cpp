@@ -86,17 +86,43 @@ void insert(const Kernels& self, const py::object& slices, const py::object& wei
   call(self.table, self.table->insert, args, "insert");
 }
 
+/// A list of indices below `limit`, or none.
+struct IndexList {
+  const std::int32_t* data = nullptr;
+  std::int64_t count = 0;
+};
+
+IndexList indices(const py::object& list, const Argument& argument, std::int64_t limit, std::int64_t count = -1) {
+  if (list.is_none()) {
+    return {nullptr, limit};
+  }
+  const auto found = input<std::int32_t>(list, argument, {count});
+  for (std::int64_t i = 0; i < found.extent(0); ++i) {
+    if (found.data[i] < 0 || found.data[i] >= limit) {
+      Error error(ErrorKind::shape, std::string("argument '") + argument.name + "' names an element that is not there");
+      error.where = std::string("kernel ") + argument.kernel;
+      error.expected = "0 to " + std::to_string(limit - 1);
+      error.found = std::to_string(found.data[i]);
+      throw error;
+    }
+  }
+  return {found.data, found.extent(0)};
+}
+
 py::tuple score(const Kernels& self, const py::object& slices, const py::object& image, const py::object& power,
-                const py::object& phases, std::int32_t threads) {
+                const py::object& phases, const py::object& rows, const py::object& columns, std::int32_t threads) {
   const auto s = input<ComplexF>(slices, {"score", "slices", "(R, K)"}, {-1, -1});
-  const std::int64_t r = s.extent(0), k = s.extent(1);
+  const std::int64_t n_slices = s.extent(0), k = s.extent(1);
   const auto i = input<ComplexF>(image, {"score", "image", "(K,)"}, {k});
   const auto b = input<float>(power, {"score", "power", "(K,)"}, {k});
   const auto p = input<ComplexF>(phases, {"score", "phases", "(T, K)"}, {-1, k});
-  const std::int64_t t = p.extent(0);
-  const auto cross = output<float>({r, t});
-  const auto quadratic = output<float>({r});
-  const ScoreArgs args = {s.data, i.data, b.data, p.data, cross.data, quadratic.data, r, t, k, threads};
+  const std::int64_t n_phases = p.extent(0);
+  const IndexList r = indices(rows, {"score", "rows", "(r,)"}, n_slices);
+  const IndexList t = indices(columns, {"score", "columns", "(t,)"}, n_phases);
+  const auto cross = output<float>({r.count, t.count});
+  const auto quadratic = output<float>({r.count});
+  const ScoreArgs args = {s.data,         i.data,  b.data,  p.data, r.data,   t.data,   cross.data,
+                          quadratic.data, r.count, t.count, k,      n_slices, n_phases, threads};
   call(self.table, self.table->score, args, "score");
   return py::make_tuple(cross.array, quadratic.array);
 }
@@ -164,7 +190,7 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
   const auto y = input<ComplexF>(images, {"curvature", "images", "(m, S)"}, {-1, -1});
   const std::int64_t n_images = y.extent(0), stride = y.extent(1);
   const auto b = input<float>(powers, {"curvature", "powers", "(m, S)"}, {n_images, stride});
-  const auto r = input<std::int32_t>(rows, {"curvature", "rows", "(n,)"}, {n});
+  const IndexList r = indices(rows, {"curvature", "rows", "(n,)"}, n_images, n);
   const auto t = input<float>(slopes, {"curvature", "slopes", "(n, 2)"}, {n, 2});
   if (stride < k) {
     Error error(ErrorKind::shape, "argument 'images' has fewer components than there are frequencies");
@@ -172,15 +198,6 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
     error.expected = "at least " + std::to_string(k);
     error.found = std::to_string(stride);
     throw error;
-  }
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (r.data[i] < 0 || r.data[i] >= n_images) {
-      Error error(ErrorKind::shape, "argument 'rows' names an image that is not there");
-      error.where = "kernel curvature";
-      error.expected = "0 to " + std::to_string(n_images - 1);
-      error.found = std::to_string(r.data[i]);
-      throw error;
-    }
   }
   const auto out = output<double>({n, curvature_terms});
   const CurvatureArgs args = {v.data, m.data, f.data, y.data,   b.data, r.data, t.data, out.data,
@@ -222,7 +239,7 @@ void register_kernels(py::module_& module) {
       .def("project", &project, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "out"_a, "threads"_a)
       .def("insert", &insert, "slices"_a, "weights"_a, "matrices"_a, "frequencies"_a, "radius"_a, "data"_a, "weight"_a,
            "threads"_a)
-      .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
+      .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "rows"_a, "columns"_a, "threads"_a)
       .def("posterior", &posterior, "log_likelihood"_a, "log_prior_rotation"_a, "log_prior_shift"_a, "fraction"_a,
            "threads"_a)
       .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)

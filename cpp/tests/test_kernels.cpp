@@ -162,11 +162,16 @@ struct Scores {
 
 void score_agrees() {
   const Scores s;
+  std::vector<std::int32_t> rows(rotations), columns = {4, 0, 0, 3, 1};
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i] = static_cast<std::int32_t>((7 * i) % rotations);
+  }
   compare_tables(
       [&](const KernelTable& table, std::int32_t threads) {
         std::vector<float> cross(rotations * shifts), quadratic(rotations);
-        const ScoreArgs args = {s.slices.data(),  s.image.data(), s.power.data(), s.phases.data(), cross.data(),
-                                quadratic.data(), rotations,      shifts,         components,      threads};
+        const ScoreArgs args = {s.slices.data(), s.image.data(), s.power.data(),   s.phases.data(), rows.data(),
+                                columns.data(),  cross.data(),   quadratic.data(), rotations,       shifts,
+                                components,      rotations,      shifts,           threads};
         ErrorText error = {};
         EXPECT(table.score(&args, &error) == status_ok);
         cross.insert(cross.end(), quadratic.begin(), quadratic.end());
@@ -246,7 +251,7 @@ void empty_extents_are_allowed() {
     EXPECT(table->project(&project, &error) == status_ok);
     const InsertArgs insert = {nullptr, nullptr, nullptr, nullptr, data.data(), weight.data(), 8, 0, 0, 4.0, 2};
     EXPECT(table->insert(&insert, &error) == status_ok);
-    const ScoreArgs score = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
+    const ScoreArgs score = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 2};
     EXPECT(table->score(&score, &error) == status_ok);
     const BackprojectArgs backproject = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
     EXPECT(table->backproject(&backproject, &error) == status_ok);

@@ -42,8 +42,9 @@ __device__ inline ComplexF load(const ComplexF* address) {
 /// partial[part, r, t] = sum over the components of part blockIdx.z.
 __global__ void __launch_bounds__(threads)
     cross_kernel(const ComplexF* __restrict__ slices, const ComplexF* __restrict__ image,
-                 const ComplexF* __restrict__ phases, float* __restrict__ partial, long long n_rotations,
-                 long long n_shifts, long long k, long long components_per_part) {
+                 const ComplexF* __restrict__ phases, const int* __restrict__ rows, const int* __restrict__ columns,
+                 float* __restrict__ partial, long long n_rotations, long long n_shifts, long long k,
+                 long long components_per_part) {
   TW_SHARED(RotationTile, slice_tile);
   TW_SHARED(ShiftTile, shifted_tile);
   const long long first_rotation = static_cast<long long>(blockIdx.x) * tile_rotations;
@@ -63,12 +64,13 @@ __global__ void __launch_bounds__(threads)
     for (int row = load_row; row < tile_rotations; row += rows_per_load) {
       const bool valid = in_range && first_rotation + row < n_rotations;
       slice_tile[load_component][row] =
-          valid ? load(slices + (first_rotation + row) * k + component) : ComplexF{0.0f, 0.0f};
+          valid ? load(slices + chosen(rows, first_rotation + row) * k + component) : ComplexF{0.0f, 0.0f};
     }
     for (int row = load_row; row < tile_shifts; row += rows_per_load) {
       const bool valid = in_range && first_shift + row < n_shifts;
       shifted_tile[load_component][row] =
-          valid ? body::shifted_image(load(image + component), load(phases + (first_shift + row) * k + component))
+          valid ? body::shifted_image(load(image + component),
+                                      load(phases + chosen(columns, first_shift + row) * k + component))
                 : ComplexF{0.0f, 0.0f};
     }
     __syncthreads();
@@ -130,9 +132,9 @@ __global__ void __launch_bounds__(threads)
 
 /// One block per rotation.
 __global__ void __launch_bounds__(threads)
-    quadratic_kernel(const ComplexF* __restrict__ slices, const float* __restrict__ power,
+    quadratic_kernel(const ComplexF* __restrict__ slices, const float* __restrict__ power, const int* __restrict__ rows,
                      float* __restrict__ quadratic, long long k) {
-  const ComplexF* slice = slices + blockIdx.x * k;
+  const ComplexF* slice = slices + chosen(rows, blockIdx.x) * k;
   double total = 0.0;
   for (long long first = threadIdx.x; first < k; first += static_cast<long long>(components_per_sum) * threads) {
     float sum = 0.0f;
@@ -160,15 +162,22 @@ Parts cut_sums(std::int64_t tiles, std::int64_t k) {
   return {components > 0 ? (k + components - 1) / components : 1, components};
 }
 
-void cross_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Stream& stream) {
+/// A list in device memory; without elements, hence null, where the host has none.
+std::int64_t length(const std::int32_t* list, std::int64_t count) {
+  return list != nullptr ? count : 0;
+}
+
+void cross_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Buffer<int>& rows, const Stream& stream) {
   const Buffer<ComplexF> image(a.image, a.k, stream);
-  const Buffer<ComplexF> phases(a.phases, a.n_shifts * a.k, stream);
+  const Buffer<ComplexF> phases(a.phases, a.n_phases * a.k, stream);
+  const Buffer<int> columns(a.columns, length(a.columns, a.n_shifts), stream);
   const dim3 tiles(blocks_for(a.n_rotations, tile_rotations), blocks_for(a.n_shifts, tile_shifts));
   const Parts parts = cut_sums(static_cast<std::int64_t>(tiles.x) * tiles.y, a.k);
   const std::int64_t count = a.n_rotations * a.n_shifts;
   Buffer<float> partial(parts.count * count);
   TW_LAUNCH(cross_kernel, dim3(tiles.x, tiles.y, static_cast<unsigned>(parts.count)), dim3(threads), 0, stream,
-            slices.get(), image.get(), phases.get(), partial.get(), a.n_rotations, a.n_shifts, a.k, parts.components);
+            slices.get(), image.get(), phases.get(), rows.get(), columns.get(), partial.get(), a.n_rotations,
+            a.n_shifts, a.k, parts.components);
   TW_CHECK(cudaGetLastError());
   Buffer<float> cross(count);
   TW_LAUNCH(add_parts_kernel, dim3(blocks_for(count, threads)), dim3(threads), 0, stream, partial.get(), cross.get(),
@@ -178,11 +187,12 @@ void cross_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Strea
   stream.wait();
 }
 
-void quadratic_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Stream& stream) {
+void quadratic_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Buffer<int>& rows,
+                     const Stream& stream) {
   const Buffer<float> power(a.power, a.k, stream);
   Buffer<float> quadratic(a.n_rotations);
   TW_LAUNCH(quadratic_kernel, dim3(blocks_for(a.n_rotations, 1)), dim3(threads), 0, stream, slices.get(), power.get(),
-            quadratic.get(), a.k);
+            rows.get(), quadratic.get(), a.k);
   TW_CHECK(cudaGetLastError());
   quadratic.download(a.quadratic, stream);
   stream.wait();
@@ -197,11 +207,12 @@ int score(const ScoreArgs* args, ErrorText* error) {
       return;
     }
     const Stream stream;
-    const Buffer<ComplexF> slices(a.slices, a.n_rotations * a.k, stream);
+    const Buffer<ComplexF> slices(a.slices, a.n_slices * a.k, stream);
+    const Buffer<int> rows(a.rows, length(a.rows, a.n_rotations), stream);
     if (a.n_shifts > 0) {
-      cross_terms(a, slices, stream);
+      cross_terms(a, slices, rows, stream);
     }
-    quadratic_terms(a, slices, stream);
+    quadratic_terms(a, slices, rows, stream);
   });
 }
 

@@ -24,7 +24,16 @@ class Kernels:
         weight: F64,
         threads: int,
     ) -> None: ...
-    def score(self, slices: C64, image: C64, power: F32, phases: C64, threads: int) -> tuple[F32, F32]: ...
+    def score(
+        self,
+        slices: C64,
+        image: C64,
+        power: F32,
+        phases: C64,
+        rows: I32 | None,
+        columns: I32 | None,
+        threads: int,
+    ) -> tuple[F32, F32]: ...
     def posterior(
         self, log_likelihood: F32, log_prior_rotation: F32, log_prior_shift: F32, fraction: float, threads: int
     ) -> tuple[F32, tuple[float, int, float, int, float]]: ...

@@ -152,7 +152,7 @@ def test_rows_that_are_not_there_are_refused(compiled: Backend) -> None:
     p = SliceProblem.create(8, 4.0, 2, 10)
     slopes = np.zeros((2, 2), np.float32)
     for rows in ([0, 2], [-1, 0]):
-        with pytest.raises(ShapeError, match="names an image that is not there"):
+        with pytest.raises(ShapeError, match="names an element that is not there"):
             compiled.curvature(
                 p.volume,
                 p.matrices,

@@ -7,6 +7,7 @@ import pytest
 
 from helpers.compare import EPS32, assert_close
 from helpers.kernel_problems import ScoreProblem
+from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import Backend
 
 # one, odd and prime extents; more shifts than a panel, components than a tile, rotations than a block
@@ -26,6 +27,32 @@ def test_matches_the_oracle(compiled: Backend, oracle: Backend, rotations: int, 
     scale = np.linalg.norm(p.slices, axis=1)[:, None] * np.linalg.norm(p.image)
     assert_close(cross / scale + 1.0, expected_cross / scale + 1.0, tolerance)
     assert_close(quadratic, expected_quadratic, tolerance)
+
+
+@pytest.mark.parametrize(("rotations", "shifts", "k"), EXTENTS)
+def test_lists_choose_slices_and_phases(backend: Backend, rotations: int, shifts: int, k: int) -> None:
+    p = ScoreProblem.create(rotations, shifts, k)
+    rng = np.random.default_rng(rotations)
+    rows = rng.integers(0, rotations, rotations + 2).astype(np.int32)
+    columns = rng.integers(0, shifts, shifts // 2 + 1).astype(np.int32)
+    full_cross, full_quadratic = backend.score(p.slices, p.image, p.power, p.phases)
+    cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases, rows, columns)
+    # blocks differ, and with them the order of sums
+    scale = np.linalg.norm(p.slices, axis=1)[rows, None] * np.linalg.norm(p.image)
+    assert_close(cross / scale + 1.0, full_cross[np.ix_(rows, columns)] / scale + 1.0, 32 * EPS32)
+    assert_close(quadratic, full_quadratic[rows], 32 * EPS32)
+    only_rows, _ = backend.score(p.slices, p.image, p.power, p.phases, rows)
+    assert only_rows.shape == (rotations + 2, shifts)
+    none, nothing = backend.score(p.slices, p.image, p.power, p.phases, rows[:0], columns)
+    assert none.shape == (0, len(columns))
+    assert nothing.shape == (0,)
+
+
+def test_lists_may_not_reach_beyond(compiled: Backend) -> None:
+    p = ScoreProblem.create(4, 3, 10)
+    for name, wrong in (("rows", [0, 4]), ("rows", [-1]), ("columns", [3])):
+        with pytest.raises(ShapeError, match=f"argument '{name}' names an element that is not there"):
+            compiled.score(p.slices, p.image, p.power, p.phases, **{name: np.array(wrong, np.int32)})
 
 
 @pytest.mark.parametrize(("rotations", "shifts", "k"), [(0, 3, 4), (3, 0, 4), (3, 2, 0)])

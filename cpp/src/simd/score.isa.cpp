@@ -29,24 +29,35 @@ constexpr std::int64_t panel_shifts = 120;     // a tile fits the second-level c
 constexpr std::int64_t chunk_limit = 480;      // rotations that share one packed tile
 
 struct Tile {
-  const float* rows;     // slices of the chunk at this tile
-  std::int64_t stride;   // floats between rows
-  const float* columns;  // packed, zero-padded: [shift][padded]
-  std::int64_t length;   // floats of this tile
-  std::int64_t padded;   // floats between columns
-  const float* power;    // packed like a column, every number twice
+  const ComplexF* slices;     // all of them, at this tile
+  const std::int32_t* index;  // row of the slices for every row of the chunk, or null for the next ones
+  std::int64_t first, k;      // first row of the chunk, components of a slice
+  const float* columns;       // packed, zero-padded: [shift][padded]
+  std::int64_t length;        // floats of this tile
+  std::int64_t padded;        // floats between columns
+  const float* power;         // packed like a column, every number twice
+
+  TW_HD const float* row(std::int64_t r) const {
+    return reinterpret_cast<const float*>(slices + chosen(index, first + r) * k);
+  }
 };
 
 /// Adds the products of Rows x Columns over the tile to `sums`.  Float sums are short (one tile), the sums
 /// over tiles are double.
 template <int Rows, int Columns>
-TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, double* sums, std::int64_t n_columns) {
+TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, double* sums, std::int64_t n_rows,
+                     std::int64_t n_columns) {
   VecF partial[Rows][Columns] = {};
-  const float* rows = tile.rows + row * tile.stride;
+  const float* rows[Rows];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    rows[r] = tile.row(row + r);
+  }
   const float* columns = tile.columns + column * tile.padded;
   // Rows come from memory, one tile's length at a time: too short for the processor to foresee.  Every
   // column block fetches one row of the next block.
-  const float* next = rows + (Rows + column / block_shifts % Rows) * tile.stride;
+  const std::int64_t ahead = row + Rows + column / block_shifts % Rows;
+  const float* next = tile.row(ahead < n_rows ? ahead : row);
   std::int64_t i = 0;
   for (; i + simd::float_lanes <= tile.length; i += simd::float_lanes) {
     __builtin_prefetch(next + i);
@@ -57,7 +68,7 @@ TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, do
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-      const VecF left = simd::load(rows + r * tile.stride + i);
+      const VecF left = simd::load(rows[r] + i);
 #pragma GCC unroll 8
       for (int c = 0; c < Columns; ++c) {
         partial[r][c] = simd::mul_add(left, right[c], partial[r][c]);
@@ -67,7 +78,7 @@ TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, do
   if (i < tile.length) {
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-      const VecF left = simd::load_part(rows + r * tile.stride + i, tile.length - i);
+      const VecF left = simd::load_part(rows[r] + i, tile.length - i);
 #pragma GCC unroll 8
       for (int c = 0; c < Columns; ++c) {
         partial[r][c] = simd::mul_add(left, simd::load(columns + c * tile.padded + i), partial[r][c]);
@@ -84,20 +95,20 @@ TW_HD void add_block(const Tile& tile, std::int64_t row, std::int64_t column, do
 }
 
 template <int Rows>
-void add_rows(const Tile& tile, std::int64_t row, double* sums, std::int64_t n_columns) {
+void add_rows(const Tile& tile, std::int64_t row, double* sums, std::int64_t n_rows, std::int64_t n_columns) {
   std::int64_t column = 0;
   for (; column + block_shifts <= n_columns; column += block_shifts) {
-    add_block<Rows, block_shifts>(tile, row, column, sums, n_columns);
+    add_block<Rows, block_shifts>(tile, row, column, sums, n_rows, n_columns);
   }
   if constexpr (block_shifts > 3) {
     if (n_columns - column == 3) {
-      add_block<Rows, 3>(tile, row, column, sums, n_columns);
+      add_block<Rows, 3>(tile, row, column, sums, n_rows, n_columns);
     }
   }
   if (n_columns - column == 2) {
-    add_block<Rows, 2>(tile, row, column, sums, n_columns);
+    add_block<Rows, 2>(tile, row, column, sums, n_rows, n_columns);
   } else if (n_columns - column == 1) {
-    add_block<Rows, 1>(tile, row, column, sums, n_columns);
+    add_block<Rows, 1>(tile, row, column, sums, n_rows, n_columns);
   }
 }
 
@@ -121,12 +132,12 @@ void add_tile(const Tile& tile, std::int64_t n_rows, double* cross, std::int64_t
   for (std::int64_t row = 0; row < n_rows;) {
     const std::int64_t count = row + block_rotations <= n_rows ? block_rotations : 1;
     if (count == block_rotations) {
-      add_rows<block_rotations>(tile, row, cross, n_columns);
+      add_rows<block_rotations>(tile, row, cross, n_rows, n_columns);
     } else {
-      add_rows<1>(tile, row, cross, n_columns);
+      add_rows<1>(tile, row, cross, n_rows, n_columns);
     }
     for (std::int64_t r = row; quadratic != nullptr && r < row + count; ++r) {
-      quadratic[r] += static_cast<double>(quadratic_sum(tile.rows + r * tile.stride, tile.power, tile.length));
+      quadratic[r] += static_cast<double>(quadratic_sum(tile.row(r), tile.power, tile.length));
     }
     row += count;
   }
@@ -166,11 +177,11 @@ void score_chunk(const ScoreArgs& a, Chunk chunk, const Workspace& work) {
       const std::int64_t count = a.k - k < tile_components ? a.k - k : tile_components;
       const std::int64_t padded = 2 * tile_components;
       for (std::int64_t t = 0; t < n_columns; ++t) {
-        simd::pack_shifted(a.image + k, a.phases + (shift + t) * a.k + k, count, padded, work.columns + t * padded);
+        simd::pack_shifted(a.image + k, a.phases + chosen(a.columns, shift + t) * a.k + k, count, padded,
+                           work.columns + t * padded);
       }
-      const auto* rows = reinterpret_cast<const float*>(a.slices + chunk.first * a.k + k);
       pack_power(a.power + k, count, padded, work.power);
-      const Tile tile = {rows, 2 * a.k, work.columns, 2 * count, padded, work.power};
+      const Tile tile = {a.slices + k, a.rows, chunk.first, a.k, work.columns, 2 * count, padded, work.power};
       add_tile(tile, n_rows, work.cross, n_columns, shift == 0 ? work.quadratic : nullptr);
     }
     for (std::int64_t r = 0; r < n_rows; ++r) {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,16 @@ from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import Climber, Modes, PosePrior, climbing_radii, gaussian_poses
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
 from tiltwise.em.maximisation import Maximiser, NoiseSums, PosteriorPoses
+from tiltwise.em.octree import GlobalSearch, Level, levels_of, mass_missed
 from tiltwise.em.volumes import Accumulator
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg, nearest_rotation
-from tiltwise.kernels.api import C64, F32
+from tiltwise.kernels.api import F32
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
-MOST_PEAKS = 4
+MOST_PEAKS = 24
 """A coarse posterior of more peaks than this is searched on the finer grid."""
 PEAK_MASS = 0.99
 """Share of the coarse posterior that peaks must hold."""
@@ -33,6 +35,8 @@ LARGEST_DEFECT = 0.7
 """Nats by which a posterior may depart from a Gaussian two sigma off its mode."""
 SAME_MODE = 4.0
 """Squared distance in standard deviations within which two climbs have reached the same mode."""
+AUDIT = 4
+"""Particles of every batch of a global search that are searched in full, to know what it misses."""
 CLIMBING = 24
 """Particles that climb together: few enough for the caches."""
 
@@ -82,6 +86,10 @@ class Settings:
     threads: int = 1
     batch_bytes: int = 1 << 30
 
+    def level_radius(self, order: int) -> float:
+        """Radius at which a global search scores a level: what its steps resolve, at least 5 shells."""
+        return min(max(self.coarse_radius / 2.0 ** (self.grid.order - order), 5.0), self.coarse_radius)
+
 
 @dataclass(slots=True)
 class Group:
@@ -97,6 +105,22 @@ class Group:
     """(n, 3) present position minus stored coordinate, along tomogram axes"""
     load: Callable[[int], ParticleImages]
     """images of member i at its present position"""
+
+
+@dataclass(slots=True)
+class CoarseTerms:
+    """Scores of one particle in the coarse pass."""
+
+    angles: NDArray[np.float64]
+    """(R, 3) grid angles"""
+    rotations: NDArray[np.float64]
+    """(R, 3, 3)"""
+    shifts: NDArray[np.float64]
+    """(T, 3) Å"""
+    cross: F32
+    """(R, T)"""
+    quadratic: F32
+    """(R,)"""
 
 
 Peaks = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -123,9 +147,14 @@ class Expectation:
     disc: FourierDisc
     settings: Settings
     shifts: NDArray[np.float64] = field(init=False)
+    missed: list[float] = field(init=False, default_factory=list)
+    """posterior mass that the global search has missed, of every particle of the audit sets"""
+    _levels: list[Level] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.shifts = self.settings.grid.shifts()
+        if self.settings.grid.local_sigma_deg is None:
+            self._levels = levels_of(self.settings.grid, self.settings.level_radius)
 
     def run(
         self,
@@ -162,7 +191,7 @@ class Expectation:
         left = [i for i, one in enumerate(found) if one is None]
         images = [whitened[i] for i in left]
         coarse = [
-            self._coarse_posterior(group, batch[i], *terms)
+            self._coarse_posterior(group, batch[i], terms)
             for i, terms in zip(left, self.coarse_terms(group, [batch[i] for i in left], images), strict=True)
         ]
         radii = climbing_radii(self.settings.grid.coarse_step_deg, self.settings.fine_radius)
@@ -185,56 +214,43 @@ class Expectation:
         size = max(1, int(self.settings.batch_bytes // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 
-    def _phases(self, series: TiltSeries, shifts: NDArray[np.float64], count: int) -> NDArray[np.complex64]:
-        """(T, F, K) for all tilts of the series."""
-        tilts = np.arange(series.n_tilts)
-        phases = shift_phases(series, tilts, shifts, self.disc, self.settings.pixel_size, count)
-        return phases.reshape(len(shifts), series.n_tilts, count)
-
-    @staticmethod
-    def _of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> C64:
-        """(n, F, K) -> (n, F' K) of the tilts a particle is visible in, without a copy when that is all of them."""
-        if len(tilts) == array.shape[1]:
-            return array.reshape(len(array), -1)
-        return np.ascontiguousarray(array[:, tilts]).reshape(len(array), -1)
-
     @property
     def coarse_count(self) -> int:
         """Pixels per tilt of the coarse pass."""
         return self.disc.count(self.settings.coarse_radius)
 
     def coarse_terms(
-        self, group: Group, batch: Sequence[int], whitened: Sequence[WhitenedImages]
-    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], F32, F32]]:
-        """Grid angles, rotations, cross (R, T) and quadratic (R,) terms of the coarse pass, particle by particle."""
+        self, group: Group, batch: Sequence[int], whitened: Sequence[WhitenedImages], *, prune: bool = True
+    ) -> Iterator[CoarseTerms]:
+        """Scores of the coarse pass, particle by particle; `prune` False scores every cell of a global search."""
         count, series, grid = self.coarse_count, group.series, self.settings.grid
-        frequencies = self.disc.frequencies3d(count)
-        phases = self._phases(series, self.shifts, count)
-        low = [image.prefix(count) for image in whitened]
-        own_phases = [self._of_tilts(phases, image.tilts) for image in low]
         if grid.local_sigma_deg is not None:
-            for local, image, own in zip(batch, low, own_phases, strict=True):
+            frequencies = self.disc.frequencies3d(count)
+            for local, image in zip(batch, whitened, strict=True):
                 angles, rotations = grid.near(group.rotations[local])
-                yield angles, rotations, *self.scorer.terms(series, image, rotations, own, frequencies)
+                low = image.prefix(count)
+                phases = shift_phases(series, low.tilts, self.shifts, self.disc, self.settings.pixel_size, count)
+                terms = self.scorer.terms(series, low, rotations, phases, frequencies)
+                yield CoarseTerms(angles, rotations, self.shifts, *terms)
             return
-        angles, rotations = grid.rotations()
-        cross = np.empty((len(low), len(rotations), len(self.shifts)), np.float32)
-        quadratic = np.empty((len(low), len(rotations)), np.float32)
-        every = np.arange(series.n_tilts)
-        for tile in self.scorer.tiles(len(rotations), series.n_tilts * count):
-            # one set of slices serves all particles of the batch
-            slices = self.scorer.slices(series, every, rotations[tile], frequencies)
-            slices = slices.reshape(-1, series.n_tilts, count)
-            for i, image in enumerate(low):
-                cross[i, tile], quadratic[i, tile] = self.scorer.backend.score(
-                    self._of_tilts(slices, image.tilts),
-                    image.score_image,
-                    image.score_power,
-                    own_phases[i],
-                    threads=self.settings.threads,
-                )
-        for of_particle, own_quadratic in zip(cross, quadratic, strict=True):
-            yield angles, rotations, of_particle, own_quadratic
+        levels = self._levels
+        search = GlobalSearch(self.scorer, series, self.disc, self.settings.pixel_size, levels)
+        displacements = group.displacements_angstrom[list(batch)]
+
+        def prior(i: int, shifts: NDArray[np.float64]) -> F32:
+            return self._shift_prior(displacements[i], shifts)
+
+        last, found = levels[-1], search.run(whitened, prior, prune=prune)
+        if prune:
+            audited = range(0, len(whitened), max(1, len(whitened) // AUDIT))
+            full = search.run([whitened[i] for i in audited], prior, prune=False)
+            for i, everything in zip(audited, full, strict=True):
+                self.missed.append(mass_missed(everything, found[i], partial(prior, i), last.shifts))
+        for cells in found:
+            rows = cells.rows
+            yield CoarseTerms(
+                last.angles[rows], last.rotations[rows], last.shifts[cells.columns], cells.cross, cells.quadratic
+            )
 
     def _shift_prior(self, displacement: NDArray[np.float64], shifts: NDArray[np.float64]) -> F32:
         """(T,) Gaussian log prior on the total displacement from the stored coordinate, in Å."""
@@ -245,17 +261,15 @@ class Expectation:
         self,
         group: Group,
         local: int,
-        angles: NDArray[np.float64],
-        rotations: NDArray[np.float64],
-        cross: F32,
-        quadratic: F32,
+        terms: CoarseTerms,
     ) -> CoarsePosterior:
         """Significant cells of the coarse pass, and its peaks."""
         settings, grid = self.settings, self.settings.grid
+        angles, rotations, shifts = terms.angles, terms.rotations, terms.shifts
         weights, _ = self.scorer.backend.posterior(
-            2.0 * cross - quadratic[:, None],
+            2.0 * terms.cross - terms.quadratic[:, None],
             grid.log_prior(rotations, group.rotations[local]),
-            self._shift_prior(group.displacements_angstrom[local], self.shifts),
+            self._shift_prior(group.displacements_angstrom[local], shifts),
             settings.fraction,
         )
         by_rotation = weights.sum(axis=1)
@@ -263,14 +277,14 @@ class Expectation:
         peaks = None
         if settings.climb:
             kept = weights[np.ix_(rows, columns)].astype(np.float64)
-            peaks = find_peaks(kept, rotations[rows], self.shifts[columns], grid)
+            peaks = find_peaks(kept, rotations[rows], shifts[columns], grid)
             if peaks is not None and grid.local_sigma_deg is not None:
                 # where the particle was is worth a climb of its own
                 before = group.rotations[local]
                 peaks = np.concatenate([peaks[0], before[None]]), np.concatenate([peaks[1], np.zeros((1, 3))])
         if len(rows) > settings.max_rotations:
             rows = np.sort(np.argsort(-by_rotation, kind="stable")[: settings.max_rotations])
-        return CoarsePosterior(angles[rows], self.shifts[columns], peaks)
+        return CoarsePosterior(angles[rows], shifts[columns], peaks)
 
     def _climb(
         self,
@@ -444,6 +458,7 @@ def find_peaks(
 def distinct(modes: Modes, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
     """Of the modes `chosen`, those that are not reached twice, best first."""
     kept: list[int] = []
+    chosen = chosen[np.isfinite(modes.log_posterior[chosen])]
     for i in chosen[np.argsort(-modes.log_posterior[chosen], kind="stable")]:
         if all(modes.square_distance(int(i), j) > SAME_MODE for j in kept):
             kept.append(int(i))

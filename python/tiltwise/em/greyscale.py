@@ -27,10 +27,10 @@ def fit_greyscale(expectation: Expectation, groups: Sequence[Group]) -> float:
             images = [
                 whiten(group.load(i), expectation.disc, group.noise_power, expectation.coarse_count) for i in sample
             ]
-            for _, _, cross, quadratic in expectation.coarse_terms(group, sample, images):
-                best = _best(cross, quadratic)
-                total_cross += float(cross[best])
-                total_quadratic += float(quadratic[best[0]])
+            for terms in expectation.coarse_terms(group, sample, images, prune=False):
+                best = _best(terms.cross, terms.quadratic)
+                total_cross += float(terms.cross[best])
+                total_quadratic += float(terms.quadratic[best[0]])
     if not (total_cross > 0 and total_quadratic > 0):
         return 1.0
     return total_cross / total_quadratic

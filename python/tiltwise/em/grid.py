@@ -6,7 +6,7 @@ per iteration moves it as a whole, so final angles do not stick to grid points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,12 @@ class PoseGrid:
     shift_step_angstrom: float
     shift_offset_angstrom: NDArray[np.float64]
     """(3,) displacement of the whole lattice of shifts"""
+
+    def at_order(self, order: int, coarser: float) -> PoseGrid:
+        """A grid of lower order whose shifts are `coarser` times as far apart, and cover those of this one."""
+        step = self.shift_step_angstrom * coarser
+        reach = self.shift_range_angstrom + np.sqrt(3.0) / 2.0 * step
+        return replace(self, order=order, shift_step_angstrom=step, shift_range_angstrom=reach)
 
     @property
     def coarse_step_deg(self) -> float:

@@ -28,6 +28,8 @@ STEPS_PER_RADIUS = 3
 LAST_STEPS = 12
 SMALL_GAIN = 5e-4
 """Expected gain of log posterior, in nats, at which a climb ends."""
+HOPELESS = 20.0
+"""Nats below the best climb of a particle at which one is given up before the full radius."""
 REACH = 0.53
 """Longest step: radius times angle in shells x radians.  It moves the rim of a particle of 0.6 boxes by one radian
 of phase."""
@@ -120,7 +122,7 @@ class Climber:
         owner: NDArray[np.intp],
         prior: PosePrior,
     ) -> None:
-        self.scorer, self.disc, self.prior = scorer, disc, prior.take(owner)
+        self.scorer, self.disc, self.prior, self.owner = scorer, disc, prior.take(owner), owner
         self.radian_per_px = 2.0 * np.pi / disc.box
         counts = np.array([len(image.tilts) for image in images])
         starts = np.concatenate([[0], np.cumsum(counts)])
@@ -165,14 +167,17 @@ class Climber:
 
     def climb(self, rotation: F64, shift: F64, radii: Sequence[float]) -> Modes:
         """Modes reached from starting poses (n, 3, 3) and (n, 3), radius by radius, damped Gauss-Newton."""
-        rotation, shift = rotation.copy(), shift.copy()
-        everyone = np.arange(len(rotation))
+        rotation, shift, n = rotation.copy(), shift.copy(), len(rotation)
+        value, gradient, information = np.zeros(n), np.zeros((n, 6)), np.zeros((n, 6, 6))
+        alive = np.arange(n)
         for radius in radii:
             last = radius == radii[-1]
             count = self.disc.count(radius)
-            value, gradient, information = self.evaluate(rotation, shift, everyone, count)
-            damping = np.zeros(len(rotation))
-            active = everyone
+            value[alive], gradient[alive], information[alive] = self.evaluate(
+                rotation[alive], shift[alive], alive, count
+            )
+            damping = np.zeros(n)
+            active = alive
             for _ in range(LAST_STEPS if last else STEPS_PER_RADIUS):
                 step = self._steps(gradient[active], information[active], damping[active], radius)
                 gain = np.einsum("ni,ni->n", gradient[active], step)
@@ -189,7 +194,39 @@ class Climber:
                 damping[won] = np.where(damping[won] > 1e-2, damping[won] / 10, 0.0)
                 damping[lost] = np.maximum(10 * damping[lost], 0.3)
                 active = active[damping[active] < 1e3]
+            if not last:
+                alive = self._worth_climbing(alive, rotation, shift, value, information)
+        dropped = np.ones(n, bool)
+        dropped[alive] = False
+        value[dropped], information[dropped] = -np.inf, np.eye(6)
         return Modes(nearest_rotation(rotation), shift, value, np.asarray(np.linalg.inv(information), dtype=np.float64))
+
+    def _worth_climbing(
+        self, alive: NDArray[np.intp], rotation: F64, shift: F64, value: F64, information: F64
+    ) -> NDArray[np.intp]:
+        """Of the poses of each particle those not far below the best, and only one of those that have met."""
+        kept: list[int] = []
+        best: dict[int, float] = {}
+        of_owner: dict[int, list[int]] = {}
+        for i in alive[np.argsort(-value[alive], kind="stable")]:
+            owner = int(self.owner[i])
+            others = of_owner.setdefault(owner, [])
+            top = best.setdefault(owner, float(value[i]))
+            if value[i] < top - HOPELESS:
+                continue
+            if others:
+                change = np.concatenate(
+                    [
+                        Rotation.from_matrix(rotation[i] @ np.swapaxes(rotation[others], 1, 2)).as_rotvec(),
+                        shift[i] - shift[others],
+                    ],
+                    axis=1,
+                )
+                if (np.einsum("na,nab,nb->n", change, information[others], change) < 1.0).any():
+                    continue
+            others.append(int(i))
+            kept.append(int(i))
+        return np.sort(np.array(kept, dtype=np.intp))
 
     def _steps(self, gradient: F64, information: F64, damping: F64, radius: float) -> F64:
         """(n, 6) damped steps, none longer than `REACH`."""
@@ -210,11 +247,13 @@ class Climber:
         scaled = modes.covariance * scale[:, None] * scale
         values, vectors = np.linalg.eigh(scaled)
         step = vectors[:, :, -1] * np.sqrt(values[:, -1:]) / scale
-        everyone, count = np.arange(len(step)), self.disc.count(radius)
-        worst = np.zeros(len(step))
+        alive, count = np.flatnonzero(np.isfinite(modes.log_posterior)), self.disc.count(radius)
+        worst = np.full(len(step), np.inf)
+        worst[alive] = 0.0
         for side in (-2.0, 2.0):
-            there = self.evaluate(*modes.moved(side * step), everyone, count)[0]
-            worst = np.maximum(worst, np.abs(there - modes.log_posterior + 2.0))
+            rotation, shift = modes.moved(side * step)
+            there = self.evaluate(rotation[alive], shift[alive], alive, count)[0]
+            worst[alive] = np.maximum(worst[alive], np.abs(there - modes.log_posterior[alive] + 2.0))
         return worst
 
 

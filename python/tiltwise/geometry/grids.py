@@ -95,6 +95,20 @@ def orientation_children(order: int, angles_deg: NDArray[np.float64], oversampli
     return children.reshape(len(angles_deg), -1, 3)
 
 
+def parent_orientations(order: int, angles_deg: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Index in `orientation_angles(order - 1)` of the cell each orientation of a grid lies in, `(R, 3)` -> `(R,)`.
+
+    The cell has the coarser HEALPix pixel, and of its values of psi the nearest after the twist between the two
+    directions is taken out, as in `orientation_children`.
+    """
+    tilt, rot = np.radians(angles_deg[:, 1]), np.radians(angles_deg[:, 0])
+    parents = np.asarray(healpix.ang2pix(2**order, tilt, rot, nest=True), dtype=np.int64) // 4
+    above = direction_angles(order - 1, parents)
+    step, count = angular_step_deg(order - 1), 6 * 2 ** (order - 1)
+    psi = np.rint(_untwisted_psi(above, euler_to_matrix(angles_deg)) / step).astype(np.int64) % count
+    return np.asarray(parents * count + psi, dtype=np.intp)
+
+
 def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: float) -> NDArray[np.float64]:
     """Orientations of a grid around a rotation, `(R, 3)` degrees.
 

@@ -13,7 +13,7 @@ Conventions shared by all kernels
   inserted.  `radius <= M // 2`.
 * Interpolation is trilinear.  `insert` is the exact transpose of `project` with respect to the real
   inner product `Re sum conj(a) b` over stored entries; the redundant plane `x = 0` of the accumulators
-  is completed afterwards, once, by `tiltwise.em.accumulators`.
+  is completed afterwards, once, by `tiltwise.em.volumes.Accumulator.complete`.
 * **Sums over a half plane.**  Likelihoods are sums over the full plane; kernels see each independent
   component once.  `score` therefore returns the bare sums and its caller forms
   `log L = 2 * cross - quadratic`; the self-conjugate component (DC) is given weight zero by the caller.
@@ -105,6 +105,8 @@ class Backend(Protocol):
         image: C64,
         power: F32,
         phases: C64,
+        rows: I32 | None = None,
+        columns: I32 | None = None,
         *,
         threads: int = 0,
     ) -> tuple[F32, F32]:
@@ -120,12 +122,14 @@ class Backend(Protocol):
             B = C^2 / sigma^2.
         phases : (T, K)
             exp(+2 pi i k.d_t / N) that moves the image of a particle displaced by d_t back to the centre.
+        rows, columns : (r,), (t,)
+            which slices and which phases are scored, in this order; all of them without a list.
 
         Returns
         -------
-        cross : (R, T)
+        cross : (R, T), or (r, t) of those listed
             `sum_k Re( conj(slices[r, k]) * image[k] * phases[t, k] )`
-        quadratic : (R,)
+        quadratic : (R,), or (r,)
             `sum_k power[k] * |slices[r, k]|^2`
         """
         ...

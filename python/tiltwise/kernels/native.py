@@ -51,9 +51,19 @@ class NativeBackend:
         """See `tiltwise.kernels.api.Backend.insert`."""
         self._kernels.insert(slices, weights, matrices, frequencies, radius, data, weight, threads or default_threads())
 
-    def score(self, slices: C64, image: C64, power: F32, phases: C64, *, threads: int = 0) -> tuple[F32, F32]:
+    def score(
+        self,
+        slices: C64,
+        image: C64,
+        power: F32,
+        phases: C64,
+        rows: I32 | None = None,
+        columns: I32 | None = None,
+        *,
+        threads: int = 0,
+    ) -> tuple[F32, F32]:
         """See `tiltwise.kernels.api.Backend.score`."""
-        return self._kernels.score(slices, image, power, phases, threads or default_threads())
+        return self._kernels.score(slices, image, power, phases, rows, columns, threads or default_threads())
 
     def posterior(
         self,

@@ -5,6 +5,7 @@
 // allowed and leave outputs as the contract says (zero sums, or untouched accumulators).
 #pragma once
 
+#include "tiltwise/base/hd.hpp"       // for TW_HD
 #include "tiltwise/math/complex.hpp"  // for ComplexF, ComplexD
 
 #include <cstdint>  // for int32_t, int64_t
@@ -37,15 +38,22 @@ struct InsertArgs {
 
 /// Cross and quadratic terms of the expanded likelihood (Eq. 4).
 struct ScoreArgs {
-  const ComplexF* slices;  // (n_rotations, k)
-  const ComplexF* image;   // (k)
-  const float* power;      // (k)
-  const ComplexF* phases;  // (n_shifts, k)
-  float* cross;            // (n_rotations, n_shifts)
-  float* quadratic;        // (n_rotations)
-  std::int64_t n_rotations, n_shifts, k;
+  const ComplexF* slices;       // (n_slices, k)
+  const ComplexF* image;        // (k)
+  const float* power;           // (k)
+  const ComplexF* phases;       // (n_phases, k)
+  const std::int32_t* rows;     // (n_rotations), each in [0, n_slices); or null for all in order
+  const std::int32_t* columns;  // (n_shifts), each in [0, n_phases); or null for all in order
+  float* cross;                 // (n_rotations, n_shifts)
+  float* quadratic;             // (n_rotations)
+  std::int64_t n_rotations, n_shifts, k, n_slices, n_phases;
   std::int32_t threads;
 };
+
+/// Element i of a list, or i itself without one.
+TW_HD std::int64_t chosen(const std::int32_t* list, std::int64_t i) {
+  return list != nullptr ? list[i] : i;
+}
 
 struct PosteriorSummary {
   double log_evidence;

@@ -11,12 +11,14 @@ def score(
     image: NDArray[np.complexfloating],
     power: NDArray[np.floating],
     phases: NDArray[np.complexfloating],
+    rows: NDArray[np.integer] | None = None,
+    columns: NDArray[np.integer] | None = None,
     *,
     threads: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """See `tiltwise.kernels.api.Backend.score`."""
-    reference = slices.astype(np.complex128)
-    shifted = image.astype(np.complex128) * phases.astype(np.complex128)
+    reference = (slices if rows is None else slices[rows]).astype(np.complex128)
+    shifted = image.astype(np.complex128) * (phases if columns is None else phases[columns]).astype(np.complex128)
     cross = np.einsum("rk,tk->rt", reference.conj(), shifted).real
     quadratic = np.einsum("rk,k->r", np.abs(reference) ** 2, power.astype(np.float64))
     return cross, quadratic

@@ -1,0 +1,223 @@
+"""Global search from coarse to fine: cells of rotations and shifts that cannot matter are never scored finely.
+
+Levels are HEALPix orders with lattices of shifts, each scored below the radius its steps resolve; the last grid is
+scored at fewer shells first.  A level keeps the cells that hold all but `LOST` of its posterior.  If the noise is
+what the model says, that is also the mean share of the final posterior that is lost: the chance that the truth is
+among the cells given up does not depend on which shells are looked at later.  Only the centres of cells are scored,
+so there is a slack: a pose in the corner of a cell fits worse than the centre of another by up to `2 (1 - c) Q` nats,
+Q being the power of the slices over the noise and c their correlation over a cell, of this level or of the last.
+What is really lost is measured by searching an audit set in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from tiltwise.em.grid import PoseGrid
+from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.geometry.grids import parent_orientations
+from tiltwise.model import TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+LOST = 1e-4
+"""Share of the posterior of a level that may be left out before slack."""
+FIRST_ORDER = 1
+CORRELATION_SAMPLES = 24
+LOW_SHARE = 0.6
+"""Shells of the first look at the last grid, over all of them: a third of the work."""
+SLACK = 2.0
+"""Times what the centre of a cell may lose, that a cell may lie below the best and is still looked at."""
+MARGIN = 1.0
+"""Nats of slack always given: noise is never quite what the model says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One grid of the search."""
+
+    angles: F64
+    """(R, 3)"""
+    rotations: F64
+    """(R, 3, 3)"""
+    shifts: F64
+    """(T, 3) Å"""
+    parent_rotation: NDArray[np.intp]
+    """(R,) cell of the level above; empty for the first level"""
+    parent_shift: NDArray[np.intp]
+    """(T,)"""
+    radius: float
+    step_deg: float
+    shift_step_angstrom: float
+
+
+def levels_of(grid: PoseGrid, radius_of: Callable[[int], float]) -> list[Level]:
+    """Levels that end with `grid`; `radius_of(order)` is the radius a step of that order resolves."""
+    orders = list(range(min(FIRST_ORDER, grid.order), grid.order + 1))
+    levels: list[Level] = []
+    for order in orders:
+        coarser = 2.0 ** (grid.order - order)
+        part = grid.at_order(order, coarser) if order < grid.order else grid
+        angles, rotations = part.rotations()
+        shifts = part.shifts()
+        none = np.zeros(0, np.intp)
+        parents, nearest = none, none
+        if levels:
+            parents = parent_orientations(order, angles)
+            above = levels[-1].shifts
+            nearest = np.argmin(((shifts[:, None] - above) ** 2).sum(axis=-1), axis=1)
+        steps = part.coarse_step_deg, part.shift_step_angstrom
+        radius = radius_of(order)
+        if order == grid.order and LOW_SHARE * radius >= 5.0:
+            levels.append(Level(angles, rotations, shifts, parents, nearest, LOW_SHARE * radius, *steps))
+            parents, nearest = np.arange(len(rotations)), np.arange(len(shifts))
+        levels.append(Level(angles, rotations, shifts, parents, nearest, radius, *steps))
+    return levels
+
+
+def kept_cells(log_posterior: F32, slack: float, lost: float = LOST) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rotations (R,) and shifts (T,) of a level with any cell that must be looked at more finely."""
+    flat = log_posterior.ravel().astype(np.float64)
+    top = flat.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return np.ones(log_posterior.shape[0], bool), np.ones(log_posterior.shape[1], bool)
+    weight = np.sort(np.exp(flat[flat > top - 40.0] - top))[::-1]
+    mass = np.cumsum(weight)
+    last = min(int(np.searchsorted(mass, (1.0 - lost) * mass[-1])), len(weight) - 1)
+    kept = log_posterior >= top + np.log(weight[last]) - slack
+    return kept.any(axis=1), kept.any(axis=0)
+
+
+@dataclass(slots=True)
+class Cells:
+    """Scores of one particle on the cells of a level that are looked at."""
+
+    rows: NDArray[np.intp]
+    """(r,) rotations of the level"""
+    columns: NDArray[np.intp]
+    """(t,) shifts of the level"""
+    cross: F32
+    """(r, t)"""
+    quadratic: F32
+    """(r,)"""
+
+
+class GlobalSearch:
+    """Scores the particles of one series on the levels, all together, so that they share slices of the reference."""
+
+    def __init__(
+        self, scorer: Scorer, series: TiltSeries, disc: FourierDisc, pixel_size: float, levels: list[Level]
+    ) -> None:
+        self.scorer, self.series, self.disc, self.pixel_size, self.levels = scorer, series, disc, pixel_size, levels
+
+    def run(
+        self, images: Sequence[WhitenedImages], shift_prior: Callable[[int, F64], F32], *, prune: bool = True
+    ) -> list[Cells]:
+        """Cells of the last level for every particle; without `prune` all of them.
+
+        `shift_prior(i, shifts)` is the log prior (T,) of particle i.
+        """
+        if not prune:
+            every = [(np.arange(len(self.levels[-1].rotations)), np.arange(len(self.levels[-1].shifts)))] * len(images)
+            return self._score(self.levels[-1], images, every)
+        first = self.levels[0]
+        alive = [(np.arange(len(first.rotations)), np.arange(len(first.shifts))) for _ in images]
+        cells: list[Cells] = []
+        last_loss = self._loss(self.levels[-1], images)
+        for level, finer in zip(self.levels, [*self.levels[1:], None], strict=True):
+            cells = self._score(level, images, alive)
+            if finer is None:
+                break
+            slack = MARGIN + SLACK * max(self._loss(level, images), last_loss)
+            for i, found in enumerate(cells):
+                prior = shift_prior(i, level.shifts[found.columns])
+                log = 2.0 * found.cross - found.quadratic[:, None] + prior
+                rows, columns = kept_cells(log, slack)
+                kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
+                kept[0][found.rows[rows]] = True
+                kept[1][found.columns[columns]] = True
+                alive[i] = (
+                    np.flatnonzero(kept[0][finer.parent_rotation]),
+                    np.flatnonzero(kept[1][finer.parent_shift]),
+                )
+        return cells
+
+    def _score(
+        self,
+        level: Level,
+        images: Sequence[WhitenedImages],
+        alive: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    ) -> list[Cells]:
+        """Scores of every particle on its own cells; slices of a tile of rotations serve all particles."""
+        count, series = self.disc.count(level.radius), self.series
+        frequencies, every = self.disc.frequencies3d(count), np.arange(series.n_tilts)
+        phases = shift_phases(series, every, level.shifts, self.disc, self.pixel_size, count)
+        phases = phases.reshape(len(level.shifts), series.n_tilts, count)
+        low = [image.prefix(count) for image in images]
+        cells = [
+            Cells(rows, columns, np.empty((len(rows), len(columns)), np.float32), np.empty(len(rows), np.float32))
+            for rows, columns in alive
+        ]
+        needed = np.zeros(len(level.rotations), bool)
+        for found in cells:
+            needed[found.rows] = True
+        used = np.flatnonzero(needed)
+        for tile in self.scorer.tiles(len(used), series.n_tilts * count):
+            rotations = used[tile]
+            slices = self.scorer.slices(series, every, level.rotations[rotations], frequencies)
+            slices = slices.reshape(len(rotations), series.n_tilts, count)
+            for image, found in zip(low, cells, strict=True):
+                # both lists are sorted: the rotations of a particle in this tile are one run of its own
+                start, stop = np.searchsorted(found.rows, [rotations[0], rotations[-1] + 1])
+                if start == stop or not len(found.columns):
+                    continue
+                own = np.searchsorted(rotations, found.rows[start:stop])
+                found.cross[start:stop], found.quadratic[start:stop] = self.scorer.backend.score(
+                    of_tilts(slices, image.tilts),
+                    image.score_image,
+                    image.score_power,
+                    of_tilts(phases, image.tilts),
+                    own.astype(np.int32),
+                    found.columns.astype(np.int32),
+                    threads=self.scorer.threads,
+                )
+        return cells
+
+    def _loss(self, level: Level, images: Sequence[WhitenedImages]) -> float:
+        """(1 - c) Q: what a pose loses when it moves within a cell of a level; third quartile of random moves."""
+        rng = np.random.default_rng(level.rotations.shape[0])
+        count = self.disc.count(level.radius)
+        image = images[0].prefix(count)
+        n = CORRELATION_SAMPLES
+        chosen = level.rotations[rng.integers(0, len(level.rotations), n)]
+        turn = Rotation.from_rotvec(rng.uniform(-0.5, 0.5, (n, 3)) * np.radians(level.step_deg)).as_matrix()
+        frequencies = self.disc.frequencies3d(count)
+        centre = self.scorer.slices(self.series, image.tilts, chosen, frequencies)
+        moved = self.scorer.slices(self.series, image.tilts, turn @ chosen, frequencies)
+        moves = rng.uniform(-0.5, 0.5, (n, 3)) * level.shift_step_angstrom
+        moved = moved * shift_phases(self.series, image.tilts, moves, self.disc, self.pixel_size, count)
+        power = image.score_power
+        cross = (centre.conj() * moved).real @ power
+        signal, other = np.abs(centre) ** 2 @ power, np.abs(moved) ** 2 @ power
+        return float(np.quantile(0.5 * (signal + other) - cross, 0.75))
+
+
+def of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:
+    """(n, F, K) -> (n, len(tilts) K); no copy if all tilts are visible."""
+    if len(tilts) != array.shape[1]:
+        array = np.ascontiguousarray(array[:, tilts])
+    return array.reshape(len(array), -1)
+
+
+def mass_missed(all_cells: Cells, kept: Cells, shift_prior: Callable[[F64], F32], shifts: F64) -> float:
+    """Share of the posterior over all cells of a level that lies outside of those kept."""
+    log = 2.0 * all_cells.cross - all_cells.quadratic[:, None] + shift_prior(shifts)
+    weight = np.exp(log.astype(np.float64) - log.max())
+    return float(1.0 - weight[np.ix_(kept.rows, kept.columns)].sum() / weight.sum())
