@@ -114,7 +114,7 @@ def tiltwise_kernels(work: Work, backend: Backend, threads: int) -> Program:
 
     def insert(n: int, limit: float) -> Accumulator:
         count = work.disc.count(limit)
-        # No copies of all pixels, which are contiguous.
+        # Contiguous already, and not copied, with all pixels.
         slices, ones = np.ascontiguousarray(work.slices[:n, :count]), np.ascontiguousarray(weights[:n, :count])
         sums = Accumulator.empty(BOX, PADDED // BOX)
         backend.insert(

@@ -241,8 +241,8 @@ def test_peaks_are_cells_with_their_neighbours() -> None:
     assert peaks is not None
     np.testing.assert_array_equal(peaks[0], turns[[0, 3]])
     np.testing.assert_array_equal(peaks[1], shifts[[0, 2]])
-    many = Rotation.from_euler("z", np.arange(12)[:, None] * 30.0, degrees=True).as_matrix()
-    assert find_peaks(np.full((12, 3), 1 / 36), many, shifts, GRID) is None
+    many = Rotation.from_euler("z", np.arange(28)[:, None] * 12.8, degrees=True).as_matrix()
+    assert find_peaks(np.full((28, 3), 1 / 84), many, shifts, GRID) is None
     assert find_peaks(np.zeros((0, 0)), many[:0], shifts[:0], GRID) is None
 
 

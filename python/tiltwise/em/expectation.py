@@ -33,6 +33,8 @@ PEAK_MASS = 0.99
 """Share of the coarse posterior that peaks must hold."""
 LARGEST_DEFECT = 0.7
 """Nats by which a posterior may depart from a Gaussian two sigma off its mode."""
+LARGEST_WIDTH = 1.0
+"""Shells x radians: wider Gaussians smear the rim over more voxels than a few points stand for."""
 SAME_MODE = 4.0
 """Squared distance in standard deviations within which two climbs have reached the same mode."""
 AUDIT = 4
@@ -135,6 +137,8 @@ class CoarsePosterior:
     """(R, 3) grid angles of the significant cells"""
     shifts: NDArray[np.float64]
     """(T, 3) significant shifts"""
+    significant: NDArray[np.bool_]
+    """(R, T) cells that hold 99.9 % of the posterior"""
     peaks: Peaks | None
     """None if they are too many"""
 
@@ -284,7 +288,7 @@ class Expectation:
                 peaks = np.concatenate([peaks[0], before[None]]), np.concatenate([peaks[1], np.zeros((1, 3))])
         if len(rows) > settings.max_rotations:
             rows = np.sort(np.argsort(-by_rotation, kind="stable")[: settings.max_rotations])
-        return CoarsePosterior(angles[rows], shifts[columns], peaks)
+        return CoarsePosterior(angles[rows], shifts[columns], weights[np.ix_(rows, columns)] > 0, peaks)
 
     def _climb(
         self,
@@ -342,7 +346,9 @@ class Expectation:
             mass = modes.log_mass[kept]
             share = np.exp(mass - mass.max())
             kept, share = kept[share > 1e-3 * share.sum()], share[share > 1e-3 * share.sum()]
-            if not (share.sum() > 0 and np.all(defect[kept] <= LARGEST_DEFECT)):  # NaN: to the grid as well
+            narrow = modes.angular_width[kept] * settings.fine_radius <= LARGEST_WIDTH
+            # NaN: to the grid as well
+            if not (share.sum() > 0 and np.all(defect[kept] <= LARGEST_DEFECT) and np.all(narrow)):
                 continue
             share = share / share.sum()
             displacement = group.displacements_angstrom[batch[i]]
@@ -368,13 +374,8 @@ class Expectation:
         settings, grid, backend = self.settings, self.settings.grid, self.scorer.backend
         centre, displacement = group.rotations[local], group.displacements_angstrom[local]
         rotations, shifts = grid.children(coarse.angles), grid.fine_shifts(coarse.shifts)
-        count = self.disc.count(settings.fine_radius)
-        phases = shift_phases(group.series, image.tilts, shifts, self.disc, settings.pixel_size, count)
-        cross, quadratic = self.scorer.terms(
-            group.series, image.prefix(count), rotations, phases, self.disc.frequencies3d(count)
-        )
         weights, summary = backend.posterior(
-            2.0 * cross - quadratic[:, None],
+            self._fine_likelihood(group, image, coarse, rotations, shifts),
             grid.log_prior(rotations, centre),
             self._shift_prior(displacement, shifts),
             settings.fraction,
@@ -391,6 +392,42 @@ class Expectation:
         return poses, self._estimate(
             rotations, shifts, kept, displacement, log_evidence, summary.max_probability, summary.n_significant
         )
+
+    def _fine_likelihood(
+        self,
+        group: Group,
+        image: WhitenedImages,
+        coarse: CoarsePosterior,
+        rotations: NDArray[np.float64],
+        shifts: NDArray[np.float64],
+    ) -> F32:
+        """Log likelihood (R, T) of the children of significant cells; -inf for those of others."""
+        count = self.disc.count(self.settings.fine_radius)
+        low, frequencies = image.prefix(count), self.disc.frequencies3d(count)
+        phases = shift_phases(group.series, image.tilts, shifts, self.disc, self.settings.pixel_size, count)
+        of_rotation, of_shift = len(rotations) // len(coarse.angles), len(shifts) // len(coarse.shifts)
+        result = np.full((len(rotations), len(shifts)), -np.inf, np.float32)
+        for tile in self.scorer.tiles(len(coarse.angles), of_rotation * len(low.score_image)):
+            children = slice(tile.start * of_rotation, tile.stop * of_rotation)
+            slices = self.scorer.slices(group.series, image.tilts, rotations[children], frequencies)
+            # cells with the same shifts are scored together
+            patterns: dict[bytes, list[int]] = {}
+            for row in range(tile.start, tile.stop):
+                patterns.setdefault(coarse.significant[row].tobytes(), []).append(row)
+            for same in patterns.values():
+                own = np.concatenate([np.arange(row * of_rotation, (row + 1) * of_rotation) for row in same])
+                chosen = np.flatnonzero(np.repeat(coarse.significant[same[0]], of_shift))
+                cross, quadratic = self.scorer.backend.score(
+                    slices,
+                    low.score_image,
+                    low.score_power,
+                    phases,
+                    (own - children.start).astype(np.int32),
+                    chosen.astype(np.int32),
+                    threads=self.settings.threads,
+                )
+                result[np.ix_(own, chosen)] = 2.0 * cross - quadratic[:, None]
+        return result
 
     def _estimate(
         self,

@@ -81,6 +81,11 @@ class Modes:
     """(n, 6, 6) rad and Å"""
 
     @property
+    def angular_width(self) -> F64:
+        """(n,) standard deviation of rotations along their widest axis, radians."""
+        return np.asarray(np.sqrt(np.linalg.eigvalsh(self.covariance[:, :3, :3])[:, -1]))
+
+    @property
     def log_mass(self) -> F64:
         """(n,) log of the integral of each Gaussian over rad^3 Å^3."""
         return np.asarray(self.log_posterior + 0.5 * np.linalg.slogdet(2.0 * np.pi * self.covariance)[1])

@@ -31,9 +31,13 @@ LOST = 1e-4
 """Share of the posterior of a level that may be left out before slack."""
 FIRST_ORDER = 1
 CORRELATION_SAMPLES = 24
+TRIAL = 4
+"""Particles that tell whether a first look at the last grid pays."""
+WORTHWHILE = 0.55
+"""Share of cells left above which it does not."""
 LOW_SHARE = 0.6
 """Shells of the first look at the last grid, over all of them: a third of the work."""
-SLACK = 2.0
+SLACK = 1.5
 """Times what the centre of a cell may lose, that a cell may lie below the best and is still looked at."""
 MARGIN = 1.0
 """Nats of slack always given: noise is never quite what the model says."""
@@ -109,6 +113,16 @@ class Cells:
     """(r,)"""
 
 
+Alive = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rotations and shifts of a level that are looked at, both sorted."""
+
+
+def share_of(kept: Sequence[Alive], before: Sequence[Alive]) -> float:
+    """Share of cells that are left."""
+    left = sum(len(rows) * len(columns) for rows, columns in kept)
+    return left / max(1, sum(len(rows) * len(columns) for rows, columns in before))
+
+
 class GlobalSearch:
     """Scores the particles of one series on the levels, all together, so that they share slices of the reference."""
 
@@ -127,33 +141,48 @@ class GlobalSearch:
         if not prune:
             every = [(np.arange(len(self.levels[-1].rotations)), np.arange(len(self.levels[-1].shifts)))] * len(images)
             return self._score(self.levels[-1], images, every)
-        first = self.levels[0]
+        first, last_loss = self.levels[0], self._loss(self.levels[-1], images)
         alive = [(np.arange(len(first.rotations)), np.arange(len(first.shifts))) for _ in images]
         cells: list[Cells] = []
-        last_loss = self._loss(self.levels[-1], images)
         for level, finer in zip(self.levels, [*self.levels[1:], None], strict=True):
-            cells = self._score(level, images, alive)
             if finer is None:
-                break
+                return self._score(level, images, alive)
             slack = MARGIN + SLACK * max(self._loss(level, images), last_loss)
-            for i, found in enumerate(cells):
-                prior = shift_prior(i, level.shifts[found.columns])
-                log = 2.0 * found.cross - found.quadratic[:, None] + prior
-                rows, columns = kept_cells(log, slack)
-                kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
-                kept[0][found.rows[rows]] = True
-                kept[1][found.columns[columns]] = True
-                alive[i] = (
-                    np.flatnonzero(kept[0][finer.parent_rotation]),
-                    np.flatnonzero(kept[1][finer.parent_shift]),
-                )
+            trial = min(TRIAL, len(images))
+            cells = self._score(level, images[:trial], alive[:trial])
+            kept = self._kept(level, finer, cells, shift_prior, slack, 0)
+            same_grid = finer.step_deg == level.step_deg
+            if same_grid and share_of(kept, alive[:trial]) > WORTHWHILE:
+                continue  # the finer look at the same cells follows anyway
+            cells = self._score(level, images[trial:], alive[trial:])
+            alive = kept + self._kept(level, finer, cells, shift_prior, slack, trial)
         return cells
+
+    @staticmethod
+    def _kept(
+        level: Level,
+        finer: Level,
+        cells: list[Cells],
+        shift_prior: Callable[[int, F64], F32],
+        slack: float,
+        start: int,
+    ) -> list[Alive]:
+        """Rotations and shifts of the finer level below what a level keeps; particles count from `start`."""
+        result = []
+        for i, found in enumerate(cells, start):
+            prior = shift_prior(i, level.shifts[found.columns])
+            rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, slack)
+            kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
+            kept[0][found.rows[rows]] = True
+            kept[1][found.columns[columns]] = True
+            result.append((np.flatnonzero(kept[0][finer.parent_rotation]), np.flatnonzero(kept[1][finer.parent_shift])))
+        return result
 
     def _score(
         self,
         level: Level,
         images: Sequence[WhitenedImages],
-        alive: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+        alive: Sequence[Alive],
     ) -> list[Cells]:
         """Scores of every particle on its own cells; slices of a tile of rotations serve all particles."""
         count, series = self.disc.count(level.radius), self.series
