@@ -8,6 +8,7 @@ import pytest
 from helpers.particles import SimulatedParticles
 from tiltwise.em.expectation import Expectation, Group, Settings
 from tiltwise.em.grid import PoseGrid
+from tiltwise.em.likelihood import shift_phases
 from tiltwise.em.octree import GlobalSearch, kept_cells, levels_of, mass_missed
 from tiltwise.geometry.grids import orientation_angles, orientation_children, parent_orientations
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
@@ -105,7 +106,7 @@ def test_posteriors_are_those_of_the_exhaustive_search(nats: float) -> None:
 
 
 def test_the_audit_reports_what_is_missed() -> None:
-    data = simulated(100.0, n=12)
+    data = simulated(400.0, n=12)
     step = expectation(data)
     group = Group(data.series, data.noise_power, np.arange(12), data.rotations, np.zeros((12, 3)), data.raw.__getitem__)
     found = step.run(group, None, None, lambda n: None)
@@ -145,8 +146,6 @@ def test_hidden_tilts_are_left_out() -> None:
     (cells,) = search.run([partial], lambda i, shifts: np.zeros(len(shifts), np.float32), prune=False)
     low = partial.prefix(data.disc.count(COARSE))
     last = step._levels[-1]
-    from tiltwise.em.likelihood import shift_phases
-
     count = data.disc.count(COARSE)
     phases = shift_phases(data.series, seen, last.shifts, data.disc, PIXEL, count)
     cross, quadratic = data.scorer.terms(data.series, low, last.rotations[:40], phases, data.disc.frequencies3d(count))

@@ -3,9 +3,10 @@
 Levels are HEALPix orders with lattices of shifts, each scored below the radius its steps resolve; the last grid is
 scored at fewer shells first.  A level keeps the cells that hold all but `LOST` of its posterior.  If the noise is
 what the model says, that is also the mean share of the final posterior that is lost: the chance that the truth is
-among the cells given up does not depend on which shells are looked at later.  Only the centres of cells are scored,
-so there is a slack: a pose in the corner of a cell fits worse than the centre of another by up to `2 (1 - c) Q` nats,
-Q being the power of the slices over the noise and c their correlation over a cell, of this level or of the last.
+among the cells given up does not depend on which shells are looked at later.  But only the centres of cells are
+scored, and a pose in the corner of a cell fits worse than the centre of another by some `(1 - c) Q` nats, Q being
+the power of the slices over the noise and c their correlation over a cell, of this level or of the last.  So cells
+are kept that lie below by that, and all neighbours of kept cells, one of which has the pose in its own corner.
 What is really lost is measured by searching an audit set in full.
 """
 
@@ -20,7 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
-from tiltwise.geometry.grids import parent_orientations
+from tiltwise.geometry.grids import orientation_neighbours, parent_orientations
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
@@ -37,7 +38,7 @@ WORTHWHILE = 0.55
 """Share of cells left above which it does not."""
 LOW_SHARE = 0.6
 """Shells of the first look at the last grid, over all of them: a third of the work."""
-SLACK = 1.5
+SLACK = 1.0
 """Times what the centre of a cell may lose, that a cell may lie below the best and is still looked at."""
 MARGIN = 1.0
 """Nats of slack always given: noise is never quite what the model says."""
@@ -47,6 +48,7 @@ MARGIN = 1.0
 class Level:
     """One grid of the search."""
 
+    order: int
     angles: F64
     """(R, 3)"""
     rotations: F64
@@ -80,9 +82,9 @@ def levels_of(grid: PoseGrid, radius_of: Callable[[int], float]) -> list[Level]:
         steps = part.coarse_step_deg, part.shift_step_angstrom
         radius = radius_of(order)
         if order == grid.order and LOW_SHARE * radius >= 5.0:
-            levels.append(Level(angles, rotations, shifts, parents, nearest, LOW_SHARE * radius, *steps))
+            levels.append(Level(order, angles, rotations, shifts, parents, nearest, LOW_SHARE * radius, *steps))
             parents, nearest = np.arange(len(rotations)), np.arange(len(shifts))
-        levels.append(Level(angles, rotations, shifts, parents, nearest, radius, *steps))
+        levels.append(Level(order, angles, rotations, shifts, parents, nearest, radius, *steps))
     return levels
 
 
@@ -173,8 +175,11 @@ class GlobalSearch:
             prior = shift_prior(i, level.shifts[found.columns])
             rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, slack)
             kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
-            kept[0][found.rows[rows]] = True
-            kept[1][found.columns[columns]] = True
+            starts, members = orientation_neighbours(level.order)
+            for row in found.rows[rows]:
+                kept[0][members[starts[row] : starts[row + 1]]] = True
+            near = np.linalg.norm(level.shifts[:, None] - level.shifts[found.columns[columns]], axis=-1)
+            kept[1][(near <= 1.5 * level.shift_step_angstrom).any(axis=1)] = True
             result.append((np.flatnonzero(kept[0][finer.parent_rotation]), np.flatnonzero(kept[1][finer.parent_shift])))
         return result
 

@@ -20,6 +20,8 @@ index `direction * n_psi + psi_index`.  Nothing here is random: perturbations ar
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import healpix
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +109,25 @@ def parent_orientations(order: int, angles_deg: NDArray[np.float64]) -> NDArray[
     step, count = angular_step_deg(order - 1), 6 * 2 ** (order - 1)
     psi = np.rint(_untwisted_psi(above, euler_to_matrix(angles_deg)) / step).astype(np.int64) % count
     return np.asarray(parents * count + psi, dtype=np.intp)
+
+
+@lru_cache(maxsize=4)
+def orientation_neighbours(order: int, steps: float = 1.5) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For every orientation of a grid those within `steps` steps, itself included.
+
+    Returns `starts` (R + 1,) and `members`: the neighbours of i are `members[starts[i] : starts[i + 1]]`.
+    """
+    from scipy.spatial import cKDTree
+    from scipy.spatial.transform import Rotation
+
+    quaternions = Rotation.from_matrix(euler_to_matrix(orientation_angles(order))).as_quat(canonical=True)
+    # Rotations by the angle a have quaternions 2 sin(a / 4) apart; q and -q are the same rotation.
+    tree = cKDTree(np.concatenate([quaternions, -quaternions]))
+    reach = 2.0 * np.sin(np.radians(steps * angular_step_deg(order)) / 4.0)
+    found = tree.query_ball_point(quaternions, reach)
+    members = [np.unique(np.asarray(near, dtype=np.intp) % len(quaternions)) for near in found]
+    starts = np.concatenate([[0], np.cumsum([len(near) for near in members])])
+    return np.asarray(starts, dtype=np.intp), np.concatenate(members)
 
 
 def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: float) -> NDArray[np.float64]:
