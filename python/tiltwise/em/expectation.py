@@ -8,7 +8,7 @@ Gaussian does not describe a peak, the children of all significant cells are sco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -37,6 +37,8 @@ LARGEST_WIDTH = 1.0
 """Shells x radians: wider Gaussians smear the rim over more voxels than a few points stand for."""
 SAME_MODE = 4.0
 """Squared distance in standard deviations within which two climbs have reached the same mode."""
+TOGETHER = 16
+"""Particles of a local search whose coarse scores are held at a time."""
 AUDIT = 4
 """Particles of every batch of a global search that are searched in full, to know what it misses."""
 CLIMBING = 24
@@ -230,12 +232,20 @@ class Expectation:
         count, series, grid = self.coarse_count, group.series, self.settings.grid
         if grid.local_sigma_deg is not None:
             frequencies = self.disc.frequencies3d(count)
-            for local, image in zip(batch, whitened, strict=True):
+            # particles side by side, each on one thread: their grids are too small to be shared out
+            scorer = replace(self.scorer, threads=1)
+
+            def of_particle(task: tuple[int, WhitenedImages]) -> CoarseTerms:
+                local, image = task
                 angles, rotations = grid.near(group.rotations[local])
                 low = image.prefix(count)
                 phases = shift_phases(series, low.tilts, self.shifts, self.disc, self.settings.pixel_size, count)
-                terms = self.scorer.terms(series, low, rotations, phases, frequencies)
-                yield CoarseTerms(angles, rotations, self.shifts, *terms)
+                terms = scorer.terms(series, low, rotations, phases, frequencies)
+                return CoarseTerms(angles, rotations, self.shifts, *terms)
+
+            tasks = list(zip(batch, whitened, strict=True))
+            for start in range(0, len(tasks), TOGETHER):
+                yield from ordered_map(of_particle, tasks[start : start + TOGETHER], self.settings.threads)
             return
         levels = self._levels
         search = GlobalSearch(self.scorer, series, self.disc, self.settings.pixel_size, levels)
