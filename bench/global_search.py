@@ -15,9 +15,10 @@ import time
 import numpy as np
 
 from helpers.particles import SimulatedParticles
-from tiltwise.em.expectation import Expectation, Group, Settings
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.octree import GlobalSearch, mass_missed
+from tiltwise.em.settings import Group, Settings
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.kernels.select import default_threads
 
@@ -65,7 +66,7 @@ def run(nats: float, particles: int, threads: int, peak: float, *, dense: bool) 
     search = GlobalSearch(data.scorer, data.series, data.disc, PIXEL, levels)
 
     def prior(i: int, shifts: np.ndarray) -> np.ndarray:
-        return expectation._shift_prior(np.zeros(3), shifts)
+        return settings.shift_prior(np.zeros(3), shifts)
 
     rotations, shifts, count = len(levels[-1].rotations), len(levels[-1].shifts), data.disc.count(COARSE)
     print(f"\nsignal {nats:.0f} nats below {FINE:.0f} shells; {particles} particles, {rotations} x {shifts} cells")

@@ -8,6 +8,7 @@
 #include "kernels.hpp"  // for the declaration
 #include "reduce.hpp"   // for block_sum
 
+#include "tiltwise/body/choice.hpp"    // for chosen
 #include "tiltwise/body/residual.hpp"  // for add_cross, add_quadratic, shifted_image
 
 #include <algorithm>  // for clamp, min
@@ -64,13 +65,13 @@ __global__ void __launch_bounds__(threads)
     for (int row = load_row; row < tile_rotations; row += rows_per_load) {
       const bool valid = in_range && first_rotation + row < n_rotations;
       slice_tile[load_component][row] =
-          valid ? load(slices + chosen(rows, first_rotation + row) * k + component) : ComplexF{0.0f, 0.0f};
+          valid ? load(slices + body::chosen(rows, first_rotation + row) * k + component) : ComplexF{0.0f, 0.0f};
     }
     for (int row = load_row; row < tile_shifts; row += rows_per_load) {
       const bool valid = in_range && first_shift + row < n_shifts;
       shifted_tile[load_component][row] =
           valid ? body::shifted_image(load(image + component),
-                                      load(phases + chosen(columns, first_shift + row) * k + component))
+                                      load(phases + body::chosen(columns, first_shift + row) * k + component))
                 : ComplexF{0.0f, 0.0f};
     }
     __syncthreads();
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(threads)
 __global__ void __launch_bounds__(threads)
     quadratic_kernel(const ComplexF* __restrict__ slices, const float* __restrict__ power, const int* __restrict__ rows,
                      float* __restrict__ quadratic, long long k) {
-  const ComplexF* slice = slices + chosen(rows, blockIdx.x) * k;
+  const ComplexF* slice = slices + body::chosen(rows, blockIdx.x) * k;
   double total = 0.0;
   for (long long first = threadIdx.x; first < k; first += static_cast<long long>(components_per_sum) * threads) {
     float sum = 0.0f;

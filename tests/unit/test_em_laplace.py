@@ -7,10 +7,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.expectation import Expectation, Group, Settings, find_peaks
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import Climber, Modes, PosePrior, climbing_radii, gaussian_poses, turned
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
+from tiltwise.em.moments import match_moments
+from tiltwise.em.peaks import find_peaks
+from tiltwise.em.settings import Group, Settings
 from tiltwise.em.volumes import reference_volume
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.projection import projection_matrices_from_angles
@@ -175,6 +178,30 @@ def test_a_gaussian_agrees_with_a_dense_grid(scorer: Scorer) -> None:
     assert abs(evidence - mode.log_mass[0]) <= 0.3
 
 
+@pytest.mark.parametrize("sigma", [0.35, 1.2])
+def test_measured_moments_agree_with_a_dense_grid(scorer: Scorer, sigma: float) -> None:
+    """Also where the likelihood is not the Gaussian of its curvature."""
+    rng = np.random.default_rng(4)
+    truth = Rotation.random(rng=rng).as_matrix()
+    _, image = simulated(scorer, truth, np.array([2.0, 1.0, -3.0]), sigma, rng)
+    climb = climber(scorer, [image], free_prior(1))
+    mode = climb.climb(truth[None], np.zeros((1, 3)), [9.0, 12.0])
+    matched = match_moments(climb, mode, np.array([0]), 12.0)
+    evidence, mean, covariance = dense_posterior(scorer, image, mode)
+    width = np.sqrt(np.diag(covariance))
+    moved = np.concatenate(
+        [
+            Rotation.from_matrix(matched.rotation[0] @ mode.rotation[0].T).as_rotvec(),
+            matched.shift[0] - mode.shift[0],
+        ]
+    )
+    # Both leave out tails, at other distances.
+    assert np.abs((moved - mean) / width).max() <= 0.1
+    assert np.abs(np.sqrt(np.diag(matched.covariance[0])) / width - 1).max() <= 0.1
+    assert np.abs((matched.covariance[0] - covariance) / np.outer(width, width)).max() <= 0.2
+    assert abs(evidence - matched.log_mass[0]) <= 0.1
+
+
 def test_error_bars_are_calibrated(scorer: Scorer) -> None:
     """Squared distances of the truth in standard deviations are chi^2 of six degrees of freedom."""
     rng = np.random.default_rng(5)
@@ -196,7 +223,7 @@ def test_points_keep_mean_and_covariance(scorer: Scorer) -> None:
     covariance = root @ root.T
     modes = Modes(Rotation.random(1, rng=rng).as_matrix(), np.ones((1, 3)), np.zeros(1), covariance[None])
     tilts = np.arange(TILTS)
-    poses = gaussian_poses(SERIES, tilts, DISC, PIXEL, modes, np.array([0]), np.ones(1), 12.0, 2.0)
+    poses = gaussian_poses(SERIES, tilts, DISC, PIXEL, modes, np.ones(1), 12.0, 2.0)
     assert len(poses.rotations) == 6
     turns = Rotation.from_matrix(poses.rotations @ modes.rotation[0].T).as_rotvec()
     weights = np.diag(poses.weights).astype(np.float64)
@@ -215,7 +242,7 @@ def test_points_keep_mean_and_covariance(scorer: Scorer) -> None:
 def test_sharp_rotations_are_one_point() -> None:
     covariance = np.diag([1e-5] * 3 + [0.1] * 3)
     modes = Modes(np.eye(3)[None], np.zeros((1, 3)), np.zeros(1), covariance[None])
-    poses = gaussian_poses(SERIES, np.arange(TILTS), DISC, PIXEL, modes, np.array([0]), np.ones(1), 12.0, 2.0)
+    poses = gaussian_poses(SERIES, np.arange(TILTS), DISC, PIXEL, modes, np.ones(1), 12.0, 2.0)
     np.testing.assert_array_equal(poses.rotations, np.eye(3)[None])
     assert abs(np.abs(poses.phases[0, 0]) - 1) <= 1e-6
     assert np.abs(poses.phases).max() <= 1 + 1e-6

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from helpers.particles import SimulatedParticles
-from tiltwise.em.expectation import Expectation, Group, Settings
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import shift_phases
 from tiltwise.em.octree import GlobalSearch, kept_cells, levels_of, mass_missed
+from tiltwise.em.settings import Group, Settings
 from tiltwise.geometry.grids import orientation_angles, orientation_children, parent_orientations
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
 
@@ -88,7 +89,7 @@ def test_posteriors_are_those_of_the_exhaustive_search(nats: float) -> None:
     search = GlobalSearch(data.scorer, data.series, data.disc, PIXEL, step._levels)
 
     def prior(i: int, shifts: np.ndarray) -> np.ndarray:
-        return step._shift_prior(np.zeros(3), shifts)
+        return step.settings.shift_prior(np.zeros(3), shifts)
 
     full = search.run(data.whitened, prior, prune=False)
     kept = search.run(data.whitened, prior)

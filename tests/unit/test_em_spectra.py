@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tiltwise.em.expectation import Expectation, Group, Settings
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, slice_matrices
 from tiltwise.em.maximisation import NoiseSums
+from tiltwise.em.settings import Group, Settings
 from tiltwise.em.spectra import joined_fsc, noise_power, resolution_shell, smoothed
 from tiltwise.em.volumes import Accumulator, reference_volume
 from tiltwise.extract.images import ParticleImages

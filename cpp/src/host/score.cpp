@@ -2,6 +2,7 @@
 #include "host/kernels.hpp"
 
 #include "tiltwise/base/parallel.hpp"  // for parallel_for
+#include "tiltwise/body/choice.hpp"    // for chosen
 #include "tiltwise/body/maximise.hpp"  // for add_weighted
 #include "tiltwise/body/residual.hpp"  // for add_cross, add_quadratic, shifted_image
 
@@ -18,9 +19,9 @@ constexpr std::int64_t components_per_sum = 256;
 int score(const ScoreArgs* args, ErrorText*) {
   const ScoreArgs& a = *args;
   parallel_for(a.n_rotations, a.threads, [&](std::int64_t r, int) {
-    const ComplexF* slice = a.slices + chosen(a.rows, r) * a.k;
+    const ComplexF* slice = a.slices + body::chosen(a.rows, r) * a.k;
     for (std::int64_t t = 0; t < a.n_shifts; ++t) {
-      const ComplexF* phase = a.phases + chosen(a.columns, t) * a.k;
+      const ComplexF* phase = a.phases + body::chosen(a.columns, t) * a.k;
       double cross = 0.0;
       for (std::int64_t first = 0; first < a.k; first += components_per_sum) {
         const std::int64_t last = first + components_per_sum < a.k ? first + components_per_sum : a.k;

@@ -9,6 +9,7 @@
 #include "simd/shifted.hpp"            // for pack_shifted
 #include "tiltwise/base/parallel.hpp"  // for parallel_for
 #include "tiltwise/base/simd.hpp"      // for VecF, load, mul_add
+#include "tiltwise/body/choice.hpp"    // for chosen
 
 namespace tiltwise::TW_ISA {
 
@@ -38,7 +39,7 @@ struct Tile {
   const float* power;         // packed like a column, every number twice
 
   TW_HD const float* row(std::int64_t r) const {
-    return reinterpret_cast<const float*>(slices + chosen(index, first + r) * k);
+    return reinterpret_cast<const float*>(slices + body::chosen(index, first + r) * k);
   }
 };
 
@@ -177,7 +178,7 @@ void score_chunk(const ScoreArgs& a, Chunk chunk, const Workspace& work) {
       const std::int64_t count = a.k - k < tile_components ? a.k - k : tile_components;
       const std::int64_t padded = 2 * tile_components;
       for (std::int64_t t = 0; t < n_columns; ++t) {
-        simd::pack_shifted(a.image + k, a.phases + chosen(a.columns, shift + t) * a.k + k, count, padded,
+        simd::pack_shifted(a.image + k, a.phases + body::chosen(a.columns, shift + t) * a.k + k, count, padded,
                            work.columns + t * padded);
       }
       pack_power(a.power + k, count, padded, work.power);

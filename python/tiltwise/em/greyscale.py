@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.expectation import Expectation, Group
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.likelihood import whiten
+from tiltwise.em.settings import Group
 
 SAMPLE = 60
 """Particles per group that are enough to fit one number."""

@@ -90,6 +90,10 @@ class Modes:
         """(n,) log of the integral of each Gaussian over rad^3 Å^3."""
         return np.asarray(self.log_posterior + 0.5 * np.linalg.slogdet(2.0 * np.pi * self.covariance)[1])
 
+    def take(self, rows: NDArray[np.intp]) -> Modes:
+        """Some of them."""
+        return Modes(self.rotation[rows], self.shift[rows], self.log_posterior[rows], self.covariance[rows])
+
     def square_distance(self, i: int, j: int) -> float:
         """Squared distance of mode i from mode j in standard deviations of j."""
         turn = Rotation.from_matrix(self.rotation[i] @ self.rotation[j].T).as_rotvec()
@@ -128,6 +132,7 @@ class Climber:
         prior: PosePrior,
     ) -> None:
         self.scorer, self.disc, self.prior, self.owner = scorer, disc, prior.take(owner), owner
+        self.series, self.images, self.pixel_size = series, images, pixel_size
         self.radian_per_px = 2.0 * np.pi / disc.box
         counts = np.array([len(image.tilts) for image in images])
         starts = np.concatenate([[0], np.cumsum(counts)])
@@ -246,6 +251,20 @@ class Climber:
         """Radians of phase per Å of shift and shell."""
         return float(np.linalg.norm(self._to_image[0, 3:, 3:], 2))
 
+    def log_posterior(self, item: int, rotations: F64, shifts: F64, radius: float) -> F64:
+        """(R, T) of all pairs of rotations (R, 3, 3) and shifts (T, 3), for the particle of a pose."""
+        count, image = self.disc.count(radius), self.images[self.owner[item]]
+        phases = shift_phases(self.series, image.tilts, shifts, self.disc, self.pixel_size, count)
+        cross, quadratic = self.scorer.terms(
+            self.series, image.prefix(count), rotations, phases, self.disc.frequencies3d(count)
+        )
+        prior = self.prior.take(np.full(len(rotations), item))
+        by_turn = prior.evaluate(rotations, np.broadcast_to(shifts[0], (len(rotations), 3)))[0]
+        prior = self.prior.take(np.full(len(shifts), item))
+        by_move = prior.evaluate(np.broadcast_to(rotations[0], (len(shifts), 3, 3)), shifts)[0]
+        both = by_turn[:, None] + by_move - by_move[0]  # each has the prior of the first shift or rotation as well
+        return np.asarray(2.0 * cross.astype(np.float64) - quadratic[:, None] + both)
+
     def defect(self, modes: Modes, radius: float) -> F64:
         """(n,) by how many nats the posterior departs from its Gaussian, two sigma off along the softest direction."""
         scale = np.array([radius / REACH] * 3 + [radius * self._to_image_scale()] * 3)
@@ -281,19 +300,18 @@ def gaussian_poses(
     disc: FourierDisc,
     pixel_size: float,
     modes: Modes,
-    kept: NDArray[np.intp],
     share: F64,
     radius: float,
     scale: float,
 ) -> PosteriorPoses:
-    """Posterior of Gaussians `kept` with weights `share` as rotations, shifts and damped phases.
+    """Posterior of Gaussians with weights `share` as rotations, shifts and damped phases.
 
     The mean of exp(i k.t) over Gaussian shifts is exact.  Rotations are the mode alone, or where they smear the rim
     the six points at sqrt(3) sigma along the axes of their covariance, which keep mean and covariance.
     """
     count = disc.count(radius)
     rotations, shifts, spreads, weights = [], [], [], []
-    for mode, part in zip(kept, share, strict=True):
+    for mode, part in enumerate(share):
         covariance = modes.covariance[mode]
         angular, mixed, spread = covariance[:3, :3], covariance[3:, :3], covariance[3:, 3:]
         values, axes = np.linalg.eigh(angular)

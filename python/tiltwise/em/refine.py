@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
-from tiltwise.em.expectation import Expectation, Group, PoseEstimate, Settings
+from tiltwise.em.estimates import PoseEstimate
+from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_sets import assign_half_sets
 from tiltwise.em.initial import initial_noise_power, prepare_map
@@ -27,6 +28,7 @@ from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import posterior_columns, with_poses
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
+from tiltwise.em.settings import Group, Settings
 from tiltwise.em.spectra import (
     half_maps,
     join_low_resolution,

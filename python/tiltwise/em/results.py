@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.expectation import PoseEstimate
+from tiltwise.em.estimates import PoseEstimate
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.model import OptimisationSet

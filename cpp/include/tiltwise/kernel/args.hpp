@@ -5,7 +5,6 @@
 // allowed and leave outputs as the contract says (zero sums, or untouched accumulators).
 #pragma once
 
-#include "tiltwise/base/hd.hpp"       // for TW_HD
 #include "tiltwise/math/complex.hpp"  // for ComplexF, ComplexD
 
 #include <cstdint>  // for int32_t, int64_t
@@ -49,11 +48,6 @@ struct ScoreArgs {
   std::int64_t n_rotations, n_shifts, k, n_slices, n_phases;
   std::int32_t threads;
 };
-
-/// Element i of a list, or i itself without one.
-TW_HD std::int64_t chosen(const std::int32_t* list, std::int64_t i) {
-  return list != nullptr ? list[i] : i;
-}
 
 struct PosteriorSummary {
   double log_evidence;

@@ -1,0 +1,51 @@
+"""Moments of peaks that are not quite Gaussian, from their likelihood around the mode."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.laplace import Climber, Modes, turned
+from tiltwise.geometry.grids import translation_ball
+
+SPACING = 1.2
+"""Distance of points in standard deviations of the Gaussian: sums over a Gaussian are exact to 1e-6 at this spacing."""
+POINTS = SPACING * translation_ball(2.5, 1.0)
+"""(81, 3) within three standard deviations; rotations and shifts have these points each, 6,561 poses."""
+
+
+def match_moments(climber: Climber, modes: Modes, items: NDArray[np.intp], radius: float) -> Modes:
+    """Gaussians with the integral, mean and covariance of the posterior around modes, instead of its curvature.
+
+    `items` are the poses of the climber that have become the modes.  The covariance gives the axes and widths of the
+    points; the likelihood at all pairs of rotations and shifts gives the rest.
+    """
+    result = Modes(*(part.copy() for part in (modes.rotation, modes.shift, modes.log_posterior, modes.covariance)))
+    for number, item in enumerate(items):
+        covariance = modes.covariance[number]
+        (turn_width, turn_axes), (move_width, move_axes) = (
+            np.linalg.eigh(part) for part in (covariance[:3, :3], covariance[3:, 3:])
+        )
+        turns = (POINTS * np.sqrt(turn_width)) @ turn_axes.T
+        moves = (POINTS * np.sqrt(move_width)) @ move_axes.T
+        rotations = turned(np.broadcast_to(modes.rotation[number], (len(turns), 3, 3)), turns)
+        log = climber.log_posterior(int(item), rotations, modes.shift[number] + moves, radius)
+        top = log.max()
+        weight = np.exp(log - top)
+        total = weight.sum()
+        weight /= total
+        volume = SPACING**6 * np.sqrt(turn_width.prod() * move_width.prod())
+        by_turn, by_move = weight.sum(axis=1), weight.sum(axis=0)
+        mean = np.concatenate([by_turn @ turns, by_move @ moves])
+        second = np.empty((6, 6))
+        second[:3, :3] = np.einsum("r,ra,rb->ab", by_turn, turns, turns)
+        second[3:, 3:] = np.einsum("t,ta,tb->ab", by_move, moves, moves)
+        second[:3, 3:] = turns.T @ weight @ moves
+        second[3:, :3] = second[:3, 3:].T
+        matched = second - np.outer(mean, mean)
+        result.rotation[number] = turned(modes.rotation[number][None], mean[None, :3])[0]
+        result.shift[number] += mean[3:]
+        result.covariance[number] = matched
+        # the height that gives this Gaussian the integral of the posterior
+        result.log_posterior[number] = top + np.log(total * volume) - 0.5 * np.linalg.slogdet(2.0 * np.pi * matched)[1]
+    return result

@@ -1,0 +1,60 @@
+"""What an E-step works on: how finely, and which particles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.grid import PoseGrid
+from tiltwise.extract.images import ParticleImages
+from tiltwise.model import TiltSeries
+
+
+@dataclass(slots=True)
+class Settings:
+    """What one E-step needs besides particles and references."""
+
+    grid: PoseGrid
+    coarse_radius: float
+    fine_radius: float
+    map_radius: float
+    """cycles per box up to which images enter the reconstruction, at least `fine_radius`"""
+    pixel_size: float
+    offset_sigma_angstrom: float
+    fraction: float = 0.999
+    max_rotations: int = 4000
+    """coarse cells kept for the second pass at most"""
+    climb: bool = True
+    """False searches every particle on the grid"""
+    follow: bool = False
+    """True climbs from the last poses without a coarse pass, where the posterior there is Gaussian"""
+    threads: int = 1
+    batch_bytes: int = 1 << 30
+
+    def level_radius(self, order: int) -> float:
+        """Radius at which a global search scores a level: what its steps resolve, at least 5 shells."""
+        return min(max(self.coarse_radius / 2.0 ** (self.grid.order - order), 5.0), self.coarse_radius)
+
+    def shift_prior(self, displacement: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(T,) Gaussian log prior on the total displacement from the stored coordinate, in Å."""
+        square = ((displacement + shifts) ** 2).sum(axis=1)
+        return np.asarray(-0.5 * square / self.offset_sigma_angstrom**2, dtype=np.float32)
+
+
+@dataclass(slots=True)
+class Group:
+    """Particles of one series and half set, with their present poses."""
+
+    series: TiltSeries
+    noise_power: NDArray[np.float64]
+    """(F, S) sigma^2"""
+    members: NDArray[np.intp]
+    rotations: NDArray[np.float64]
+    """(n, 3, 3) reference to tomogram"""
+    displacements_angstrom: NDArray[np.float64]
+    """(n, 3) present position minus stored coordinate, along tomogram axes"""
+    load: Callable[[int], ParticleImages]
+    """images of member i at its present position"""
