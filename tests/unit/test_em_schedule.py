@@ -49,6 +49,24 @@ def test_the_finest_grid_is_the_last(accuracy_deg: float) -> None:
     assert (plan.order, plan.converged) == (MAX_ORDER, True)
 
 
+def test_settled_sharp_poses_are_searched_locally_and_end_the_refinement() -> None:
+    plan = schedule(2)
+    plan.update(12, 0.5, 0.5, 20.0, 8.0, CURVE, sharp=0.95)
+    assert not plan.local, "poses have just been found"
+    plan.update(12, 0.5, 0.5, 2.0, 1.0, CURVE, sharp=0.95)
+    assert (plan.local, plan.order, plan.converged) == (True, 2, False)
+    assert plan.grid(np.random.default_rng(0)).local_sigma_deg is not None
+    plan.update(12, 0.5, 0.5, 0.1, 0.1, CURVE, sharp=0.95)
+    assert (plan.order, plan.converged) == (2, True)
+
+
+def test_diffuse_posteriors_refine_the_grid() -> None:
+    plan = schedule(2)
+    plan.update(12, 0.5, 0.5, 2.0, 1.0, CURVE, sharp=0.5)
+    plan.update(12, 0.5, 0.5, 2.0, 1.0, CURVE, sharp=0.5)
+    assert (plan.local, plan.order, plan.converged) == (False, 3, False)
+
+
 def test_grids_of_both_halves_are_the_same() -> None:
     first, second = (schedule(1).grid(np.random.default_rng([1, 7])) for _ in range(2))
     np.testing.assert_array_equal(first.perturbation, second.perturbation)

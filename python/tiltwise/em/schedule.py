@@ -37,6 +37,8 @@ class Schedule:
     """last shell at which the FSC has been above 0.143 so far"""
     sharp: float = 0.0
     """share of the particles whose posterior did not need a grid"""
+    settled: bool = False
+    """whether a global search has found nearly all particles where they were, as sharp peaks"""
     climb: bool = True
     """peaks of the coarse pass are climbed where they are sharp; False scores finer grids only"""
     converged: bool = False
@@ -44,7 +46,7 @@ class Schedule:
     @property
     def local(self) -> bool:
         """Whether searches stay near the last orientations."""
-        return self.sigma_ang_deg is not None or self.order >= self.local_order
+        return self.sigma_ang_deg is not None or self.order >= self.local_order or self.settled
 
     def fine_step_deg(self) -> float:
         """Angular step of the second pass."""
@@ -105,6 +107,8 @@ class Schedule:
         are `sharp` the sampling does not limit poses: it stays, and refinement ends when poses stand still.
         """
         self.sharp = sharp
+        # searching everywhere once more would find the same
+        self.settled = self.settled or (sharp >= MOSTLY_SHARP and change_deg <= 15.0 / 2.0**self.order)
         below = np.flatnonzero(~(curve[1:] >= 0.143))
         last143 = int(below[0]) if len(below) else len(curve) - 1
         # Poses that are not tied to a grid improve while noisy shells do, which the strict threshold does not show.
