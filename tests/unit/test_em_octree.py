@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from helpers.particles import SimulatedParticles
 from tiltwise.em.expectation import Expectation
@@ -13,6 +14,7 @@ from tiltwise.em.octree import GlobalSearch, kept_cells, levels_of, mass_missed
 from tiltwise.em.settings import Group, Settings
 from tiltwise.geometry.grids import orientation_angles, orientation_children, parent_orientations
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
+from tiltwise.geometry.symmetry import symmetry_matrices
 
 GRID = PoseGrid(2, 1, euler_to_matrix([3.0, 2.0, 1.0]), None, 16.0, 8.0, np.array([1.0, -2.0, 0.5]))
 COARSE, FINE, PIXEL = 9.0, 12.0, 4.0
@@ -104,6 +106,27 @@ def test_posteriors_are_those_of_the_exhaustive_search(nats: float) -> None:
     if nats >= 300:
         share = np.mean([len(c.rows) * len(c.columns) for c in kept]) / (len(last.rotations) * len(last.shifts))
         assert share <= 0.2, "nothing is pruned"
+
+
+@pytest.mark.parametrize("name", ["C4", "D2", "T", "O", "I"])
+def test_symmetric_particles_are_searched_once(name: str) -> None:
+    group = symmetry_matrices(name)
+    levels = levels_of(GRID, lambda order: 5.0 * order, group)
+    everything = levels_of(GRID, lambda order: 5.0 * order)
+    for level, whole in zip(levels, everything, strict=True):
+        assert len(level.rotations) <= 1.6 * len(whole.rotations) / len(group) + 12 * 24
+        # every orientation has a mate near one that is searched
+        rng = np.random.default_rng(3)
+        for rotation in Rotation.random(60, rng=rng).as_matrix():
+            mates = rotation @ group
+            nearest = min(angular_distance_deg(level.rotations, mate).min() for mate in mates)
+            assert nearest <= 0.9 * level.step_deg
+    starts, members = levels[-1].neighbours
+    assert (np.diff(starts) >= 6).all(), "cells at the border of the unit have neighbours beyond it"
+    i = int(np.argmax(np.diff(starts)))
+    for j in members[starts[i] : starts[i + 1]]:
+        mates = levels[-1].rotations[j] @ group
+        assert angular_distance_deg(mates, levels[-1].rotations[i]).min() <= 1.5 * levels[-1].step_deg + 1e-6
 
 
 def test_the_audit_reports_what_is_missed() -> None:

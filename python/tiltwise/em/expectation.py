@@ -49,7 +49,7 @@ class Expectation:
     def __post_init__(self) -> None:
         self.shifts = self.settings.grid.shifts()
         if self.settings.grid.local_sigma_deg is None:
-            self._levels = levels_of(self.settings.grid, self.settings.level_radius)
+            self._levels = levels_of(self.settings.grid, self.settings.level_radius, self.settings.symmetry)
 
     def run(
         self,

@@ -79,6 +79,16 @@ class PoseGrid:
         angles = orientation_angles(self.order)
         return angles, euler_to_matrix(angles) @ self.perturbation
 
+    def asymmetric_rotations(
+        self, symmetry: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same without cells that a point group (G, 3, 3) of the reference maps onto others."""
+        if symmetry is None:
+            return self.rotations()
+        # points are E p, their mates E p g = E (p g p^T) p
+        angles = orientation_angles(self.order, self.perturbation @ symmetry @ self.perturbation.T)
+        return angles, euler_to_matrix(angles) @ self.perturbation
+
     def near(self, centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The same for the cells within three sigma of a rotation; the nearest cell if none is."""
         assert self.local_sigma_deg is not None

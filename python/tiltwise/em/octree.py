@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
-from tiltwise.geometry.grids import orientation_neighbours, parent_orientations
+from tiltwise.geometry.grids import grid_neighbours, neighbours, orientation_indices, parent_orientations
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
@@ -31,6 +31,8 @@ F32 = NDArray[np.float32]
 LOST = 1e-4
 """Share of the posterior of a level that may be left out before slack."""
 FIRST_ORDER = 1
+NEIGHBOUR_STEPS = 1.5
+"""How far from a kept cell its neighbours lie: the diagonals of a square of cells."""
 CORRELATION_SAMPLES = 24
 TRIAL = 4
 """Particles that tell whether a first look at the last grid pays."""
@@ -48,7 +50,6 @@ MARGIN = 1.0
 class Level:
     """One grid of the search."""
 
-    order: int
     angles: F64
     """(R, 3)"""
     rotations: F64
@@ -59,32 +60,48 @@ class Level:
     """(R,) cell of the level above; empty for the first level"""
     parent_shift: NDArray[np.intp]
     """(T,)"""
+    neighbours: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """of every rotation, see `tiltwise.geometry.grids.neighbours`"""
     radius: float
     step_deg: float
     shift_step_angstrom: float
 
 
-def levels_of(grid: PoseGrid, radius_of: Callable[[int], float]) -> list[Level]:
-    """Levels that end with `grid`; `radius_of(order)` is the radius a step of that order resolves."""
+def levels_of(
+    grid: PoseGrid, radius_of: Callable[[int], float], symmetry: NDArray[np.float64] | None = None
+) -> list[Level]:
+    """Levels that end with `grid`; `radius_of(order)` is the radius a step of that order resolves.
+
+    Of a particle with symmetry (G, 3, 3) one of every set of equivalent cells of the first level is searched, about
+    R / G of all.
+    """
+    group = None if symmetry is None or len(symmetry) == 1 else symmetry
     orders = list(range(min(FIRST_ORDER, grid.order), grid.order + 1))
     levels: list[Level] = []
     for order in orders:
         coarser = 2.0 ** (grid.order - order)
         part = grid.at_order(order, coarser) if order < grid.order else grid
-        angles, rotations = part.rotations()
+        angles, rotations = part.rotations() if levels else part.asymmetric_rotations(group)
         shifts = part.shifts()
         none = np.zeros(0, np.intp)
         parents, nearest = none, none
         if levels:
-            parents = parent_orientations(order, angles)
+            # cells of this grid in those of the level above, which may be a part of its grid
+            position = np.full(72 * 8 ** (order - 1), -1, np.intp)
+            position[orientation_indices(order - 1, levels[-1].angles)] = np.arange(len(levels[-1].angles))
+            parents = position[parent_orientations(order, angles)]
+            inside = parents >= 0
+            angles, rotations, parents = angles[inside], rotations[inside], parents[inside]
             above = levels[-1].shifts
             nearest = np.argmin(((shifts[:, None] - above) ** 2).sum(axis=-1), axis=1)
         steps = part.coarse_step_deg, part.shift_step_angstrom
         radius = radius_of(order)
+        reach = NEIGHBOUR_STEPS * part.coarse_step_deg
+        near = grid_neighbours(order, NEIGHBOUR_STEPS) if group is None else neighbours(rotations, reach, group)
         if order == grid.order and LOW_SHARE * radius >= 5.0:
-            levels.append(Level(order, angles, rotations, shifts, parents, nearest, LOW_SHARE * radius, *steps))
+            levels.append(Level(angles, rotations, shifts, parents, nearest, near, LOW_SHARE * radius, *steps))
             parents, nearest = np.arange(len(rotations)), np.arange(len(shifts))
-        levels.append(Level(order, angles, rotations, shifts, parents, nearest, radius, *steps))
+        levels.append(Level(angles, rotations, shifts, parents, nearest, near, radius, *steps))
     return levels
 
 
@@ -175,11 +192,11 @@ class GlobalSearch:
             prior = shift_prior(i, level.shifts[found.columns])
             rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, slack)
             kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
-            starts, members = orientation_neighbours(level.order)
+            starts, members = level.neighbours
             for row in found.rows[rows]:
                 kept[0][members[starts[row] : starts[row + 1]]] = True
             near = np.linalg.norm(level.shifts[:, None] - level.shifts[found.columns[columns]], axis=-1)
-            kept[1][(near <= 1.5 * level.shift_step_angstrom).any(axis=1)] = True
+            kept[1][(near <= NEIGHBOUR_STEPS * level.shift_step_angstrom).any(axis=1)] = True
             result.append((np.flatnonzero(kept[0][finer.parent_rotation]), np.flatnonzero(kept[1][finer.parent_shift])))
         return result
 

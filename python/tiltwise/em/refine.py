@@ -224,6 +224,7 @@ class Refinement:
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             threads=self.threads,
             batch_bytes=self.memory.batch,
+            symmetry=self.symmetry,
             climb=schedule.climb,
             follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )

@@ -27,6 +27,8 @@ class Settings:
     fraction: float = 0.999
     max_rotations: int = 4000
     """coarse cells kept for the second pass at most"""
+    symmetry: NDArray[np.float64] | None = None
+    """(G, 3, 3) point group of the reference: global searches leave out equivalent poses"""
     climb: bool = True
     """False searches every particle on the grid"""
     follow: bool = False

@@ -97,6 +97,14 @@ def orientation_children(order: int, angles_deg: NDArray[np.float64], oversampli
     return children.reshape(len(angles_deg), -1, 3)
 
 
+def orientation_indices(order: int, angles_deg: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Index in `orientation_angles(order)` of orientations that are points of the grid, `(R, 3)` -> `(R,)`."""
+    tilt, rot = np.radians(angles_deg[:, 1]), np.radians(angles_deg[:, 0])
+    pixels = np.asarray(healpix.ang2pix(2**order, tilt, rot, nest=True), dtype=np.int64)
+    psi = np.rint(angles_deg[:, 2] / angular_step_deg(order)).astype(np.int64) % (6 * 2**order)
+    return np.asarray(pixels * (6 * 2**order) + psi, dtype=np.intp)
+
+
 def parent_orientations(order: int, angles_deg: NDArray[np.float64]) -> NDArray[np.intp]:
     """Index in `orientation_angles(order - 1)` of the cell each orientation of a grid lies in, `(R, 3)` -> `(R,)`.
 
@@ -111,23 +119,33 @@ def parent_orientations(order: int, angles_deg: NDArray[np.float64]) -> NDArray[
     return np.asarray(parents * count + psi, dtype=np.intp)
 
 
-@lru_cache(maxsize=4)
-def orientation_neighbours(order: int, steps: float = 1.5) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For every orientation of a grid those within `steps` steps, itself included.
+def neighbours(
+    rotations: NDArray[np.float64], reach_deg: float, symmetry: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For every rotation (R, 3, 3) those within an angle of it or of a mate `R @ g`, itself included.
 
     Returns `starts` (R + 1,) and `members`: the neighbours of i are `members[starts[i] : starts[i + 1]]`.
     """
     from scipy.spatial import cKDTree
     from scipy.spatial.transform import Rotation
 
-    quaternions = Rotation.from_matrix(euler_to_matrix(orientation_angles(order))).as_quat(canonical=True)
+    def quaternions(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(Rotation.from_matrix(matrices).as_quat())
+
+    mates = [rotations] if symmetry is None else [rotations @ g for g in symmetry]
+    copies = np.concatenate([quaternions(mate) for mate in mates])
     # Rotations by the angle a have quaternions 2 sin(a / 4) apart; q and -q are the same rotation.
-    tree = cKDTree(np.concatenate([quaternions, -quaternions]))
-    reach = 2.0 * np.sin(np.radians(steps * angular_step_deg(order)) / 4.0)
-    found = tree.query_ball_point(quaternions, reach)
-    members = [np.unique(np.asarray(near, dtype=np.intp) % len(quaternions)) for near in found]
+    tree = cKDTree(np.concatenate([copies, -copies]))
+    found = tree.query_ball_point(quaternions(rotations), 2.0 * np.sin(np.radians(reach_deg) / 4.0))
+    members = [np.unique(np.asarray(near, dtype=np.intp) % len(rotations)) for near in found]
     starts = np.concatenate([[0], np.cumsum([len(near) for near in members])])
     return np.asarray(starts, dtype=np.intp), np.concatenate(members)
+
+
+@lru_cache(maxsize=4)
+def grid_neighbours(order: int, steps: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """`neighbours` of the orientations of a whole grid, within a number of steps."""
+    return neighbours(euler_to_matrix(orientation_angles(order)), steps * angular_step_deg(order))
 
 
 def local_orientations(order: int, centre: NDArray[np.float64], radius_deg: float) -> NDArray[np.float64]:
