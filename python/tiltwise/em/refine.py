@@ -52,6 +52,8 @@ from tiltwise.spectral.fsc import fsc, resolution_angstrom
 
 PADDING = 2
 HALVES = (1, 2)
+AUDIT_LIMIT = 1e-3
+"""Mean share of the posterior that a global search may miss without a warning."""
 
 
 @dataclass(slots=True)
@@ -261,6 +263,7 @@ class Refinement:
         n_series = len(self.optset.series)
         sums = [NoiseSums.empty(s.n_tilts, self.source.disc.n_shells) for s in self.optset.series]
         index = {series.name: i for i, series in enumerate(self.optset.series)}
+        missed: list[float] = []
         with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
             for half in HALVES:
                 # both halves see the same grid
@@ -271,6 +274,8 @@ class Refinement:
                     noise = sums[index[group.series.name]]
                     found = expectation.run(group, accumulators[half], noise, task.advance)
                     estimates.update(zip((int(m) for m in group.members), found, strict=True))
+                missed += expectation.missed
+        self._report_audit(missed)
         ordered = [estimates[i] for i in range(len(self.optset.particles))]
         moved = state.poses.displacement_angstrom + np.stack([e.shift_angstrom for e in ordered])
         lost = ~self.source.visible(moved)
@@ -284,6 +289,19 @@ class Refinement:
         ]
         state.iteration = number
         return {h: a.complete().symmetrised(self.symmetry, self.backend) for h, a in accumulators.items()}, ordered
+
+    def _report_audit(self, missed: list[float]) -> None:
+        """What a global search has not looked at, of the particles that were searched in full as well."""
+        if not missed:
+            return
+        mean, largest = float(np.mean(missed)), float(np.max(missed))
+        self.job.event("audit", particles=len(missed), mean_missed=mean, largest_missed=largest)
+        self.job.metric("search_mass_missed", mean)
+        if mean > AUDIT_LIMIT:
+            self.job.warn(
+                f"the global search misses {mean:.2%} of the posterior on average ({len(missed)} particles searched "
+                "in full): poses may be wrong; start with a better --ref or a lower --ini-high"
+            )
 
     def half_map_fsc(self, accumulators: Mapping[int, Accumulator]) -> NDArray[np.float64]:
         """FSC of the maps without prior, inside the particle's sphere."""
