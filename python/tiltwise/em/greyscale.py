@@ -17,14 +17,14 @@ from tiltwise.em.likelihood import whiten
 from tiltwise.em.settings import Group
 
 SAMPLE = 60
-"""Particles per group that are enough to fit one number."""
+"""Particles, of all groups together, that are enough to fit one number; at least two of each."""
 
 
 def fit_greyscale(expectation: Expectation, groups: Sequence[Group]) -> float:
-    """Factor for the reference of `expectation`, from up to `SAMPLE` particles of every group."""
+    """Factor for the reference of `expectation`, from some particles of every group."""
     total_cross, total_quadratic = 0.0, 0.0
     for group in groups:
-        for sample in expectation.batches(group, SAMPLE):
+        for sample in expectation.batches(group, max(2, SAMPLE // len(groups))):
             images = [
                 whiten(group.load(i), expectation.disc, group.noise_power, expectation.coarse_count) for i in sample
             ]
