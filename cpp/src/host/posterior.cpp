@@ -15,6 +15,9 @@ namespace tiltwise::host {
 
 namespace {
 
+/// Exponents below which weights are zero or denormal numbers, whose exponential takes a hundred times longer.
+constexpr double vanishing = -708.0;
+
 struct Candidate {
   double probability;
   std::int64_t pose;
@@ -51,8 +54,14 @@ void find_tops(const PosteriorArgs& a, std::vector<RowSums>& rows) {
 void sum_weights(const PosteriorArgs& a, double top, std::vector<RowSums>& rows) {
   parallel_for(a.n_rotations, a.threads, [&](std::int64_t r, int) {
     RowSums& row = rows[static_cast<std::size_t>(r)];
+    if (row.top - top < vanishing) {
+      return;
+    }
     for (std::int64_t t = 0; t < a.n_shifts; ++t) {
       const double joint = joint_at(a, r, t);
+      if (joint - top < vanishing) {
+        continue;
+      }
       const double weight = body::relative_weight(joint, top);
       if (weight > 0.0) {
         row.total += weight;
@@ -70,10 +79,14 @@ std::vector<Candidate> candidates(const PosteriorArgs& a, double top, double tot
   const double floor = 0.5 * std::max(0.0, 1.0 - a.fraction) / n;
   std::vector<Candidate> found;
   for (std::int64_t r = 0; r < a.n_rotations; ++r) {
-    if (!(rows[static_cast<std::size_t>(r)].total > 0.0)) {
-      continue;
+    const RowSums& row = rows[static_cast<std::size_t>(r)];
+    if (!(row.total > 0.0) || body::relative_weight(row.top, top) / total < floor) {
+      continue;  // not even its best pose
     }
     for (std::int64_t t = 0; t < a.n_shifts; ++t) {
+      if (joint_at(a, r, t) - top < vanishing) {
+        continue;
+      }
       const double probability = body::relative_weight(joint_at(a, r, t), top) / total;
       if (probability > 0.0 && probability >= floor) {
         found.push_back({probability, r * a.n_shifts + t});

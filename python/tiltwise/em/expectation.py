@@ -20,7 +20,7 @@ from tiltwise.em.fine_grid import FineGrid
 from tiltwise.em.laplace import climbing_radii
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
 from tiltwise.em.maximisation import Maximiser, NoiseSums, PosteriorPoses
-from tiltwise.em.octree import GlobalSearch, Level, levels_of, mass_missed
+from tiltwise.em.octree import GlobalSearch, Level, levels_of, mass_missed, of_tilts
 from tiltwise.em.peaks import CoarsePosterior, CoarseTerms, find_peaks
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.volumes import Accumulator
@@ -125,13 +125,15 @@ class Expectation:
             frequencies = self.disc.frequencies3d(count)
             # particles side by side, each on one thread: their grids are too small to be shared out
             scorer = replace(self.scorer, threads=1)
+            every = np.arange(series.n_tilts)
+            phases = shift_phases(series, every, self.shifts, self.disc, self.settings.pixel_size, count)
+            phases = phases.reshape(len(self.shifts), series.n_tilts, count)
 
             def of_particle(task: tuple[int, WhitenedImages]) -> CoarseTerms:
                 local, image = task
                 angles, rotations = grid.near(group.rotations[local])
                 low = image.prefix(count)
-                phases = shift_phases(series, low.tilts, self.shifts, self.disc, self.settings.pixel_size, count)
-                terms = scorer.terms(series, low, rotations, phases, frequencies)
+                terms = scorer.terms(series, low, rotations, of_tilts(phases, low.tilts), frequencies)
                 return CoarseTerms(angles, rotations, self.shifts, *terms)
 
             tasks = list(zip(batch, whitened, strict=True))

@@ -318,25 +318,26 @@ def gaussian_poses(
         if np.sqrt(values[-1]) * radius * scale <= ROTATION_BLUR:
             rotations.append(modes.rotation[mode][None])
             shifts.append(modes.shift[mode][None])
-            spreads.append(spread[None])
+            spreads.append(spread)
         else:
             points = np.concatenate([axes.T, -axes.T]) * np.sqrt(3.0 * np.tile(values, 2))[:, None]
             gain = mixed @ np.linalg.inv(angular)
             rotations.append(turned(np.broadcast_to(modes.rotation[mode], (6, 3, 3)), points))
             shifts.append(modes.shift[mode] + points @ gain.T)
-            spreads.append(np.broadcast_to(spread - gain @ mixed.T, (6, 3, 3)))
+            spreads.append(spread - gain @ mixed.T)
         weights.append(np.full(len(rotations[-1]), part / len(rotations[-1])))
-    shift, covariances = np.concatenate(shifts), np.concatenate(spreads)
+    shift, of_mode = np.concatenate(shifts), np.repeat(np.arange(len(share)), [len(part) for part in rotations])
     phases = shift_phases(series, tilts, shift, disc, pixel_size, count).reshape(len(shift), len(tilts), count)
-    in_plane = series.projection[tilts, :2, :3]
-    widths = (
-        np.einsum("fai,tij,fbj->tfab", in_plane, covariances, in_plane) * (2.0 * np.pi / (disc.box * pixel_size)) ** 2
-    )
-    kx, ky = disc.frequencies[:count].T.astype(np.float64)
-    square = widths[..., 0, 0, None] * kx**2 + 2.0 * widths[..., 0, 1, None] * kx * ky + widths[..., 1, 1, None] * ky**2
-    damped = phases * np.exp(-0.5 * square).astype(np.float32)
+    # points of one mode have the same spread of shifts
+    in_plane = series.projection[tilts, :2, :3] * (2.0 * np.pi / (disc.box * pixel_size))
+    widths = np.einsum("fai,tij,fbj->tfab", in_plane, np.stack(spreads), in_plane)
+    kx, ky = disc.frequencies[:count].T
+    products = np.stack([kx * kx, 2 * kx * ky, ky * ky]).astype(np.float32)
+    upper = widths[..., [0, 0, 1], [0, 1, 1]].astype(np.float32)
+    damping = np.exp(np.float32(-0.5) * (upper @ products))
+    phases *= damping[of_mode]
     return PosteriorPoses(
         np.concatenate(rotations),
         np.diag(np.concatenate(weights)).astype(np.float32),
-        np.ascontiguousarray(damped.reshape(len(shift), -1), np.complex64),
+        phases.reshape(len(shift), -1),
     )

@@ -14,7 +14,7 @@ from tiltwise.kernels.api import C64, F32
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
-NOISE_ROTATIONS = 8
+NOISE_ROTATIONS = 3
 """Rotations of largest weight that stand for all in the residual power: near-equivalent poses explain alike."""
 
 
