@@ -101,6 +101,8 @@ class Climbs:
             if np.any(defect[kept] > LARGEST_DEFECT):
                 apart = distinct(own_modes, np.arange(len(kept)), APART)
                 own_modes = match_moments(climber, own_modes.take(apart), kept[apart], settings.fine_radius)
+                if not np.isfinite(own_modes.log_mass).all():
+                    continue
                 share = np.exp(own_modes.log_mass - own_modes.log_mass.max())
             if not np.all(own_modes.angular_width * settings.fine_radius <= LARGEST_WIDTH):
                 continue

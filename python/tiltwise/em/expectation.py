@@ -24,7 +24,9 @@ from tiltwise.em.octree import GlobalSearch, Level, levels_of, mass_missed, of_t
 from tiltwise.em.peaks import CoarsePosterior, CoarseTerms, find_peaks
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.volumes import Accumulator
+from tiltwise.errors import DataError
 from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import F32
 from tiltwise.spectral.disc import FourierDisc
 
@@ -47,6 +49,7 @@ class Expectation:
     _levels: list[Level] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        self.settings = self.settings.within(self.disc.radius)
         self.shifts = self.settings.grid.shifts()
         if self.settings.grid.local_sigma_deg is None:
             self._levels = levels_of(self.settings.grid, self.settings.level_radius, self.settings.symmetry)
@@ -65,6 +68,8 @@ class Expectation:
             maximiser = Maximiser(self.scorer, self.disc, group.series, group.noise_power, accumulator, noise)
         for batch in self.batches(group):
             images = ordered_map(group.load, batch, self.settings.threads)
+            for local, raw in zip(batch, images, strict=True):
+                refuse_unusable(raw, f"{group.series.name}, particle {int(group.members[local]) + 1}")
             whitened = [whiten(i, self.disc, group.noise_power, self._map_count) for i in images]
             results = self._posteriors(group, list(batch), whitened)
             for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
@@ -187,3 +192,16 @@ class Expectation:
         if len(rows) > settings.max_rotations:
             rows = np.sort(np.argsort(-by_rotation, kind="stable")[: settings.max_rotations])
         return CoarsePosterior(angles[rows], shifts[columns], weights[np.ix_(rows, columns)] > 0, peaks)
+
+
+def refuse_unusable(raw: ParticleImages, where: str) -> None:
+    """Raises DataError for images that would spoil the sums of all particles."""
+    if not len(raw.tilts):
+        raise DataError("a particle is visible in no tilt", where=where)
+    if not all(np.isfinite(array).all() for array in (raw.data, raw.masked, raw.ctf2, raw.power)):
+        raise DataError(
+            "images hold NaN or infinite values",
+            where=where,
+            expected="finite images, CTFs and noise power",
+            fix="check the tilt images, the CTF parameters and the scale factors of this tilt series",
+        )

@@ -57,7 +57,9 @@ class PosePrior:
         offset = 1.0 / self.offset_angstrom**2
         value = -0.5 * offset * (total**2).sum(axis=1)
         gradient = np.concatenate([np.zeros_like(total), -offset * total], axis=1)
-        information = np.array([0.0, 0.0, 0.0, offset, offset, offset])
+        # Without a prior rotations are still no wider than all there are: keeps an empty reference from being singular.
+        free = 1.0 / np.pi**2
+        information = np.array([free, free, free, offset, offset, offset])
         if self.angle_rad is not None:
             turn = Rotation.from_matrix(rotation @ np.swapaxes(self.centre, 1, 2)).as_rotvec()
             inverse = 1.0 / self.angle_rad**2

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.errors import DataError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32, Backend
 from tiltwise.model import TiltSeries
@@ -44,7 +45,16 @@ class WhitenedImages:
 
 
 def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.float64], count: int) -> WhitenedImages:
-    """`noise_power` (F_series, S) is sigma^2 of every tilt and shell; `count` limits the pixels per tilt."""
+    """`noise_power` (F_series, S) is sigma^2 of every tilt and shell; `count` limits the pixels per tilt.
+
+    Raises
+    ------
+    DataError
+        if the noise power is not positive.
+    """
+    used = noise_power[images.tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
+    if not (used > 0).all():
+        raise DataError("noise power is not positive", expected="sigma^2 > 0 in every tilt and shell", found="0 or NaN")
     inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
     no_dc = inverse.copy()
     no_dc[:, 0] = 0.0

@@ -18,7 +18,8 @@ def match_moments(climber: Climber, modes: Modes, items: NDArray[np.intp], radiu
     """Gaussians with the integral, mean and covariance of the posterior around modes, instead of its curvature.
 
     `items` are the poses of the climber that have become the modes.  The covariance gives the axes and widths of the
-    points; the likelihood at all pairs of rotations and shifts gives the rest.
+    points; the likelihood at all pairs of rotations and shifts gives the rest.  A peak too narrow for its points gets
+    a log posterior of NaN.
     """
     result = Modes(*(part.copy() for part in (modes.rotation, modes.shift, modes.log_posterior, modes.covariance)))
     for number, item in enumerate(items):
@@ -43,9 +44,14 @@ def match_moments(climber: Climber, modes: Modes, items: NDArray[np.intp], radiu
         second[:3, 3:] = turns.T @ weight @ moves
         second[3:, :3] = second[:3, 3:].T
         matched = second - np.outer(mean, mean)
+        sign, log_determinant = np.linalg.slogdet(2.0 * np.pi * matched)
+        if not (sign > 0 and np.isfinite(log_determinant)):
+            # all of the posterior on one point, narrower than the points can tell
+            result.log_posterior[number] = np.nan
+            continue
         result.rotation[number] = turned(modes.rotation[number][None], mean[None, :3])[0]
         result.shift[number] += mean[3:]
         result.covariance[number] = matched
         # the height that gives this Gaussian the integral of the posterior
-        result.log_posterior[number] = top + np.log(total * volume) - 0.5 * np.linalg.slogdet(2.0 * np.pi * matched)[1]
+        result.log_posterior[number] = top + np.log(total * volume) - 0.5 * log_determinant
     return result

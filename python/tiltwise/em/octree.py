@@ -111,7 +111,7 @@ def kept_cells(log_posterior: F32, slack: float, lost: float = LOST) -> tuple[ND
     top = flat.max(initial=-np.inf)
     if not np.isfinite(top):
         return np.ones(log_posterior.shape[0], bool), np.ones(log_posterior.shape[1], bool)
-    weight = np.sort(np.exp(flat[flat > top - 40.0] - top))[::-1]
+    weight = np.sort(np.exp(flat[flat >= top - 40.0] - top))[::-1]
     mass = np.cumsum(weight)
     last = min(int(np.searchsorted(mass, (1.0 - lost) * mass[-1])), len(weight) - 1)
     kept = log_posterior >= top + np.log(weight[last]) - slack
@@ -157,6 +157,8 @@ class GlobalSearch:
 
         `shift_prior(i, shifts)` is the log prior (T,) of particle i.
         """
+        if not len(images):
+            return []
         if not prune:
             every = [(np.arange(len(self.levels[-1].rotations)), np.arange(len(self.levels[-1].shifts)))] * len(images)
             return self._score(self.levels[-1], images, every)
@@ -166,7 +168,7 @@ class GlobalSearch:
         for level, finer in zip(self.levels, [*self.levels[1:], None], strict=True):
             if finer is None:
                 return self._score(level, images, alive)
-            slack = MARGIN + SLACK * max(self._loss(level, images), last_loss)
+            slack = MARGIN + SLACK * np.maximum(self._loss(level, images), last_loss)
             trial = min(TRIAL, len(images))
             cells = self._score(level, images[:trial], alive[:trial])
             kept = self._kept(level, finer, cells, shift_prior, slack, 0)
@@ -183,14 +185,14 @@ class GlobalSearch:
         finer: Level,
         cells: list[Cells],
         shift_prior: Callable[[int, F64], F32],
-        slack: float,
+        slack: F64,
         start: int,
     ) -> list[Alive]:
         """Rotations and shifts of the finer level below what a level keeps; particles count from `start`."""
         result = []
         for i, found in enumerate(cells, start):
             prior = shift_prior(i, level.shifts[found.columns])
-            rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, slack)
+            rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, float(slack[i]))
             kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
             starts, members = level.neighbours
             for row in found.rows[rows]:
@@ -241,23 +243,21 @@ class GlobalSearch:
                 )
         return cells
 
-    def _loss(self, level: Level, images: Sequence[WhitenedImages]) -> float:
-        """(1 - c) Q: what a pose loses when it moves within a cell of a level; third quartile of random moves."""
+    def _loss(self, level: Level, images: Sequence[WhitenedImages]) -> F64:
+        """(n,) what a pose of each particle loses, (1 - c) Q, when it moves within a cell; third quartile of moves."""
         rng = np.random.default_rng(level.rotations.shape[0])
-        count = self.disc.count(level.radius)
-        image = images[0].prefix(count)
+        count, every = self.disc.count(level.radius), np.arange(self.series.n_tilts)
         n = CORRELATION_SAMPLES
         chosen = level.rotations[rng.integers(0, len(level.rotations), n)]
         turn = Rotation.from_rotvec(rng.uniform(-0.5, 0.5, (n, 3)) * np.radians(level.step_deg)).as_matrix()
         frequencies = self.disc.frequencies3d(count)
-        centre = self.scorer.slices(self.series, image.tilts, chosen, frequencies)
-        moved = self.scorer.slices(self.series, image.tilts, turn @ chosen, frequencies)
+        centre = self.scorer.slices(self.series, every, chosen, frequencies)
+        moved = self.scorer.slices(self.series, every, turn @ chosen, frequencies)
         moves = rng.uniform(-0.5, 0.5, (n, 3)) * level.shift_step_angstrom
-        moved = moved * shift_phases(self.series, image.tilts, moves, self.disc, self.pixel_size, count)
-        power = image.score_power
-        cross = (centre.conj() * moved).real @ power
-        signal, other = np.abs(centre) ** 2 @ power, np.abs(moved) ** 2 @ power
-        return float(np.quantile(0.5 * (signal + other) - cross, 0.75))
+        moved = moved * shift_phases(self.series, every, moves, self.disc, self.pixel_size, count)
+        square = (0.5 * np.abs(centre - moved) ** 2).reshape(n, self.series.n_tilts, count)
+        loss = [square[:, i.tilts].reshape(n, -1) @ i.prefix(count).score_power for i in images]
+        return np.asarray([np.quantile(one, 0.75) for one in loss], dtype=np.float64)
 
 
 def of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
+from tiltwise.errors import ConfigError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.model import TiltSeries
 
@@ -35,6 +36,35 @@ class Settings:
     """True climbs from the last poses without a coarse pass, where the posterior there is Gaussian"""
     threads: int = 1
     batch_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for numbers an E-step cannot work with."""
+        numbers = {
+            "coarse_radius": self.coarse_radius,
+            "fine_radius": self.fine_radius,
+            "map_radius": self.map_radius,
+            "pixel_size": self.pixel_size,
+            "offset_sigma_angstrom": self.offset_sigma_angstrom,
+        }
+        for name, value in numbers.items():
+            if not 0.0 < value < np.inf:
+                raise ConfigError("an E-step needs positive numbers", where=name, found=f"{value:g}")
+        if self.map_radius < max(self.coarse_radius, self.fine_radius):
+            raise ConfigError(
+                "images enter the map with fewer shells than are scored",
+                where="map_radius",
+                expected=f"at least {max(self.coarse_radius, self.fine_radius):g}",
+                found=f"{self.map_radius:g}",
+            )
+
+    def within(self, radius: float) -> Settings:
+        """The same with radii up to that of the images: there are no components beyond."""
+        return replace(
+            self,
+            coarse_radius=min(self.coarse_radius, radius),
+            fine_radius=min(self.fine_radius, radius),
+            map_radius=min(self.map_radius, radius),
+        )
 
     def level_radius(self, order: int) -> float:
         """Radius at which a global search scores a level: what its steps resolve, at least 5 shells."""
