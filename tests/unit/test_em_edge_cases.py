@@ -363,7 +363,9 @@ def test_tiny_noise_is_no_crash(data: SimulatedParticles, mode: Mode) -> None:
 
 
 @every_mode
-@pytest.mark.parametrize("value", [0.0, np.nan, -1.0], ids=["zero", "nan", "negative"])
+@pytest.mark.parametrize(
+    "value", [0.0, np.nan, -1.0, np.inf, 1e-40], ids=["zero", "nan", "negative", "infinite", "tiny"]
+)
 @pytest.mark.parametrize("where", ["everywhere", "last-shell"])
 def test_noise_power_must_be_positive(data: SimulatedParticles, mode: Mode, value: float, where: str) -> None:
     """A single bad shell of one tilt would be enough to lose the map."""
@@ -610,6 +612,11 @@ def test_radii_must_be_positive_numbers(data: SimulatedParticles, radius: float)
 def test_grids_that_do_not_exist_are_refused(data: SimulatedParticles, changes: dict[str, Any]) -> None:
     with pytest.raises(TiltwiseError):
         Search(data, Mode(True, True), **changes).run()
+
+
+def test_an_angular_prior_needs_a_width(data: SimulatedParticles) -> None:
+    with pytest.raises(TiltwiseError, match="width of the angular prior"):
+        Search(data, Mode(True, True), sigma_deg=0.0).run()
 
 
 def test_following_in_a_global_search(data: SimulatedParticles) -> None:

@@ -18,6 +18,9 @@ from tiltwise.kernels.api import C64, F32, Backend
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
+SMALLEST_NOISE = 1e-30
+"""The inverse, times images and CTFs, must be a number of single precision."""
+
 
 @dataclass(frozen=True, slots=True)
 class WhitenedImages:
@@ -53,8 +56,13 @@ def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.fl
         if the noise power is not positive.
     """
     used = noise_power[images.tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
-    if not (used > 0).all():
-        raise DataError("noise power is not positive", expected="sigma^2 > 0 in every tilt and shell", found="0 or NaN")
+    if not ((used > SMALLEST_NOISE) & np.isfinite(used)).all():
+        raise DataError(
+            "noise power is not a positive number",
+            expected=f"finite sigma^2 above {SMALLEST_NOISE:g} in every tilt and shell",
+            found=f"{used.min():g} to {used.max():g}",
+            fix="check the tilt images: is one of them blank, or its contrast out of range?",
+        )
     inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
     no_dc = inverse.copy()
     no_dc[:, 0] = 0.0

@@ -10,6 +10,8 @@ from tiltwise.geometry.grids import translation_ball
 
 SPACING = 1.2
 """Distance of points in standard deviations of the Gaussian: sums over a Gaussian are exact to 1e-6 at this spacing."""
+NARROWEST = 0.3
+"""Width of a peak over that of its Gaussian below which the points tell nothing of it."""
 POINTS = SPACING * translation_ball(2.5, 1.0)
 """(81, 3) within three standard deviations; rotations and shifts have these points each, 6,561 poses."""
 
@@ -44,11 +46,12 @@ def match_moments(climber: Climber, modes: Modes, items: NDArray[np.intp], radiu
         second[:3, 3:] = turns.T @ weight @ moves
         second[3:, :3] = second[:3, 3:].T
         matched = second - np.outer(mean, mean)
-        sign, log_determinant = np.linalg.slogdet(2.0 * np.pi * matched)
-        if not (sign > 0 and np.isfinite(log_determinant)):
-            # all of the posterior on one point, narrower than the points can tell
+        # widths of the peak in those of the Gaussian the points are spread with
+        inverse_root = np.linalg.inv(np.linalg.cholesky(covariance))
+        if not np.linalg.eigvalsh(inverse_root @ matched @ inverse_root.T)[0] >= NARROWEST**2:
             result.log_posterior[number] = np.nan
             continue
+        log_determinant = np.linalg.slogdet(2.0 * np.pi * matched)[1]
         result.rotation[number] = turned(modes.rotation[number][None], mean[None, :3])[0]
         result.shift[number] += mean[3:]
         result.covariance[number] = matched

@@ -21,7 +21,13 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
-from tiltwise.geometry.grids import grid_neighbours, neighbours, orientation_indices, parent_orientations
+from tiltwise.geometry.grids import (
+    angular_step_deg,
+    grid_neighbours,
+    neighbours,
+    orientation_indices,
+    parent_orientations,
+)
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
@@ -76,6 +82,7 @@ def levels_of(
     R / G of all.
     """
     group = None if symmetry is None or len(symmetry) == 1 else symmetry
+    angular_step_deg(grid.order)  # refuses orders that do not exist before coarser ones take their time
     orders = list(range(min(FIRST_ORDER, grid.order), grid.order + 1))
     levels: list[Level] = []
     for order in orders:

@@ -49,6 +49,11 @@ class Settings:
         for name, value in numbers.items():
             if not 0.0 < value < np.inf:
                 raise ConfigError("an E-step needs positive numbers", where=name, found=f"{value:g}")
+        sigma = self.grid.local_sigma_deg
+        if sigma is not None and not 0.0 < sigma < np.inf:
+            raise ConfigError(
+                "the width of the angular prior is not positive", where="local_sigma_deg", found=f"{sigma:g}"
+            )
         if self.map_radius < max(self.coarse_radius, self.fine_radius):
             raise ConfigError(
                 "images enter the map with fewer shells than are scored",
