@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from helpers.particles import tilt_series
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import Climber, Modes, PosePrior, climbing_radii, gaussian_poses, turned
@@ -16,10 +17,8 @@ from tiltwise.em.peaks import find_peaks
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.volumes import reference_volume
 from tiltwise.extract.images import ParticleImages
-from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.kernels.select import load_backend
-from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
 BOX, PIXEL, TILTS = 24, 4.0, 7
@@ -27,37 +26,7 @@ DISC = FourierDisc.create(BOX)
 F64 = NDArray[np.float64]
 
 
-def series() -> TiltSeries:
-    tilt = np.linspace(-60.0, 60.0, TILTS)
-    zero, one = np.zeros(TILTS), np.ones(TILTS)
-    size = (200, 200, 100)
-    return TiltSeries(
-        name="TS",
-        optics_group_name="og",
-        pixel_size_angstrom=PIXEL,
-        image_size=(200, 200),
-        tomogram_size=size,
-        projection=projection_matrices_from_angles(zero, tilt, zero + 85.0, zero, zero, PIXEL, size, (200, 200)),
-        defocus_u_angstrom=zero,
-        defocus_v_angstrom=zero,
-        defocus_angle_deg=zero,
-        phase_shift_deg=zero,
-        ctf_scale=one,
-        ctf_bfactor_angstrom2=zero,
-        pre_exposure=zero,
-        nominal_tilt_deg=tilt,
-        voltage_kv=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-        hand=-1.0,
-        defocus_slope=1.0,
-        bfactor_per_dose=0.0,
-        image_files=(),
-        image_index=np.arange(TILTS),
-    )
-
-
-SERIES = series()
+SERIES = tilt_series(TILTS, PIXEL)
 
 
 def density(twofold: bool = False) -> NDArray[np.float32]:
