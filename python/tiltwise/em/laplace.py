@@ -194,6 +194,13 @@ class Climber:
                 step = self._steps(gradient[active], information[active], damping[active], radius)
                 gain = np.einsum("ni,ni->n", gradient[active], step)
                 going = gain > SMALL_GAIN
+                if last:
+                    # a step this small need not be tried; false for NaN
+                    small = (gain >= 0.0) & ~going
+                    done = active[small]
+                    rotation[done] = turned(rotation[done], step[small, :3])
+                    shift[done] += step[small, 3:]
+                    value[done] += 0.5 * gain[small]
                 active, step = active[going], step[going]
                 if not len(active):
                     break
