@@ -17,10 +17,10 @@ from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
 
-def tilt_series(tilts: int, pixel_size: float) -> TiltSeries:
-    """A series from -60 to 60 degrees, without images."""
-    tilt = np.linspace(-60.0, 60.0, tilts)
-    zero, one = np.zeros(tilts), np.ones(tilts)
+def tilt_series(tilts: int | NDArray[np.float64], pixel_size: float) -> TiltSeries:
+    """A series without images: so many tilts from -60 to 60 degrees, or those given."""
+    tilt = np.linspace(-60.0, 60.0, tilts) if isinstance(tilts, int) else tilts
+    zero, one = np.zeros(len(tilt)), np.ones(len(tilt))
     size = (200, 200, 100)
     return TiltSeries(
         name="TS",
@@ -44,7 +44,7 @@ def tilt_series(tilts: int, pixel_size: float) -> TiltSeries:
         defocus_slope=1.0,
         bfactor_per_dose=0.0,
         image_files=(),
-        image_index=np.arange(tilts),
+        image_index=np.arange(len(tilt)),
     )
 
 

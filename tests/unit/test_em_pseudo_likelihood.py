@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from helpers.particles import tilt_series
 from tiltwise.em.likelihood import Scorer, WhitenedImages, slice_matrices, whiten
 from tiltwise.em.likelihood import shift_phases as stack_phases
 from tiltwise.em.pseudo_likelihood import (
@@ -23,10 +24,8 @@ from tiltwise.em.pseudo_likelihood import (
 from tiltwise.em.volumes import Accumulator, reference_volume
 from tiltwise.errors import DataError, ShapeError
 from tiltwise.extract.images import ParticleImages
-from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.io.stacks import PseudoSubtomogram
 from tiltwise.kernels.select import load_backend
-from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import centred_fft3, centred_ifft3
 
@@ -40,37 +39,7 @@ TRUTH = Rotation.from_euler("zyz", [70.0, 50.0, 10.0], degrees=True).as_matrix()
 SHIFT = np.array([3.0, -2.0, 1.5])
 
 
-def series() -> TiltSeries:
-    tilt = np.linspace(-60.0, 60.0, TILTS)
-    zero, one = np.zeros(TILTS), np.ones(TILTS)
-    size = (200, 200, 100)
-    return TiltSeries(
-        name="TS",
-        optics_group_name="og",
-        pixel_size_angstrom=PIXEL,
-        image_size=(200, 200),
-        tomogram_size=size,
-        projection=projection_matrices_from_angles(zero, tilt, zero + 85.0, zero, zero, PIXEL, size, (200, 200)),
-        defocus_u_angstrom=zero,
-        defocus_v_angstrom=zero,
-        defocus_angle_deg=zero,
-        phase_shift_deg=zero,
-        ctf_scale=one,
-        ctf_bfactor_angstrom2=zero,
-        pre_exposure=zero,
-        nominal_tilt_deg=tilt,
-        voltage_kv=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-        hand=-1.0,
-        defocus_slope=1.0,
-        bfactor_per_dose=0.0,
-        image_files=(),
-        image_index=np.arange(TILTS),
-    )
-
-
-SERIES = series()
+SERIES = tilt_series(TILTS, PIXEL)
 BACKEND = load_backend("auto")
 MATRICES = slice_matrices(SERIES, EVERY, FRAME[None], 1.0)
 CTF = np.cos(0.15 * DISC.shells + 0.3 * EVERY[:, None])

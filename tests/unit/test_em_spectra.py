@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.particles import tilt_series
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, slice_matrices
@@ -15,10 +16,8 @@ from tiltwise.em.spectra import joined_fsc, noise_power, resolution_shell, smoot
 from tiltwise.em.volumes import Accumulator, reference_volume
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.grids import orientation_angles
-from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.kernels.select import load_backend
-from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import irfft2, rfft2
 from tiltwise.spectral.shells import shell_counts, shell_totals
@@ -29,34 +28,7 @@ SIGMA2 = np.array([0.5, 1.0, 2.0])
 """Noise power of the tilts."""
 
 
-def series() -> TiltSeries:
-    tilt = np.array([-40.0, 0.0, 35.0])
-    zero, one = np.zeros(3), np.ones(3)
-    size = (200, 200, 100)
-    return TiltSeries(
-        name="TS",
-        optics_group_name="og",
-        pixel_size_angstrom=PIXEL,
-        image_size=(200, 200),
-        tomogram_size=size,
-        projection=projection_matrices_from_angles(zero, tilt, zero + 85.0, zero, zero, PIXEL, size, (200, 200)),
-        defocus_u_angstrom=zero,
-        defocus_v_angstrom=zero,
-        defocus_angle_deg=zero,
-        phase_shift_deg=zero,
-        ctf_scale=one,
-        ctf_bfactor_angstrom2=zero,
-        pre_exposure=zero,
-        nominal_tilt_deg=tilt,
-        voltage_kv=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-        hand=-1.0,
-        defocus_slope=1.0,
-        bfactor_per_dose=0.0,
-        image_files=(),
-        image_index=np.arange(3),
-    )
+ANGLES = np.array([-40.0, 0.0, 35.0])
 
 
 def blobs(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -71,7 +43,7 @@ def blobs(rng: np.random.Generator) -> NDArray[np.float32]:
 def test_noise_power_is_recovered_with_a_known_model() -> None:
     """Signal in the crop, white noise over a box twice as wide: sigma^2 of every tilt without the signal's power."""
     rng = np.random.default_rng(5)
-    backend, disc, tilts = load_backend("reference"), FourierDisc.create(CROP), series()
+    backend, disc, tilts = load_backend("reference"), FourierDisc.create(CROP), tilt_series(ANGLES, PIXEL)
     volume = reference_volume(blobs(rng) * np.float32(0.8))
     grid = PoseGrid(3, 0, np.eye(3), 0.5, 0.0, 1.0, np.zeros(3))
     angles = orientation_angles(3)
@@ -134,7 +106,7 @@ def test_noise_power_is_recovered_with_a_known_model() -> None:
 def test_noise_power_of_premultiplied_images() -> None:
     """C X is known, X is not: sigma^2 is the power of C X without the model over the mean C^2."""
     rng = np.random.default_rng(6)
-    backend, disc, tilts = load_backend("reference"), FourierDisc.create(CROP), series()
+    backend, disc, tilts = load_backend("reference"), FourierDisc.create(CROP), tilt_series(ANGLES, PIXEL)
     volume = reference_volume(blobs(rng) * np.float32(0.8))
     grid = PoseGrid(3, 0, np.eye(3), 0.5, 0.0, 1.0, np.zeros(3))
     angles = orientation_angles(3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,12 +172,9 @@ class GlobalSearch:
             return self._score(self.levels[-1], images, every)
         first, last_loss = self.levels[0], self._loss(self.levels[-1], images)
         alive = [(np.arange(len(first.rotations)), np.arange(len(first.shifts))) for _ in images]
-        cells: list[Cells] = []
-        for level, finer in zip(self.levels, [*self.levels[1:], None], strict=True):
-            if finer is None:
-                return self._score(level, images, alive)
+        trial = min(TRIAL, len(images))
+        for level, finer in pairwise(self.levels):
             slack = MARGIN + SLACK * np.maximum(self._loss(level, images), last_loss)
-            trial = min(TRIAL, len(images))
             cells = self._score(level, images[:trial], alive[:trial])
             kept = self._kept(level, finer, cells, shift_prior, slack, 0)
             same_grid = finer.step_deg == level.step_deg
@@ -184,7 +182,7 @@ class GlobalSearch:
                 continue  # the finer look at the same cells follows anyway
             cells = self._score(level, images[trial:], alive[trial:])
             alive = kept + self._kept(level, finer, cells, shift_prior, slack, trial)
-        return cells
+        return self._score(self.levels[-1], images, alive)
 
     @staticmethod
     def _kept(
