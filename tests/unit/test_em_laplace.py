@@ -10,10 +10,11 @@ from scipy.spatial.transform import Rotation
 from helpers.particles import tilt_series
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
-from tiltwise.em.laplace import Climber, Modes, PosePrior, climbing_radii, gaussian_poses, turned
+from tiltwise.em.laplace import Climber, Modes, climbing_radii, gaussian_poses, turned
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
 from tiltwise.em.moments import match_moments
 from tiltwise.em.peaks import find_peaks
+from tiltwise.em.priors import PosePrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.volumes import reference_volume
 from tiltwise.extract.images import ParticleImages

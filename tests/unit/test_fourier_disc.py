@@ -7,6 +7,7 @@ import pytest
 
 from tiltwise.errors import ShapeError
 from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.phases import phase_ramps
 
 
 @pytest.mark.parametrize("box", [2, 7, 8, 33, 64])
@@ -57,3 +58,14 @@ def test_take_finds_the_frequencies(box: int) -> None:
 def test_impossible_discs_are_refused(box: int, radius: float | None) -> None:
     with pytest.raises(ShapeError):
         FourierDisc.create(box, radius)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_ramps_are_exponentials(dimensions: int) -> None:
+    rng = np.random.default_rng(dimensions)
+    frequencies, slopes = rng.integers(-12, 13, (50, dimensions)), rng.uniform(-3, 3, (4, 2, dimensions))
+    found = phase_ramps(frequencies, slopes)
+    assert found.shape == (4, 2, 50)
+    # one rounding to single precision for every table and product
+    assert np.abs(found - np.exp(1j * slopes @ frequencies.T)).max() <= 2 * dimensions * np.finfo(np.float32).eps
+    assert phase_ramps(frequencies[:0], slopes).shape == (4, 2, 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.em.priors import log_gaussian
 from tiltwise.geometry.grids import (
     angular_step_deg,
     local_orientations,
@@ -107,4 +108,4 @@ class PoseGrid:
         if self.local_sigma_deg is None:
             return np.zeros(len(rotations), np.float32)
         angle = angular_distance_deg(rotations, centre)
-        return np.asarray(-0.5 * (angle / self.local_sigma_deg) ** 2, dtype=np.float32)
+        return log_gaussian(angle, self.local_sigma_deg).astype(np.float32)

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
 from tiltwise.em.maximisation import PosteriorPoses
+from tiltwise.em.priors import PosePrior
 from tiltwise.geometry.rotations import nearest_rotation
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
@@ -33,40 +34,6 @@ HOPELESS = 20.0
 REACH = 0.53
 """Longest step: radius times angle in shells x radians.  It moves the rim of a particle of 0.6 boxes by one radian
 of phase."""
-
-
-@dataclass(frozen=True, slots=True)
-class PosePrior:
-    """Gaussian priors of n particles: on the angle to their last rotation, and on their total displacement."""
-
-    centre: F64
-    """(n, 3, 3)"""
-    displacement: F64
-    """(n, 3) Å, of shift zero"""
-    angle_rad: float | None
-    """width of the angular prior; None leaves rotations free"""
-    offset_angstrom: float
-
-    def take(self, rows: NDArray[np.intp]) -> PosePrior:
-        """Priors of some particles."""
-        return PosePrior(self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom)
-
-    def evaluate(self, rotation: F64, shift: F64) -> tuple[F64, F64, F64]:
-        """Log prior (n,), its gradient (n, 6), and the diagonal of its information (6,)."""
-        total = self.displacement + shift
-        offset = 1.0 / self.offset_angstrom**2
-        value = -0.5 * offset * (total**2).sum(axis=1)
-        gradient = np.concatenate([np.zeros_like(total), -offset * total], axis=1)
-        # Without a prior rotations are still no wider than all there are: keeps an empty reference from being singular.
-        free = 1.0 / np.pi**2
-        information = np.array([free, free, free, offset, offset, offset])
-        if self.angle_rad is not None:
-            turn = Rotation.from_matrix(rotation @ np.swapaxes(self.centre, 1, 2)).as_rotvec()
-            inverse = 1.0 / self.angle_rad**2
-            value = value - 0.5 * inverse * (turn**2).sum(axis=1)
-            gradient[:, :3] = -inverse * turn
-            information[:3] = inverse
-        return value, gradient, information
 
 
 @dataclass(slots=True)
@@ -174,8 +141,9 @@ class Climber:
         value = np.add.reduceat(2.0 * found[:, 0] - found[:, 1], starts)
         gradient = np.add.reduceat(2.0 * np.einsum("nij,ni->nj", to_image, found[:, 2:7]), starts)
         information = np.add.reduceat(2.0 * np.swapaxes(to_image, 1, 2) @ square @ to_image, starts)
-        prior, slope, precision = self.prior.take(chosen).evaluate(rotation, shift)
-        return value + prior, gradient + slope, information + np.diag(precision)
+        prior = self.prior.take(chosen)
+        value += prior.of_rotations(rotation) + prior.of_shifts(shift)
+        return value, gradient + prior.gradient(rotation, shift), information + np.diag(prior.information)
 
     def climb(self, rotation: F64, shift: F64, radii: Sequence[float]) -> Modes:
         """Modes reached from starting poses (n, 3, 3) and (n, 3), radius by radius, damped Gauss-Newton."""
@@ -267,12 +235,9 @@ class Climber:
         cross, quadratic = self.scorer.terms(
             self.series, image.prefix(count), rotations, phases, self.disc.frequencies3d(count)
         )
-        prior = self.prior.take(np.full(len(rotations), item))
-        by_turn = prior.evaluate(rotations, np.broadcast_to(shifts[0], (len(rotations), 3)))[0]
-        prior = self.prior.take(np.full(len(shifts), item))
-        by_move = prior.evaluate(np.broadcast_to(rotations[0], (len(shifts), 3, 3)), shifts)[0]
-        both = by_turn[:, None] + by_move - by_move[0]  # each has the prior of the first shift or rotation as well
-        return np.asarray(2.0 * cross.astype(np.float64) - quadratic[:, None] + both)
+        by_turn = self.prior.take(np.full(len(rotations), item)).of_rotations(rotations)
+        by_move = self.prior.take(np.full(len(shifts), item)).of_shifts(shifts)
+        return np.asarray(2.0 * cross.astype(np.float64) - quadratic[:, None] + by_turn[:, None] + by_move)
 
     def defect(self, modes: Modes, radius: float) -> F64:
         """(n,) by how many nats the posterior departs from its Gaussian, two sigma off along the softest direction."""

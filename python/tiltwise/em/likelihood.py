@@ -17,6 +17,7 @@ from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32, Backend
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.phases import phase_ramps
 
 SMALLEST_NOISE = 1e-30
 """The inverse, times images and CTFs, must be a number of single precision."""
@@ -94,15 +95,9 @@ def shift_phases(
     count: int,
 ) -> C64:
     """(T, F K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5)."""
-    moved = np.einsum("fij,tj->tfi", series.projection[tilts, :2, :3], shifts_angstrom) / pixel_size
-    # exp of a sum is a product: two small tables instead of one large exponential.
-    frequencies = disc.frequencies[:count]
-    lowest, highest = int(frequencies[:, 1].min()), int(frequencies[:, 1].max())
-    step = 2j * np.pi / disc.box
-    along_x = np.exp(step * moved[..., 0, None] * np.arange(frequencies[:, 0].max() + 1)).astype(np.complex64)
-    along_y = np.exp(step * moved[..., 1, None] * np.arange(lowest, highest + 1)).astype(np.complex64)
-    phases = along_x[..., frequencies[:, 0]] * along_y[..., frequencies[:, 1] - lowest]
-    return np.ascontiguousarray(phases.reshape(len(shifts_angstrom), -1))
+    slopes = np.einsum("fij,tj->tfi", series.projection[tilts, :2, :3], shifts_angstrom)
+    slopes *= 2.0 * np.pi / (disc.box * pixel_size)
+    return phase_ramps(disc.frequencies[:count], slopes).reshape(len(shifts_angstrom), -1)
 
 
 @dataclass(slots=True)

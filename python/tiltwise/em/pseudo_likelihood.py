@@ -30,6 +30,7 @@ from tiltwise.kernels.api import C64, F32, F64, Backend
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import centred_fft3
+from tiltwise.spectral.phases import phase_ramps
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -201,15 +202,8 @@ def shift_phases(whitened: WhitenedPseudo, shifts_angstrom: F64, pixel_size: flo
     """(T, K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along the axes of the frame."""
     if shifts_angstrom.ndim != 2 or shifts_angstrom.shape[1] != 3:
         raise ShapeError("shifts are not vectors", expected="(T, 3)", found=str(shifts_angstrom.shape))
-    frequencies = whitened.frequencies.astype(np.intp)
-    last = int(np.abs(frequencies).max())
-    step = 2j * np.pi / (whitened.box * pixel_size)
-    # exp of a sum is a product: small tables instead of one large exponential.
-    tables = np.exp(step * shifts_angstrom[..., None] * np.arange(-last, last + 1)).astype(np.complex64)
-    phases = tables[:, 0, frequencies[:, 0] + last]
-    phases *= tables[:, 1, frequencies[:, 1] + last]
-    phases *= tables[:, 2, frequencies[:, 2] + last]
-    return np.ascontiguousarray(phases)
+    slopes = shifts_angstrom * (2.0 * np.pi / (whitened.box * pixel_size))
+    return phase_ramps(whitened.frequencies.astype(np.intp), slopes)
 
 
 def terms(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
+from tiltwise.em.priors import log_gaussian
 from tiltwise.errors import ConfigError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.model import TiltSeries
@@ -77,8 +78,8 @@ class Settings:
 
     def shift_prior(self, displacement: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float32]:
         """(T,) Gaussian log prior on the total displacement from the stored coordinate, in Å."""
-        square = ((displacement + shifts) ** 2).sum(axis=1)
-        return np.asarray(-0.5 * square / self.offset_sigma_angstrom**2, dtype=np.float32)
+        total = np.linalg.norm(displacement + shifts, axis=1)
+        return log_gaussian(total, self.offset_sigma_angstrom).astype(np.float32)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from tiltwise.model import OpticsGroup, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import rfft2
 from tiltwise.spectral.masks import distances, soft_edge
+from tiltwise.spectral.phases import phase_ramps
 
 StackReader = Callable[[int], tuple[NDArray[np.intp], NDArray[np.float32]]]
 """particle index -> visible tilts (F,) and their images (F, N, N), centre at N // 2"""
@@ -69,7 +70,7 @@ class StackLoader:
             raise DataError("extracted images contain NaN or infinite pixels", where=f"row {particle + 1}")
         moved = np.einsum("fij,j->fi", series.projection[tilts, :2, :3], position_px - stored_px)
         moved *= series.pixel_size_angstrom / self.pixel_size
-        ramp = np.exp((2j * np.pi / self.disc.box) * moved @ self.disc.frequencies.T).astype(np.complex64)
+        ramp = phase_ramps(self.disc.frequencies, moved * (2.0 * np.pi / self.disc.box))
         depth = depth_offset_px(series.projection, stored_px[None], series.tomogram_size)[0, tilts]
         ctf = self.plan.evaluate(series.hand * series.defocus_slope * series.pixel_size_angstrom * depth, tilts)
         factor = 1.0 if self.premultiplied else ctf

@@ -1,0 +1,20 @@
+"""Phases of shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def phase_ramps(frequencies: NDArray[np.signedinteger], slopes: NDArray[np.float64]) -> NDArray[np.complex64]:
+    """(..., K) phases exp(+i k.t) at whole frequencies (K, D), for slopes t (..., D) in radians per cycle.
+
+    They move the image of a particle displaced by d pixels in a box of N back to the centre for `t = 2 pi d / N`.
+    """
+    lowest, highest = frequencies.min(axis=0, initial=0), frequencies.max(axis=0, initial=0)
+    phases = np.ones((*slopes.shape[:-1], len(frequencies)), np.complex64)
+    # exp of a sum is a product: small tables instead of one large exponential
+    for axis, (low, high) in enumerate(zip(lowest, highest, strict=True)):
+        table = np.exp(1j * slopes[..., axis, None] * np.arange(low, high + 1)).astype(np.complex64)
+        phases *= table[..., frequencies[:, axis] - low]
+    return phases
