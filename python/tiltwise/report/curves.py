@@ -118,7 +118,14 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
             ("change_angstrom", "change since last iteration", VERMILION),
         ),
     ),
-    ("certainty", "probability", (("max_probability", "best pose, mean over particles", BLUE),)),
+    (
+        "certainty",
+        "share",
+        (
+            ("max_probability", "posterior of the main peak, or best grid point; mean", BLUE),
+            ("sharp", "particles whose posterior is a few Gaussians", GREEN),
+        ),
+    ),
 )
 
 
@@ -139,7 +146,7 @@ def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: flo
             if place > 2:
                 axes.set_xlabel("iteration")
             # room for the legend above the curves
-            axes.set_ylim(0.0, 1.3 if title == "certainty" else axes.get_ylim()[1] * 1.35)
+            axes.set_ylim(0.0, 1.45 if title == "certainty" else axes.get_ylim()[1] * 1.5)
             if title == "certainty":
                 axes.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0])
             axes.set_title(title, loc="left")

@@ -119,8 +119,9 @@ def iterations_section(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: f
     table = Table(list(rows[0]), [list(row.values()) for row in rows])
     return Section(
         "Iterations",
-        "The end is reached when the resolution no longer improves and the sampling is finer than the accuracy the "
-        "data allow. Worry if changes stay large, or if the resolution gets worse.",
+        "The end is reached when the resolution no longer improves and poses change by less than the data allow to "
+        "tell; where posteriors need a grid, when its sampling is finer than that. Worry if changes stay large, or if "
+        "the resolution gets worse.",
         figure=iteration_curves(rows, nyquist_angstrom),
         table=table,
         folded=True,

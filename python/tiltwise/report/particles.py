@@ -193,7 +193,7 @@ def pose_histograms(
 ) -> Figure:
     """How certain the poses are, and how far they are from where they started; all arrays `(P,)`."""
     panels = (
-        (max_probability, np.linspace(0, 1, 21), "probability of the best pose", BLUE),
+        (max_probability, np.linspace(0, 1, 21), "posterior of the main peak", BLUE),
         (
             change_deg,
             np.linspace(0, max(float(np.percentile(change_deg, 99)), 1e-3), 21),
