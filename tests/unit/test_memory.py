@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tiltwise.em.memory import plan_refine
+from tiltwise.em.volumes import Accumulator
 from tiltwise.errors import ResourceError
 from tiltwise.exec.memory import free_memory_bytes
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.kernels.select import load_backend
 
 
 def test_the_control_group_limits_what_the_machine_has(tmp_path: Path) -> None:
@@ -22,6 +26,8 @@ def test_the_control_group_limits_what_the_machine_has(tmp_path: Path) -> None:
     assert free_memory_bytes(group, meminfo) == 8000 * 1024
     (group / "memory.max").write_text("5000\n")
     assert free_memory_bytes(group, meminfo) == 4000
+    (group / "memory.stat").write_text("anon 500\ninactive_file 700\nactive_file 9\n")
+    assert free_memory_bytes(group, meminfo) == 4700, "files that were read are no memory in use"
     assert free_memory_bytes(tmp_path / "none", tmp_path / "none") is None
 
 
@@ -41,3 +47,15 @@ def test_too_little_memory_is_an_error_before_anything_is_computed() -> None:
         plan_refine(256, 2, 1.0)
     assert error.value.exit_code == 5
     assert "--memory" in str(error.value)
+
+
+def test_symmetric_sums_keep_to_the_plan() -> None:
+    """Both halves, one after the other in place, as a refinement does."""
+    box, group, backend = 48, symmetry_matrices("C3"), load_backend("auto")
+    tracemalloc.start()
+    sums = {half: Accumulator.empty(box) for half in (1, 2)}
+    for half in sums:
+        sums[half] = sums[half].complete().symmetrised(group, backend)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= plan_refine(box, 2, 8.0, symmetric=True).volumes

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from tiltwise.errors import ConfigError
-from tiltwise.geometry.symmetry import canonical_direction, symmetry_matrices
+from tiltwise.geometry.symmetry import canonical_direction, distance_to_mates_deg, symmetry_matrices
 
 ORDERS = {"C1": 1, "C6": 6, "c11": 11, "D1": 2, "D2": 4, "D7": 14, "T": 12, "O": 24}
 ORDERS |= dict.fromkeys(["I", "I1", "I2", "I3", "I4"], 60)
@@ -73,3 +73,11 @@ def test_all_mates_have_one_canonical_direction(name: str) -> None:
         np.testing.assert_allclose(canonical_direction(group, directions @ element.T), canonical, rtol=0, atol=1e-12)
     mates = np.einsum("gij,pj->pgi", group, directions)
     assert np.linalg.norm(mates - canonical[:, None], axis=2).min(axis=1).max() <= 1e-12
+
+
+def test_mates_are_no_distance_apart() -> None:
+    group = symmetry_matrices("D7")
+    rotations = Rotation.random(14, rng=np.random.default_rng(1)).as_matrix()
+    turned = Rotation.from_rotvec([0.0, np.radians(2.0), 0.0]).as_matrix() @ rotations
+    mates = np.einsum("pij,pjk->pik", turned, group)
+    np.testing.assert_allclose(distance_to_mates_deg(rotations, mates, group), 2.0, atol=1e-6)

@@ -92,7 +92,7 @@ class Climbs:
         defect = climber.defect(modes, settings.fine_radius)
         for number, i in enumerate(chosen):
             own = np.flatnonzero(owner == number)
-            kept = distinct(modes, own)
+            kept = distinct(modes, own, SAME_MODE, settings.symmetry)
             mass = modes.log_mass[kept]
             share = np.exp(mass - mass.max())
             kept, share = kept[share > 1e-3 * share.sum()], share[share > 1e-3 * share.sum()]
@@ -100,7 +100,7 @@ class Climbs:
                 continue
             own_modes = modes.take(kept)
             if np.any(defect[kept] > LARGEST_DEFECT):
-                apart = distinct(own_modes, np.arange(len(kept)), APART)
+                apart = distinct(own_modes, np.arange(len(kept)), APART, settings.symmetry)
                 own_modes = match_moments(climber, own_modes.take(apart), kept[apart], settings.fine_radius)
                 if not np.isfinite(own_modes.log_mass).all():
                     continue
@@ -110,25 +110,17 @@ class Climbs:
             share = share / share.sum()
             displacement = group.displacements_angstrom[batch[i]]
             estimate = of_modes(own_modes, share, displacement)
-            poses = gaussian_poses(
-                group.series,
-                whitened[i].tilts,
-                self.disc,
-                settings.pixel_size,
-                own_modes,
-                share,
-                settings.map_radius,
-                self.scorer.scale,
-            )
-            result[i] = poses, estimate
+            result[i] = gaussian_poses(own_modes, share, settings.map_radius, self.scorer.scale), estimate
         return result
 
 
-def distinct(modes: Modes, chosen: NDArray[np.intp], apart: float = SAME_MODE) -> NDArray[np.intp]:
-    """Of the modes `chosen`, those that are not reached twice, best first."""
+def distinct(
+    modes: Modes, chosen: NDArray[np.intp], apart: float, symmetry: NDArray[np.float64] | None
+) -> NDArray[np.intp]:
+    """Of the modes `chosen`, those that are not reached twice, nor as mates in a point group (G, 3, 3), best first."""
     kept: list[int] = []
     chosen = chosen[np.isfinite(modes.log_posterior[chosen])]
     for i in chosen[np.argsort(-modes.log_posterior[chosen], kind="stable")]:
-        if all(modes.square_distance(int(i), j) > apart for j in kept):
+        if all(modes.square_distance(int(i), j, symmetry) > apart for j in kept):
             kept.append(int(i))
     return np.array(kept, dtype=np.intp)

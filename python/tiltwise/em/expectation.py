@@ -33,7 +33,7 @@ from tiltwise.spectral.disc import FourierDisc
 TOGETHER = 16
 """Particles of a local search whose coarse scores are held at a time."""
 AUDIT = 4
-"""Particles of every batch of a global search that are searched in full, to know what it misses."""
+"""Particles of every batch of a global search, at least, that are searched in full, to know what it misses."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,15 @@ class Expectation:
         estimates: list[PoseEstimate] = []
         maximiser = None
         if accumulator is not None:
-            maximiser = Maximiser(self.scorer, self.disc, group.series, group.noise_power, accumulator, noise)
+            maximiser = Maximiser(
+                self.scorer,
+                self.disc,
+                self.settings.pixel_size,
+                group.series,
+                group.noise_power,
+                accumulator,
+                noise,
+            )
         for batch in self.batches(group):
             images = ordered_map(group.load, batch, self.settings.threads)
             for local, raw in zip(batch, images, strict=True):
@@ -82,8 +90,8 @@ class Expectation:
 
     def _posteriors(
         self, group: Group, batch: list[int], whitened: list[WhitenedImages]
-    ) -> list[tuple[PosteriorPoses, PoseEstimate]]:
-        """Posterior of every member of a batch."""
+    ) -> Iterator[tuple[PosteriorPoses, PoseEstimate]]:
+        """Posterior of every member of a batch, in their order; those on a grid are large and made one by one."""
         climbs = Climbs(self.scorer, self.disc, self.settings)
         grid = FineGrid(self.scorer, self.disc, self.settings)
         found: list[tuple[PosteriorPoses, PoseEstimate] | None] = [None] * len(batch)
@@ -98,9 +106,11 @@ class Expectation:
         ]
         radii = climbing_radii(self.settings.grid.coarse_step_deg, self.settings.fine_radius)
         climbed = climbs.run(group, [batch[i] for i in left], images, [low.peaks for low in coarse], radii)
-        for i, low, one in zip(left, coarse, climbed, strict=True):
-            found[i] = one or grid.search(group, batch[i], whitened[i], low)
-        return [one for one in found if one is not None]
+        cells = dict(zip(left, coarse, strict=True))
+        for i, one in zip(left, climbed, strict=True):
+            found[i] = one
+        for i, one in enumerate(found):
+            yield one or grid.search(group, batch[i], whitened[i], cells[i])
 
     @property
     def _map_count(self) -> int:
@@ -112,7 +122,7 @@ class Expectation:
         # local searches keep the likelihoods of one particle at a time
         shared = self.settings.grid.local_sigma_deg is None
         n_coarse = len(self.settings.grid.rotations()[0]) if shared else 0
-        per_particle = 40 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
+        per_particle = 44 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
         size = max(1, int(self.settings.batch_bytes // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 

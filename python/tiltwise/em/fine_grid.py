@@ -40,10 +40,7 @@ class FineGrid:
         rows, columns = np.flatnonzero(weights.sum(axis=1) > 0), np.flatnonzero(weights.sum(axis=0) > 0)
         rotations, shifts = rotations[rows], shifts[columns]
         kept = np.ascontiguousarray(weights[np.ix_(rows, columns)])
-        phases = shift_phases(
-            group.series, image.tilts, shifts, self.disc, settings.pixel_size, self.disc.count(settings.map_radius)
-        )
-        poses = PosteriorPoses(rotations, kept, phases)
+        poses = PosteriorPoses(rotations, kept, shifts)
         if not kept.size:
             square = float(displacement @ displacement)
             return poses, PoseEstimate(centre, np.zeros(3), -np.inf, 0.0, 0, np.nan, np.nan, square, False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
-from tiltwise.em.maximisation import PosteriorPoses
+from tiltwise.em.maximisation import PosteriorPoses, ShiftSpread
 from tiltwise.em.priors import PosePrior
 from tiltwise.geometry.rotations import nearest_rotation
 from tiltwise.model import TiltSeries
@@ -63,11 +63,13 @@ class Modes:
         """Some of them."""
         return Modes(self.rotation[rows], self.shift[rows], self.log_posterior[rows], self.covariance[rows])
 
-    def square_distance(self, i: int, j: int) -> float:
-        """Squared distance of mode i from mode j in standard deviations of j."""
-        turn = Rotation.from_matrix(self.rotation[i] @ self.rotation[j].T).as_rotvec()
-        change = np.concatenate([turn, self.shift[i] - self.shift[j]])
-        return float(change @ np.linalg.solve(self.covariance[j], change))
+    def square_distance(self, i: int, j: int, symmetry: NDArray[np.float64] | None) -> float:
+        """Squared distance of mode i, or its nearest mate, from mode j in standard deviations of j."""
+        mates = self.rotation[i][None] if symmetry is None else self.rotation[i] @ symmetry
+        turns = Rotation.from_matrix(mates @ self.rotation[j].T).as_rotvec()
+        moves = np.broadcast_to(self.shift[i] - self.shift[j], turns.shape)
+        change = np.concatenate([turns, moves], axis=1)
+        return float(np.einsum("na,an->n", change, np.linalg.solve(self.covariance[j], change.T)).min())
 
     def moved(self, change: F64) -> tuple[F64, F64]:
         """Rotations and shifts after changes (n, 6)."""
@@ -268,22 +270,12 @@ ROTATION_BLUR = 0.3
 """Voxels of the padded volume by which a spread of rotations may smear the rim: below, one rotation stands for all."""
 
 
-def gaussian_poses(
-    series: TiltSeries,
-    tilts: NDArray[np.intp],
-    disc: FourierDisc,
-    pixel_size: float,
-    modes: Modes,
-    share: F64,
-    radius: float,
-    scale: float,
-) -> PosteriorPoses:
-    """Posterior of Gaussians with weights `share` as rotations, shifts and damped phases.
+def gaussian_poses(modes: Modes, share: F64, radius: float, scale: float) -> PosteriorPoses:
+    """Posterior of Gaussians with weights `share` as rotations and Gaussian shifts.
 
-    The mean of exp(i k.t) over Gaussian shifts is exact.  Rotations are the mode alone, or where they smear the rim
-    the six points at sqrt(3) sigma along the axes of their covariance, which keep mean and covariance.
+    Rotations are the mode alone, or where they smear the rim of the map, at `radius` shells of `scale` voxels, the six
+    points at sqrt(3) sigma along the axes of their covariance, which keep mean and covariance.
     """
-    count = disc.count(radius)
     rotations, shifts, spreads, weights = [], [], [], []
     for mode, part in enumerate(share):
         covariance = modes.covariance[mode]
@@ -300,18 +292,10 @@ def gaussian_poses(
             shifts.append(modes.shift[mode] + points @ gain.T)
             spreads.append(spread - gain @ mixed.T)
         weights.append(np.full(len(rotations[-1]), part / len(rotations[-1])))
-    shift, of_mode = np.concatenate(shifts), np.repeat(np.arange(len(share)), [len(part) for part in rotations])
-    phases = shift_phases(series, tilts, shift, disc, pixel_size, count).reshape(len(shift), len(tilts), count)
-    # points of one mode have the same spread of shifts
-    in_plane = series.projection[tilts, :2, :3] * (2.0 * np.pi / (disc.box * pixel_size))
-    widths = np.einsum("fai,tij,fbj->tfab", in_plane, np.stack(spreads), in_plane)
-    kx, ky = disc.frequencies[:count].T
-    products = np.stack([kx * kx, 2 * kx * ky, ky * ky]).astype(np.float32)
-    upper = widths[..., [0, 0, 1], [0, 1, 1]].astype(np.float32)
-    damping = np.exp(np.float32(-0.5) * (upper @ products))
-    phases *= damping[of_mode]
+    of_mode = np.repeat(np.arange(len(share)), [len(part) for part in rotations])
     return PosteriorPoses(
         np.concatenate(rotations),
         np.diag(np.concatenate(weights)).astype(np.float32),
-        phases.reshape(len(shift), -1),
+        np.concatenate(shifts),
+        ShiftSpread(np.stack(spreads), of_mode),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages, slice_matrices
+from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, slice_matrices
 from tiltwise.em.volumes import Accumulator
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32
@@ -37,6 +37,16 @@ class NoiseSums:
 
 
 @dataclass(slots=True)
+class ShiftSpread:
+    """Gaussian spread of shifts about the T that are listed."""
+
+    covariance: NDArray[np.float64]
+    """(M, 3, 3) Å^2"""
+    of_shift: NDArray[np.intp]
+    """(T,) which of them a shift has"""
+
+
+@dataclass(slots=True)
 class PosteriorPoses:
     """The posterior of one particle as the M-step needs it: weights over R rotations and T shifts."""
 
@@ -44,8 +54,26 @@ class PosteriorPoses:
     """(R, 3, 3)"""
     weights: F32
     """(R, T); sums to what the posterior of these poses holds"""
-    phases: C64
-    """(T, F K) that move images back, below the radius of the map; may be damped by the spread of shifts"""
+    shifts: NDArray[np.float64]
+    """(T, 3) Å"""
+    spread: ShiftSpread | None = None
+    """None for shifts that are points"""
+
+    def phases(
+        self, series: TiltSeries, tilts: NDArray[np.intp], disc: FourierDisc, pixel_size: float, count: int
+    ) -> C64:
+        """(T, F K) that move images back; the mean of exp(i k.t) over Gaussian shifts is exact."""
+        phases = shift_phases(series, tilts, self.shifts, disc, pixel_size, count)
+        if self.spread is None:
+            return phases
+        in_plane = series.projection[tilts, :2, :3] * (2.0 * np.pi / (disc.box * pixel_size))
+        widths = np.einsum("fai,mij,fbj->mfab", in_plane, self.spread.covariance, in_plane)
+        kx, ky = disc.frequencies[:count].T
+        products = np.stack([kx * kx, 2 * kx * ky, ky * ky]).astype(np.float32)
+        upper = widths[..., [0, 0, 1], [0, 1, 1]].astype(np.float32)
+        damping = np.exp(np.float32(-0.5) * (upper @ products)).reshape(len(widths), -1)
+        phases *= damping[self.spread.of_shift]
+        return phases
 
 
 @dataclass(slots=True)
@@ -54,6 +82,7 @@ class Maximiser:
 
     scorer: Scorer
     disc: FourierDisc
+    pixel_size: float
     series: TiltSeries
     noise_power: NDArray[np.float64]
     """(F, S) sigma^2"""
@@ -66,9 +95,10 @@ class Maximiser:
         n_tilts = len(image.tilts)
         count = len(image.map_image) // n_tilts
         frequencies = self.disc.frequencies3d(count)
+        phases = poses.phases(self.series, image.tilts, self.disc, self.pixel_size, count)
         for tile in self.scorer.tiles(len(poses.rotations), n_tilts * count):
             part = np.ascontiguousarray(poses.weights[tile])
-            sums, totals = backend.backproject(part, image.map_image, image.map_power, poses.phases, threads=threads)
+            sums, totals = backend.backproject(part, image.map_image, image.map_power, phases, threads=threads)
             backend.insert(
                 sums.reshape(-1, count),
                 totals.reshape(-1, count),
@@ -81,12 +111,12 @@ class Maximiser:
             )
         if self.noise is not None:
             tilts, noise = image.tilts, self.noise
-            noise.explained[tilts] += self._explained(image, raw, poses, frequencies) * self.noise_power[tilts]
+            noise.explained[tilts] += self._explained(image, raw, poses, phases, frequencies) * self.noise_power[tilts]
             noise.power[tilts] += raw.power
             noise.weight[tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
 
     def _explained(
-        self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, frequencies: F32
+        self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, phases: C64, frequencies: F32
     ) -> NDArray[np.float64]:
         """(F, S) posterior sum of what `NoiseSums.explained` holds, over sigma^2."""
         weights = poses.weights
@@ -98,7 +128,7 @@ class Maximiser:
         if raw.premultiplied:
             ctf2 = np.ascontiguousarray(raw.ctf2[:, : len(frequencies)]).reshape(-1)
             data, power = data * ctf2, power * ctf2
-        sums, totals = backend.backproject(share, data, power, poses.phases, threads=threads)
+        sums, totals = backend.backproject(share, data, power, phases, threads=threads)
         flat = slices.reshape(-1, len(frequencies))
         # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
         other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)

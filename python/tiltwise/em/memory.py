@@ -17,6 +17,8 @@ _LARGEST_BATCH = 1 << 30
 _ACCUMULATOR = 24
 """complex double numerator, double denominator"""
 _REFERENCE = 8
+_SYMMETRISING = 100
+"""a second copy of one half's sums, single precision ones to interpolate in, and the points where; measured"""
 _SOLVING = 64
 """denominator, spectrum in double and single precision, and its transform"""
 
@@ -55,8 +57,7 @@ def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: b
     """
     padded = padding * box
     voxels = padded * padded * (padded // 2 + 1)
-    # Symmetry makes a second copy of one half's sums, and single precision ones to interpolate in.
-    copies = _ACCUMULATOR + 16 + 32 if symmetric else 0
+    copies = _SYMMETRISING if symmetric else 0
     volumes = voxels * (2 * _ACCUMULATOR + max(_SOLVING, 2 * _REFERENCE, copies))
     if memory_gb is not None:
         limit: int | None = int(memory_gb * 1e9)

@@ -4,9 +4,9 @@ Levels are HEALPix orders with lattices of shifts, each scored below the radius 
 scored at fewer shells first.  A level keeps the cells that hold all but `LOST` of its posterior.  If the noise is
 what the model says, that is also the mean share of the final posterior that is lost: the chance that the truth is
 among the cells given up does not depend on which shells are looked at later.  But only the centres of cells are
-scored, and a pose in the corner of a cell fits worse than the centre of another by some `(1 - c) Q` nats, Q being
+scored, and a pose in the corner of a cell fits worse than the centre of another by some `2 (1 - c) Q` nats, Q being
 the power of the slices over the noise and c their correlation over a cell, of this level or of the last.  So cells
-are kept that lie below by that, and all neighbours of kept cells, one of which has the pose in its own corner.
+are kept that lie below by half of that, and all neighbours of kept cells, one of which has the pose in its own corner.
 What is really lost is measured by searching an audit set in full.
 """
 
@@ -47,8 +47,9 @@ WORTHWHILE = 0.55
 """Share of cells left above which it does not."""
 LOW_SHARE = 0.6
 """Shells of the first look at the last grid, over all of them: a third of the work."""
-SLACK = 1.0
-"""Times what the centre of a cell may lose, that a cell may lie below the best and is still looked at."""
+SLACK = 0.5
+"""Times what a pose loses at the centre of its cell, that a cell may lie below the best and is still looked at: with
+the neighbours, less misses 1 % of some posteriors, and more costs time."""
 MARGIN = 1.0
 """Nats of slack always given: noise is never quite what the model says."""
 
@@ -249,7 +250,7 @@ class GlobalSearch:
         return cells
 
     def _loss(self, level: Level, images: Sequence[WhitenedImages]) -> F64:
-        """(n,) what a pose of each particle loses, (1 - c) Q, when it moves within a cell; third quartile of moves."""
+        """(n,) nats a pose of each particle loses, 2 (1 - c) Q, by a move within a cell; third quartile of moves."""
         rng = np.random.default_rng(level.rotations.shape[0])
         count, every = self.disc.count(level.radius), np.arange(self.series.n_tilts)
         n = CORRELATION_SAMPLES
@@ -260,7 +261,7 @@ class GlobalSearch:
         moved = self.scorer.slices(self.series, every, turn @ chosen, frequencies)
         moves = rng.uniform(-0.5, 0.5, (n, 3)) * level.shift_step_angstrom
         moved = moved * shift_phases(self.series, every, moves, self.disc, self.pixel_size, count)
-        square = (0.5 * np.abs(centre - moved) ** 2).reshape(n, self.series.n_tilts, count)
+        square = (np.abs(centre - moved) ** 2).reshape(n, self.series.n_tilts, count)
         loss = [square[:, i.tilts].reshape(n, -1) @ i.prefix(count).score_power for i in images]
         return np.asarray([np.quantile(one, 0.75) for one in loss], dtype=np.float64)
 

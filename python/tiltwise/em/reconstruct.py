@@ -134,7 +134,9 @@ class Reconstruction:
                         threads=self.threads,
                     )
                     advance(len(chunk))
-        done = {h: a.complete().symmetrised(self.symmetry, backend) for h, a in accumulators.items()}
+        for half in HALVES:
+            accumulators[half] = accumulators[half].complete().symmetrised(self.symmetry, backend)
+        done = accumulators
         joined, snr = done[1] + done[2], self.options.snr
         if snr is not None:
             solved = [solve_map(a, shell_means(a) / snr) for a in (done[1], done[2], joined)]

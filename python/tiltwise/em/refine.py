@@ -41,8 +41,7 @@ from tiltwise.em.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
-from tiltwise.geometry.rotations import angular_distance_deg
-from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of, write_optimisation_set, write_particles
 from tiltwise.kernels.api import Backend
@@ -288,7 +287,9 @@ class Refinement:
             noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
         ]
         state.iteration = number
-        return {h: a.complete().symmetrised(self.symmetry, self.backend) for h, a in accumulators.items()}, ordered
+        for half in HALVES:
+            accumulators[half] = accumulators[half].complete().symmetrised(self.symmetry, self.backend)
+        return accumulators, ordered
 
     def _report_audit(self, missed: list[float]) -> None:
         """What a global search has not looked at, of the particles that were searched in full as well."""
@@ -362,7 +363,7 @@ class Refinement:
                 "local": local,
                 "accuracy_deg": accuracy_deg,
                 "accuracy_angstrom": accuracy_angstrom,
-                "change_deg": float(np.mean(angular_distance_deg(before[0], state.poses.rotation))),
+                "change_deg": float(np.mean(distance_to_mates_deg(state.poses.rotation, before[0], self.symmetry))),
                 "change_angstrom": shift_change,
                 "max_probability": float(np.mean([e.max_probability for e in estimates])),
                 "sharp": float(np.mean([e.sharp for e in estimates])),

@@ -15,15 +15,28 @@ def _number(path: Path) -> int | None:
         return None
 
 
+def _cached(stat: Path, key: str) -> int:
+    """Bytes of files that the system drops when memory is asked for."""
+    try:
+        for line in stat.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == key:
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
 def _free_in_group(root: Path) -> int | None:
     """What the control group (versions 2 and 1) still allows; None without a limit."""
-    for limit, used in (
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory" / "memory.limit_in_bytes", root / "memory" / "memory.usage_in_bytes"),
+    old = root / "memory"
+    for limit, used, stat, key in (
+        (root / "memory.max", root / "memory.current", root / "memory.stat", "inactive_file"),
+        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat", "total_inactive_file"),
     ):
         most, now = _number(limit), _number(used)
         if most is not None and now is not None:
-            return max(0, most - now)
+            return min(most, max(0, most - now + _cached(stat, key)))
     return None
 
 

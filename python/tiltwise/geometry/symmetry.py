@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError
-from tiltwise.geometry.rotations import rotation_y, rotation_z
+from tiltwise.geometry.rotations import angular_distance_deg, rotation_y, rotation_z
 
 _GOLDEN = (1.0 + np.sqrt(5.0)) / 2.0
 
@@ -101,3 +101,13 @@ def _settings() -> dict[str, NDArray[np.float64]]:
         "I3": rotation_y(-five_fold) @ i2,
         "I4": rotation_y(five_fold) @ i2,
     }
+
+
+def distance_to_mates_deg(
+    rotations: NDArray[np.float64], others: NDArray[np.float64], symmetry: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(P,) angles in degrees between rotations (P, 3, 3) and the nearest of their mates `other @ g`."""
+    nearest = np.full(len(rotations), np.inf)
+    for operator in symmetry:
+        np.minimum(nearest, angular_distance_deg(rotations, others @ operator), out=nearest)
+    return nearest
