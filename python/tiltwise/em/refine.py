@@ -7,10 +7,9 @@ prior from the FSC of the halves, noise power from the residuals (Eq. 12), then 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from tiltwise.em.masks import MASK_EDGE_PX, focus_mask
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import RefineOptions
-from tiltwise.em.results import posterior_columns, with_poses
+from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.spectra import (
@@ -37,38 +36,21 @@ from tiltwise.em.spectra import (
     prior_from_fsc,
     resolution_shell,
 )
+from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
-from tiltwise.io.mrc import write_map
-from tiltwise.io.optimisation_set import load_optimisation_set, notes_of, write_optimisation_set, write_particles
+from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 
 PADDING = 2
-HALVES = (1, 2)
 AUDIT_LIMIT = 1e-3
 """Mean share of the posterior that a global search may miss without a warning."""
-
-
-@dataclass(slots=True)
-class State:
-    """Everything one iteration hands to the next."""
-
-    iteration: int
-    maps: dict[int, NDArray[np.float32]]
-    """reference of each half, in the grey scale of the images"""
-    poses: Poses
-    noise: list[NDArray[np.float64]]
-    """sigma^2 (F, S) of every series"""
-    schedule: Schedule
-    offset_sigma_angstrom: float
-    curve: NDArray[np.float64]
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +131,8 @@ class Refinement:
         saved = self.job.load_checkpoint("refine")
         if saved is not None:
             self.progress.note(f"continues after iteration {saved.state['iteration']}")
-            return self._restored(saved.arrays, saved.state)
+            state, self.halves = state_from(saved, self.optset)
+            return state
         options = self.options
         density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         poses = Poses.of(self.optset)
@@ -176,37 +159,9 @@ class Refinement:
         state.maps = {1: density, 2: density}
         return state
 
-    def _restored(self, arrays: Mapping[str, NDArray[Any]], saved: Mapping[str, Any]) -> State:
-        poses = Poses(self.optset.particles.coordinate_px.copy(), arrays["displacement"], arrays["rotation"])
-        noise = [arrays[f"noise_{i}"] for i in range(len(self.optset.series))]
-        self.halves = arrays["halves"]
-        return State(
-            int(saved["iteration"]),
-            {half: arrays[f"map_{half}"] for half in HALVES},
-            poses,
-            noise,
-            Schedule(**saved["schedule"]),
-            float(saved["offset_sigma_angstrom"]),
-            arrays["curve"],
-            list(saved["history"]),
-        )
-
     def save(self, state: State) -> None:
         """Checkpoint from which `start` continues."""
-        arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
-        arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
-        arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
-        arrays |= {"curve": state.curve, "halves": self.halves}
-        self.job.save_checkpoint(
-            "refine",
-            arrays,
-            {
-                "iteration": state.iteration,
-                "schedule": asdict(state.schedule),
-                "offset_sigma_angstrom": state.offset_sigma_angstrom,
-                "history": state.history,
-            },
-        )
+        self.job.save_checkpoint("refine", *checkpoint_of(state, self.halves))
 
     # ---- one iteration ----------------------------------------------------------------------------------
 
@@ -411,7 +366,7 @@ class Refinement:
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
         self.job.metric("stop_reason", reason)
-        outputs = self._write(density, raw, optset, estimates)
+        outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)
         return RefineResult(
             density,
             (raw[1], raw[2]),
@@ -424,42 +379,6 @@ class Refinement:
             reason,
             outputs,
         )
-
-    def _write(
-        self,
-        density: NDArray[np.float32],
-        raw: Mapping[int, NDArray[np.float32]],
-        optset: OptimisationSet,
-        estimates: list[PoseEstimate],
-    ) -> dict[str, Path]:
-        job = self.job
-        outputs = {
-            "map": job.path("run_class001.mrc"),
-            "half1": job.path("run_half1_class001_unfil.mrc"),
-            "half2": job.path("run_half2_class001_unfil.mrc"),
-            "particles": job.path("run_data.star"),
-            "optimisation_set": job.path("run_optimisation_set.star"),
-        }
-        write_map(outputs["map"], density, self.pixel_size)
-        for half in HALVES:
-            write_map(outputs[f"half{half}"], raw[half], self.pixel_size)
-        write_particles(outputs["particles"], optset, extra_columns=posterior_columns(estimates))
-        write_optimisation_set(
-            outputs["optimisation_set"],
-            particles=outputs["particles"],
-            tomograms=optset.paths["tomograms"],
-            trajectories=optset.paths.get("trajectories"),
-        )
-        labels = {
-            "map": "DensityMap.mrc.relion.refine3d",
-            "half1": "DensityMap.mrc.relion.halfmap.refine3d",
-            "half2": "DensityMap.mrc.relion.halfmap.refine3d",
-            "particles": "ParticleGroupMetadata.star.relion.refine3d",
-            "optimisation_set": "TomoOptimisationSet.star.relion.refine3d",
-        }
-        for name, path in outputs.items():
-            job.add_output(path, labels[name])
-        return outputs
 
 
 def run(options: RefineOptions, job: Job, progress: Progress) -> RefineResult:

@@ -1,16 +1,21 @@
-"""Poses back into particle tables: RELION's angles and origins, and what the posterior says of each particle."""
+"""What a refinement leaves: maps, and particle tables with RELION's angles, origins and posteriors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.estimates import PoseEstimate
+from tiltwise.em.state import HALVES
+from tiltwise.exec import Job
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
+from tiltwise.io.mrc import write_map
+from tiltwise.io.optimisation_set import write_optimisation_set, write_particles
 from tiltwise.model import OptimisationSet
 
 
@@ -39,3 +44,41 @@ def posterior_columns(estimates: Sequence[PoseEstimate]) -> dict[str, list[float
         "rlnMaxValueProbDistribution": [e.max_probability for e in estimates],
         "rlnNrOfSignificantSamples": [e.n_significant for e in estimates],
     }
+
+
+def write_results(
+    job: Job,
+    density: NDArray[np.float32],
+    raw: Mapping[int, NDArray[np.float32]],
+    pixel_size: float,
+    optset: OptimisationSet,
+    estimates: Sequence[PoseEstimate],
+) -> dict[str, Path]:
+    """Writes the joined map, the unfiltered half maps `raw` and the particles under RELION's names; returns paths."""
+    outputs = {
+        "map": job.path("run_class001.mrc"),
+        "half1": job.path("run_half1_class001_unfil.mrc"),
+        "half2": job.path("run_half2_class001_unfil.mrc"),
+        "particles": job.path("run_data.star"),
+        "optimisation_set": job.path("run_optimisation_set.star"),
+    }
+    write_map(outputs["map"], density, pixel_size)
+    for half in HALVES:
+        write_map(outputs[f"half{half}"], raw[half], pixel_size)
+    write_particles(outputs["particles"], optset, extra_columns=posterior_columns(estimates))
+    write_optimisation_set(
+        outputs["optimisation_set"],
+        particles=outputs["particles"],
+        tomograms=optset.paths["tomograms"],
+        trajectories=optset.paths.get("trajectories"),
+    )
+    labels = {
+        "map": "DensityMap.mrc.relion.refine3d",
+        "half1": "DensityMap.mrc.relion.halfmap.refine3d",
+        "half2": "DensityMap.mrc.relion.halfmap.refine3d",
+        "particles": "ParticleGroupMetadata.star.relion.refine3d",
+        "optimisation_set": "TomoOptimisationSet.star.relion.refine3d",
+    }
+    for name, path in outputs.items():
+        job.add_output(path, labels[name])
+    return outputs

@@ -1,0 +1,63 @@
+"""What one iteration of a refinement hands to the next, and its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.schedule import Schedule
+from tiltwise.exec import Checkpoint
+from tiltwise.extract.source import Poses
+from tiltwise.model import OptimisationSet
+
+HALVES = (1, 2)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything one iteration hands to the next."""
+
+    iteration: int
+    maps: dict[int, NDArray[np.float32]]
+    """reference of each half, in the grey scale of the images"""
+    poses: Poses
+    noise: list[NDArray[np.float64]]
+    """sigma^2 (F, S) of every series"""
+    schedule: Schedule
+    offset_sigma_angstrom: float
+    curve: NDArray[np.float64]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def checkpoint_of(state: State, halves: NDArray[np.int64]) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+    """Arrays and plain values from which `state_from` continues; `halves` (P,) are the half sets."""
+    arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
+    arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
+    arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
+    arrays |= {"curve": state.curve, "halves": halves}
+    return arrays, {
+        "iteration": state.iteration,
+        "schedule": asdict(state.schedule),
+        "offset_sigma_angstrom": state.offset_sigma_angstrom,
+        "history": state.history,
+    }
+
+
+def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArray[np.int64]]:
+    """State and half sets of a checkpoint."""
+    arrays, values = saved.arrays, saved.state
+    state = State(
+        int(values["iteration"]),
+        {half: arrays[f"map_{half}"] for half in HALVES},
+        Poses(optset.particles.coordinate_px.copy(), arrays["displacement"], arrays["rotation"]),
+        [arrays[f"noise_{i}"] for i in range(len(optset.series))],
+        Schedule(**values["schedule"]),
+        float(values["offset_sigma_angstrom"]),
+        arrays["curve"],
+        list(values["history"]),
+    )
+    return state, arrays["halves"]
