@@ -5,6 +5,7 @@
 
 #include <cstring>  // for strcmp, strlen
 #include <string>   // for string
+#include <vector>   // for vector
 
 namespace {
 
@@ -23,6 +24,22 @@ void every_table_is_complete() {
   }
 }
 
+void levels_of_this_processor_come_last() {
+  std::vector<std::string> names;
+  for (const KernelTable* table : registry::builtin_tables()) {
+    names.emplace_back(table->name);
+  }
+#if defined(__x86_64__)
+  EXPECT((names == std::vector<std::string>{"host", "simd-v1", "simd-v3", "simd-v4"}));
+#elif defined(__aarch64__)
+  EXPECT((names == std::vector<std::string>{"host", "simd-neon"}));
+  ErrorText error = {};
+  EXPECT(registry::builtin_tables().back()->available(&error) == status_ok);
+#else
+  EXPECT(names.front() == "host");
+#endif
+}
+
 void a_missing_plugin_gives_a_reason() {
   std::string error;
   EXPECT(registry::open_plugin("/nonexistent/libtiltwise_cuda.so", error) == nullptr);
@@ -39,6 +56,7 @@ void a_library_without_the_entry_is_refused() {
 
 int main() {
   return harness::run_all({{"every table is complete", every_table_is_complete},
+                           {"levels of this processor come last", levels_of_this_processor_come_last},
                            {"a missing plugin gives a reason", a_missing_plugin_gives_a_reason},
                            {"a library without the entry is refused", a_library_without_the_entry_is_refused}});
 }
