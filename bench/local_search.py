@@ -18,9 +18,9 @@ import numpy as np
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.refine import PADDING, Refinement
-from tiltwise.em.volumes import Accumulator
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.maps.volumes import Accumulator
 
 RESOLUTION = 13.0
 

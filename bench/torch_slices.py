@@ -43,9 +43,9 @@ import torch_fourier_slice
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.volumes import Accumulator
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
+from tiltwise.maps.volumes import Accumulator
 from tiltwise.spectral.disc import FourierDisc
 
 BOX, PADDED = 64, 128

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from tiltwise.em import reconstruct
-from tiltwise.em.masks import focus_mask
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.reconstruct import ReconstructResult
 from tiltwise.io.mrc import read_map
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.maps.masks import focus_mask
 from tiltwise.spectral.fft import rfft3
 from tiltwise.spectral.fsc import fsc
 from tiltwise.spectral.shells import shell_means

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
-from tiltwise.em.volumes import reference_volume
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import reference_volume
+from tiltwise.maps.whitening import WhitenedImages, whiten
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 

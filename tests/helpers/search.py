@@ -18,10 +18,10 @@ from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import turned
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.volumes import Accumulator, solve_map
 from tiltwise.errors import TiltwiseError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
+from tiltwise.maps.volumes import Accumulator, solve_map
 
 BOX, TILTS, PIXEL, RADIUS = 16, 5, 4.0, 8.0
 N = 3

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from helpers.particles import SimulatedParticles
 from tiltwise.em.laplace import Climber, PosePrior, turned
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.kernels.api import Backend
+from tiltwise.maps.whitening import WhitenedImages
 
 BOX, TILTS, PIXEL, NATS = 64, 41, 4.0, 400.0
 LARGEST_ERROR = 0.01

@@ -29,11 +29,11 @@ from helpers.search import (
     without,
 )
 from tiltwise.em.expectation import Expectation
-from tiltwise.em.likelihood import WhitenedImages, whiten
 from tiltwise.em.octree import GlobalSearch, mass_missed
 from tiltwise.em.settings import Settings
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg
+from tiltwise.maps.whitening import WhitenedImages, whiten
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,11 @@ from helpers.search import (
 )
 from tiltwise.em.likelihood import Scorer
 from tiltwise.em.settings import Settings
-from tiltwise.em.volumes import reference_volume
 from tiltwise.errors import ShapeError, TiltwiseError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import reference_volume
 from tiltwise.spectral.disc import FourierDisc
 
 

@@ -12,16 +12,17 @@ from tiltwise.em.climbs import SAME_MODE, distinct
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import Climber, Modes, climbing_radii, gaussian_poses, turned
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.em.moments import match_moments
 from tiltwise.em.peaks import find_peaks
 from tiltwise.em.priors import PosePrior
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.volumes import reference_volume
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import reference_volume
+from tiltwise.maps.whitening import WhitenedImages, whiten
 from tiltwise.spectral.disc import FourierDisc
 
 BOX, PIXEL, TILTS = 24, 4.0, 7

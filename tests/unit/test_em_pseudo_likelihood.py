@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from helpers.particles import tilt_series
-from tiltwise.em.likelihood import Scorer, WhitenedImages, slice_matrices, whiten
+from tiltwise.em.likelihood import Scorer
 from tiltwise.em.likelihood import shift_phases as stack_phases
 from tiltwise.em.pseudo_likelihood import (
     WhitenedPseudo,
@@ -21,11 +21,12 @@ from tiltwise.em.pseudo_likelihood import (
     whiten_pseudo_exact,
     whiten_pseudo_relion,
 )
-from tiltwise.em.volumes import Accumulator, reference_volume
 from tiltwise.errors import DataError, ShapeError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.io.stacks import PseudoSubtomogram
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import Accumulator, reference_volume
+from tiltwise.maps.whitening import WhitenedImages, slice_matrices, whiten
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import centred_fft3, centred_ifft3
 

@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 from helpers.particles import tilt_series
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
-from tiltwise.em.likelihood import Scorer, slice_matrices
+from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import NoiseSums
+from tiltwise.em.noise_power import noise_power
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.spectra import joined_fsc, noise_power, resolution_shell, smoothed
-from tiltwise.em.volumes import Accumulator, reference_volume
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.grids import orientation_angles
 from tiltwise.geometry.rotations import euler_to_matrix
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.spectra import joined_fsc, resolution_shell, smoothed
+from tiltwise.maps.volumes import Accumulator, reference_volume
+from tiltwise.maps.whitening import slice_matrices
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import irfft2, rfft2
 from tiltwise.spectral.shells import shell_counts, shell_totals

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tests.helpers.compare import assert_close, relative_l2
 
-from tiltwise.em.spectra import half_maps, join_low_resolution, prior_from_fsc
-from tiltwise.em.volumes import Accumulator, padded_shells, reference_volume, shell_means, solve_map
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import available_backends, load_backend
+from tiltwise.maps.spectra import half_maps, join_low_resolution, prior_from_fsc
+from tiltwise.maps.volumes import Accumulator, padded_shells, reference_volume, shell_means, solve_map
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import centred_fft2, rfft3
 from tiltwise.spectral.fsc import fsc

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tiltwise.em.memory import plan_refine
-from tiltwise.em.volumes import Accumulator
 from tiltwise.errors import ResourceError
 from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import Accumulator
 
 
 def test_the_control_group_limits_what_the_machine_has(tmp_path: Path) -> None:

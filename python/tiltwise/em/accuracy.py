@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages
+from tiltwise.em.likelihood import Scorer
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 from tiltwise.kernels.api import F32
+from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.model import TiltSeries
 
 NOTICEABLE = 4.605

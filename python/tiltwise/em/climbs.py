@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from tiltwise.em.estimates import PoseEstimate, of_modes
 from tiltwise.em.laplace import Climber, Modes, gaussian_poses
-from tiltwise.em.likelihood import Scorer, WhitenedImages
+from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import PosteriorPoses
 from tiltwise.em.moments import match_moments
 from tiltwise.em.peaks import Peaks
 from tiltwise.em.priors import PosePrior
 from tiltwise.em.settings import Group, Settings
+from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.spectral.disc import FourierDisc
 
 LARGEST_DEFECT = 0.7

@@ -18,16 +18,17 @@ from tiltwise.em.climbs import Climbs
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.fine_grid import FineGrid
 from tiltwise.em.laplace import climbing_radii
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, whiten
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.em.maximisation import Maximiser, NoiseSums, PosteriorPoses
 from tiltwise.em.octree import GlobalSearch, Level, levels_of, mass_missed, of_tilts
 from tiltwise.em.peaks import CoarsePosterior, CoarseTerms, find_peaks
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.volumes import Accumulator
 from tiltwise.errors import DataError
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import F32
+from tiltwise.maps.volumes import Accumulator
+from tiltwise.maps.whitening import WhitenedImages, whiten
 from tiltwise.spectral.disc import FourierDisc
 
 TOGETHER = 16

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.estimates import PoseEstimate, of_grid
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.em.maximisation import PosteriorPoses
 from tiltwise.em.peaks import CoarsePosterior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.kernels.api import F32
+from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.spectral.disc import FourierDisc
 
 

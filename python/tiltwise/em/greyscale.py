@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.expectation import Expectation
-from tiltwise.em.likelihood import whiten
 from tiltwise.em.settings import Group
+from tiltwise.maps.whitening import whiten
 
 SAMPLE = 60
 """Particles, of all groups together, that are enough to fit one number; at least two of each."""

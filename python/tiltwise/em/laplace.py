@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.em.maximisation import PosteriorPoses, ShiftSpread
 from tiltwise.em.priors import PosePrior
 from tiltwise.geometry.rotations import nearest_rotation
+from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 

@@ -1,4 +1,4 @@
-"""Whitened images of one particle and their likelihood over rotations and shifts (Eq. 4, expanded).
+"""Likelihood of whitened images of one particle over rotations and shifts (Eq. 4, expanded).
 
 `log L(R, t) = 2 cross - quadratic` per independent component, with Y = C X / sigma^2 and B = C^2 / sigma^2
 (`tiltwise.kernels.api`).  DC carries the background, not the molecule: its weight is zero in scores.
@@ -7,83 +7,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import DataError
-from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32, Backend
+from tiltwise.maps.whitening import WhitenedImages, slice_matrices
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.phases import phase_ramps
-
-SMALLEST_NOISE = 1e-30
-"""The inverse, times images and CTFs, must be a number of single precision."""
-
-
-@dataclass(frozen=True, slots=True)
-class WhitenedImages:
-    """Images of one particle divided by the noise power of their tilt and shell, tilts concatenated along K."""
-
-    tilts: NDArray[np.intp]
-    score_image: C64
-    """(F K,) masked Y, zero at DC"""
-    score_power: F32
-    """(F K,) B, zero at DC"""
-    map_image: C64
-    """(F K,) unmasked Y"""
-    map_power: F32
-    """(F K,) B"""
-
-    def prefix(self, count: int) -> WhitenedImages:
-        """The first `count` pixels of every tilt (lower frequencies only)."""
-
-        def low(array: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(array.reshape(len(self.tilts), -1)[:, :count]).reshape(-1)
-
-        return WhitenedImages(
-            self.tilts, low(self.score_image), low(self.score_power), low(self.map_image), low(self.map_power)
-        )
-
-
-def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.float64], count: int) -> WhitenedImages:
-    """`noise_power` (F_series, S) is sigma^2 of every tilt and shell; `count` limits the pixels per tilt.
-
-    Raises
-    ------
-    DataError
-        if the noise power is not positive.
-    """
-    used = noise_power[images.tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
-    if not ((used > SMALLEST_NOISE) & np.isfinite(used)).all():
-        raise DataError(
-            "noise power is not a positive number",
-            expected=f"finite sigma^2 above {SMALLEST_NOISE:g} in every tilt and shell",
-            found=f"{used.min():g} to {used.max():g}",
-            fix="check the tilt images: is one of them blank, or its contrast out of range?",
-        )
-    inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
-    no_dc = inverse.copy()
-    no_dc[:, 0] = 0.0
-    return WhitenedImages(
-        images.tilts,
-        np.ascontiguousarray(images.masked[:, :count] * no_dc).reshape(-1),
-        np.ascontiguousarray(images.ctf2[:, :count] * no_dc).reshape(-1),
-        np.ascontiguousarray(images.data[:, :count] * inverse).reshape(-1),
-        np.ascontiguousarray(images.ctf2[:, :count] * inverse).reshape(-1),
-    )
-
-
-def slice_matrices(series: TiltSeries, tilts: NDArray[np.intp], rotations: NDArray[np.float64], scale: float) -> F32:
-    """(R F, 3, 3) maps from image frequency to padded volume coordinate, `scale * (P_f R)^T` (Eq. 6).
-
-    `rotations` (R, 3, 3) take the reference into the tomogram, A_sub A_part.
-    """
-    forward = np.einsum("fij,rjk->rfik", series.projection[tilts, :3, :3], rotations)
-    transposed = scale * np.swapaxes(forward, -1, -2)
-    return np.ascontiguousarray(transposed.reshape(-1, 3, 3), dtype=np.float32)
 
 
 def shift_phases(

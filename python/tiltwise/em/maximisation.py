@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases, slice_matrices
-from tiltwise.em.volumes import Accumulator
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32
+from tiltwise.maps.volumes import Accumulator
+from tiltwise.maps.whitening import WhitenedImages, slice_matrices
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from tiltwise.em.grid import PoseGrid
-from tiltwise.em.likelihood import Scorer, WhitenedImages, shift_phases
+from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.geometry.grids import (
     angular_step_deg,
     grid_neighbours,
@@ -29,6 +29,7 @@ from tiltwise.geometry.grids import (
     orientation_indices,
     parent_orientations,
 )
+from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 

@@ -2,79 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import AfterValidator, model_validator
-
-from tiltwise.config import ComputeOptions, InputOptions, OutputOptions, option
-from tiltwise.errors import ConfigError
-
-
-def _symmetry(name: str) -> str:
-    upper = name.strip().upper()
-    if not re.fullmatch(r"[CD][1-9]\d?|T|O|I[1-4]?", upper):
-        raise ValueError("C1, C2, ..., D2, ..., T, O, I or I1 to I4")
-    return upper
-
-
-SymmetryName = Annotated[str, AfterValidator(_symmetry)]
-
-
-class ImageOptions(InputOptions):
-    """Which part of the data is used, and in which boxes."""
-
-    box: int = option(..., flags=("--b",), unit="px", ge=4, help="box cut from the binned tilt images, before cropping")
-    crop: int | None = option(
-        None, unit="px", ge=4, help="box of the map; the images are cut at --b and cropped; default: --b"
-    )
-    binning: float = option(1.0, flags=("--bin",), ge=1, help="binning of the tilt images")
-    coordinate_binning: float | None = option(
-        None,
-        gt=0,
-        group="advanced",
-        help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels",
-    )
-    symmetry: SymmetryName = option("C1", flags=("--sym",), help="point group of the particle")
-    particle_diameter: float | None = option(
-        None, unit="Å", gt=0, help="diameter of the sphere that holds the particle; default: as large as the box allows"
-    )
-    mask: Path | None = option(
-        None, flags=("--mask", "--in-mask", "--solvent-mask"), help="mask of the particle (MRC, 0 to 1) for FSC and map"
-    )
-    split: Literal["auto", "keep", "random"] = option(
-        "auto",
-        group="advanced",
-        help="half sets: keep those of the file, draw them at random, or auto: keep if there are any",
-    )
-    seed: int = option(1, flags=("--seed", "--random-seed"), group="advanced", ge=0, help="seed of everything random")
-
-    @property
-    def map_size(self) -> int:
-        """Voxels along each side of the map."""
-        return self.box if self.crop is None else self.crop
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ImageOptions:
-        if self.input is None and (self.particles is None or self.tomograms is None):
-            raise ConfigError(
-                "no particles to work on",
-                where="--i",
-                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
-                found="neither",
-                fix="name the optimisation set of the last job",
-            )
-        if self.crop is not None and self.crop > self.box:
-            raise ConfigError(
-                "the cropped box is larger than the box",
-                where="--crop",
-                expected=f"at most --b {self.box}",
-                found=f"--crop {self.crop}",
-                fix="choose a larger --b or a smaller --crop",
-            )
-        return self
+from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.maps.options import ImageOptions
 
 
 class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):

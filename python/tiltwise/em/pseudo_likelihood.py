@@ -4,9 +4,9 @@
     relion   log L = -sum_k |D_k - W_k V(Rk)|^2 / (M_k s_k^2)              D = sum l C X,       W = sum l C^2, M = sum l
 
 over independent components k, l being the trilinear share of a pixel in voxel k and s^2 the noise power.  Both have the
-form `2 cross - quadratic` of `tiltwise.kernels.api`, with V scaled as in `tiltwise.em.volumes`: D = W V without noise.
-D, W and M live in the frame of the pseudo-subtomogram; rotations take the reference into that frame and shifts
-are along its axes.
+form `2 cross - quadratic` of `tiltwise.kernels.api`, with V scaled as in `tiltwise.maps.volumes`: D = W V without
+noise.  D, W and M live in the frame of the pseudo-subtomogram; rotations take the reference into that frame and
+shifts are along its axes.
 
 The cross term of the exact form is that of Eq. 4 with slices interpolated from V(Rk) on the unpadded grid: it sees the
 density times a product of sinc^2(x / N) along each axis, less of it far from the centre of the box.  Its quadratic
@@ -22,11 +22,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.likelihood import Scorer, WhitenedImages, slice_matrices
-from tiltwise.em.volumes import Accumulator
+from tiltwise.em.likelihood import Scorer
 from tiltwise.errors import DataError, ShapeError
 from tiltwise.io.stacks import PseudoSubtomogram
 from tiltwise.kernels.api import C64, F32, F64, Backend
+from tiltwise.maps.volumes import Accumulator
+from tiltwise.maps.whitening import WhitenedImages, slice_matrices
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import centred_fft3

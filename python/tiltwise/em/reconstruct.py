@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.half_sets import assign_half_sets
-from tiltwise.em.initial import initial_noise_power
-from tiltwise.em.likelihood import slice_matrices, whiten
-from tiltwise.em.masks import focus_mask
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.relion_reconstruct import GatherReconstruction
-from tiltwise.em.spectra import half_maps
-from tiltwise.em.volumes import Accumulator, shell_means, solve_map
 from tiltwise.errors import ConfigError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
@@ -28,6 +22,12 @@ from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
+from tiltwise.maps.half_sets import assign_half_sets
+from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.insertion import insert_images
+from tiltwise.maps.masks import focus_mask
+from tiltwise.maps.spectra import half_maps
+from tiltwise.maps.volumes import Accumulator, shell_means, solve_map
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 
@@ -104,8 +104,6 @@ class Reconstruction:
         """Half maps and map by transposed trilinear projection on a padded grid, weighted by the noise power."""
         noise = initial_noise_power(self.source, self.poses, self.threads, lambda n: None, NOISE_SAMPLE)
         backend = load_backend(self.options.backend)
-        disc = self.source.disc
-        frequencies = disc.frequencies3d()
         accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
 
         def load(particle: int) -> ParticleImages:
@@ -118,20 +116,9 @@ class Reconstruction:
                     self.job.check_abort()
                     chunk = [int(m) for m in members[start : start + CHUNK]]
                     images = ordered_map(load, chunk, self.threads)
-                    whitened = [whiten(image, disc, noise[number], len(disc)) for image in images]
-                    matrices = [
-                        slice_matrices(series, image.tilts, self.poses.rotation[particle][None], float(PADDING))
-                        for particle, image in zip(chunk, images, strict=True)
-                    ]
-                    backend.insert(
-                        np.concatenate([w.map_image.reshape(-1, len(disc)) for w in whitened]),
-                        np.concatenate([w.map_power.reshape(-1, len(disc)) for w in whitened]),
-                        np.concatenate(matrices),
-                        frequencies,
-                        accumulator.padded // 2,
-                        accumulator.data,
-                        accumulator.weight,
-                        threads=self.threads,
+                    rotations = self.poses.rotation[chunk]
+                    insert_images(
+                        accumulator, series, images, rotations, noise[number], self.source.disc, backend, self.threads
                     )
                     advance(len(chunk))
         for half in HALVES:

@@ -18,26 +18,15 @@ from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
-from tiltwise.em.half_sets import assign_half_sets
-from tiltwise.em.initial import initial_noise_power, prepare_map
-from tiltwise.em.likelihood import Scorer, whiten
-from tiltwise.em.masks import MASK_EDGE_PX, focus_mask
+from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
+from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.spectra import (
-    half_maps,
-    join_low_resolution,
-    joined_fsc,
-    noise_power,
-    prior_from_fsc,
-    resolution_shell,
-)
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
-from tiltwise.em.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
@@ -45,6 +34,18 @@ from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
+from tiltwise.maps.half_sets import assign_half_sets
+from tiltwise.maps.initial import initial_noise_power, prepare_map
+from tiltwise.maps.masks import MASK_EDGE_PX, focus_mask
+from tiltwise.maps.spectra import (
+    half_maps,
+    join_low_resolution,
+    joined_fsc,
+    prior_from_fsc,
+    resolution_shell,
+)
+from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
+from tiltwise.maps.whitening import whiten
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 

@@ -13,7 +13,7 @@ Conventions shared by all kernels
   inserted.  `radius <= M // 2`.
 * Interpolation is trilinear.  `insert` is the exact transpose of `project` with respect to the real
   inner product `Re sum conj(a) b` over stored entries; the redundant plane `x = 0` of the accumulators
-  is completed afterwards, once, by `tiltwise.em.volumes.Accumulator.complete`.
+  is completed afterwards, once, by `tiltwise.maps.volumes.Accumulator.complete`.
 * **Sums over a half plane.**  Likelihoods are sums over the full plane; kernels see each independent
   component once.  `score` therefore returns the bare sums and its caller forms
   `log L = 2 * cross - quadratic`; the self-conjugate component (DC) is given weight zero by the caller.

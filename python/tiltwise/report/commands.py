@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiltwise.em.options import ImageOptions, ReconstructOptions, RefineOptions
+from tiltwise.em.options import ReconstructOptions, RefineOptions
 from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.maps.options import ImageOptions
 from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
 from tiltwise.report.html import Section, Summary, write_report

@@ -1,13 +1,11 @@
-"""Spectra of one iteration: FSC of the half maps, the prior it implies, the noise power of the tilts."""
+"""Spectra of half maps: their FSC, the prior it implies; smoothed noise power."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.maximisation import NoiseSums
-from tiltwise.em.volumes import Accumulator, padded_shells, shell_means, solve_map
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.maps.volumes import Accumulator, padded_shells, shell_means, solve_map
 
 MIN_PRIOR_SHELL = 5
 """Shells below carry so few components that an FSC means nothing: they are not regularised."""
@@ -97,19 +95,3 @@ def smoothed(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
     padded = np.pad(spectrum[:, 1:], ((0, 0), (1, 1)), mode="edge")
     means = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3.0
     return np.concatenate([np.maximum(spectrum[:, :1], means[:, :1]), means], axis=1)
-
-
-def noise_power(sums: NoiseSums, disc: FourierDisc, area_ratio: float, old: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sigma^2 (F, S) of the un-multiplied images from the residual power (Eq. 12, exact form).
-
-    `area_ratio` is the area of the cropped box over that in which the power was measured, over which the
-    signal of one particle is spread.  Tilts that no particle sees keep their old values.
-    """
-    components = np.maximum(np.bincount(disc.shells, minlength=disc.n_shells)[: disc.n_shells], 1)
-    weight = np.where(sums.weight > 0, sums.weight, 1.0)
-    total = sums.power / weight
-    residual = total - sums.explained / components / weight * area_ratio
-    # An over-fitted model may explain more than there is; noise is never less than a tenth of the power.
-    result = smoothed(np.maximum(residual, 0.1 * total))
-    unseen = ~(sums.weight > 0) | ~(result > 0)
-    return np.where(unseen, old, result)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.spectra import smoothed
 from tiltwise.errors import DataError
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.io.mrc import read_map
+from tiltwise.maps.spectra import smoothed
 from tiltwise.spectral.filters import low_pass, resample
 
 

@@ -1,0 +1,1 @@
+"""Maps from particle images whose poses are known: what refinement of poses and of CTFs share."""
