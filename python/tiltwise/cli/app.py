@@ -25,6 +25,7 @@ COMMANDS = {
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
+    "bench": Entry("bench", "rates of the compute kernels on this machine"),
 }
 
 
