@@ -14,69 +14,22 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from helpers.compare import assert_close
-from tiltwise.em import reconstruct, refine
-from tiltwise.em.options import ReconstructOptions, RefineOptions
+from helpers.refinements import DIAMETER, Listener, run_refine, simulated
+from tiltwise.em import reconstruct
+from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.reconstruct import ReconstructResult
-from tiltwise.em.refine import RefineResult
 from tiltwise.errors import Aborted
 from tiltwise.geometry.rotations import angular_distance_deg, matrix_to_euler
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_particles
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
-from tiltwise.jobs.relion import ABORT_NOW
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
-from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.score import score_map, score_poses
-from tiltwise.sim.simulate import SimulatedData, simulate
+from tiltwise.sim.simulate import SimulatedData
 
-SEED = 2
-DIAMETER = 110.0
-ITERATIONS = 4
 MAPS = ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
-
-
-class Listener(SilentProgress):
-    """Keeps the notes; asks the job in `folder` to stop when iteration `stop` is done."""
-
-    def __init__(self, folder: Path, stop: int | None = None) -> None:
-        super().__init__()
-        self.folder, self.stop, self.notes = folder, stop, list[str]()
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def iteration(self, row: Any) -> None:
-        if row["iteration"] == self.stop:
-            (self.folder / ABORT_NOW).touch()
-
-
-def simulated(folder: Path, particles: int) -> SimulatedData:
-    """Two series of 11 tilts; poses wrong by about 7° and 9 Å, reference of 40 Å."""
-    return simulate(
-        SimulateOptions(
-            output=folder / "data",
-            tilt_series=2,
-            particles=particles,
-            width_px=160,
-            height_px=160,
-            thickness=300.0,
-            pixel_size=6.0,
-            box=32,
-            particle_diameter=DIAMETER,
-            beads=120,
-            tilt_step=12.0,
-            snr=0.5,
-            spacing=0.0,
-            margin_px=24,
-            error_orientation=8.0,
-            error_position=6.0,
-            reference_resolution=40.0,
-            seed=SEED,
-            threads=1,
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,29 +41,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
 def few(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
     """Six particles, for the reference backend, which is slow."""
     return simulated(tmp_path_factory.mktemp("six"), 3)
-
-
-def run_refine(
-    data: SimulatedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
-) -> RefineResult:
-    values: dict[str, Any] = {
-        "box": 48,
-        "crop": 32,
-        "particle_diameter": DIAMETER + 10.0,
-        "ini_high": 40.0,
-        "healpix_order": 3,
-        "auto_local_healpix_order": 3,
-        "offset_range_px": 3.0,
-        "offset_step_px": 1.0,
-        "iterations": ITERATIONS,
-        "threads": 1,
-    }
-    options = RefineOptions(
-        input=data.optimisation_set, reference=data.reference, output=folder, **{**values, **changes}
-    )
-    progress = listener or SilentProgress()
-    with FolderJob(options, ["tiltwise", "refine"], progress) as job:
-        return refine.run(options, job, progress)
 
 
 def run_reconstruct(data: SimulatedData, folder: Path, **changes: Any) -> ReconstructResult:

@@ -27,6 +27,8 @@ class PoseEstimate:
     """share of the best pose of a grid, or of the main mode"""
     n_significant: int
     """poses of a grid, or modes"""
+    n_effective: float
+    """effective number of poses of the grid, or of modes: 1 / sum of squared shares"""
     std_deg: float
     """standard deviation of the main mode over one axis of rotation (rms of three)"""
     std_angstrom: float
@@ -64,6 +66,7 @@ def of_grid(
         log_evidence=summary.log_evidence + grid.log_cell_volume,
         max_probability=summary.max_probability,
         n_significant=summary.n_significant,
+        n_effective=float(weights.sum(dtype=np.float64) ** 2 / np.vdot(weights, weights)),
         std_deg=float(np.sqrt(variance_deg)),
         std_angstrom=float(np.sqrt(variance)),
         square_offset=float(weights.sum(axis=0) @ ((displacement + shifts) ** 2).sum(axis=1) / weights.sum()),
@@ -83,6 +86,7 @@ def of_modes(modes: Modes, share: NDArray[np.float64], displacement: NDArray[np.
         log_evidence=float(np.logaddexp.reduce(modes.log_mass)),
         max_probability=float(share.max()),
         n_significant=len(share),
+        n_effective=float(share.sum() ** 2 / (share @ share)),
         std_deg=float(np.degrees(np.sqrt(np.trace(covariance[main, :3, :3]) / 3))),
         std_angstrom=float(np.sqrt(np.trace(covariance[main, 3:, 3:]) / 3)),
         square_offset=float(share @ (square + spread)),

@@ -44,7 +44,7 @@ class FineGrid:
         poses = PosteriorPoses(rotations, kept, shifts)
         if not kept.size:
             square = float(displacement @ displacement)
-            return poses, PoseEstimate(centre, np.zeros(3), -np.inf, 0.0, 0, np.nan, np.nan, square, False)
+            return poses, PoseEstimate(centre, np.zeros(3), -np.inf, 0.0, 0, 0.0, np.nan, np.nan, square, False)
         return poses, of_grid(grid, rotations, shifts, kept, displacement, summary)
 
     def _likelihood(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
 from tiltwise.maps.options import ImageOptions
@@ -86,5 +86,11 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"
     )
     flatten_solvent: bool = option(True, group="advanced", help="set the map outside the diameter to zero")
+    write_iterations: Literal["all", "last", "none"] = option(
+        "last",
+        group="advanced",
+        may_change=True,
+        help="files of single iterations (run_it001_...) that are kept: all, those of the last one, or none",
+    )
     zero_mask: bool = option(True, group="advanced", help="mask the particle images at --particle-diameter")
     tau2_fudge: float = option(1.0, group="advanced", gt=0, help="factor on the prior power of the map")

@@ -23,6 +23,7 @@ from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
+from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
 from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
@@ -121,6 +122,12 @@ class Refinement:
         )
         progress.note(str(self.memory))
 
+    def files(self) -> RelionFiles:
+        """Writer of the files that RELION users look at while a refinement runs."""
+        return RelionFiles(
+            self.job, self.options, self.optset, self.halves, self.symmetry, self.diameter, self.pixel_size
+        )
+
     def shell_of(self, angstrom: float) -> int:
         """Shell of a resolution."""
         return round(self.box * self.pixel_size / angstrom)
@@ -134,6 +141,7 @@ class Refinement:
             self.progress.note(f"continues after iteration {saved.state['iteration']}")
             state, self.halves = state_from(saved, self.optset)
             return state
+        self.files().clear()
         options = self.options
         density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         poses = Poses.of(self.optset)
@@ -337,6 +345,13 @@ class Refinement:
                 state.curve,
                 float(row["sharp"]),
             )
+            with self.job.timing("files"):
+                self.files().iteration(
+                    state,
+                    accumulators,
+                    estimates,
+                    Progressed.of(state.history, float(row["resolution_angstrom"]), radius),
+                )
             self.save(state)
         if state.schedule.converged:
             last = state.history[-1]
@@ -367,7 +382,11 @@ class Refinement:
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
         self.job.metric("stop_reason", reason)
-        outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)
+        with self.job.timing("files"):
+            outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)
+            table = shell_table(joined, curve, joined_fsc(curve))
+            last = Progressed.of(state.history, resolution, self.nyquist)
+            outputs |= self.files().final(state, optset, estimates, table, outputs["map"], last)
         return RefineResult(
             density,
             (raw[1], raw[2]),

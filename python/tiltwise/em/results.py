@@ -17,6 +17,12 @@ from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import write_optimisation_set, write_particles
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import series_index
+
+UNKNOWN = 999.0
+"""Stands for a number that is not known, as in RELION's files."""
+IMPOSSIBLE = -1e30
+"""Stands for a log-likelihood of minus infinity."""
 
 
 def with_poses(optset: OptimisationSet, poses: Poses, halves: NDArray[np.int64]) -> OptimisationSet:
@@ -37,12 +43,26 @@ def with_poses(optset: OptimisationSet, poses: Poses, halves: NDArray[np.int64])
     return replace(optset, particles=updated)
 
 
-def posterior_columns(estimates: Sequence[PoseEstimate]) -> dict[str, list[float] | list[int]]:
-    """RELION's per-particle columns from the last E-step."""
+def posterior_columns(optset: OptimisationSet, estimates: Sequence[PoseEstimate]) -> dict[str, list[float] | list[int]]:
+    """RELION's per-particle columns from the last E-step, and those of our own: errors of poses.
+
+    Groups are tilt series, as in RELION; there is one class, and no correction of norms.  A particle without any
+    likely pose has the evidence `IMPOSSIBLE` and `UNKNOWN` errors.
+    """
+
+    def finite(values: list[float], instead: float) -> list[float]:
+        return [value if np.isfinite(value) else instead for value in values]
+
     return {
-        "rlnLogLikeliContribution": [e.log_evidence for e in estimates],
+        "rlnGroupNumber": (1 + series_index(optset)).tolist(),
+        "rlnClassNumber": [1] * len(estimates),
+        "rlnNormCorrection": [1.0] * len(estimates),
+        "rlnLogLikeliContribution": finite([e.log_evidence for e in estimates], IMPOSSIBLE),
         "rlnMaxValueProbDistribution": [e.max_probability for e in estimates],
         "rlnNrOfSignificantSamples": [e.n_significant for e in estimates],
+        "tiltwiseAngleStd": finite([e.std_deg for e in estimates], UNKNOWN),
+        "tiltwiseOriginStdAngst": finite([e.std_angstrom for e in estimates], UNKNOWN),
+        "tiltwiseEffectivePoses": [e.n_effective for e in estimates],
     }
 
 
@@ -65,7 +85,7 @@ def write_results(
     write_map(outputs["map"], density, pixel_size)
     for half in HALVES:
         write_map(outputs[f"half{half}"], raw[half], pixel_size)
-    write_particles(outputs["particles"], optset, extra_columns=posterior_columns(estimates))
+    write_particles(outputs["particles"], optset, extra_columns=posterior_columns(optset, estimates))
     write_optimisation_set(
         outputs["optimisation_set"],
         particles=outputs["particles"],

@@ -52,16 +52,19 @@ class Schedule:
         """Angular step of the second pass."""
         return 60.0 / 2.0**self.order / 2.0**self.oversampling
 
+    def angular_sigma_deg(self) -> float:
+        """Width of the angular prior of local searches."""
+        sigma = 2.0 * self.fine_step_deg()
+        if self.sigma_ang_deg is None:
+            return sigma
+        return min(sigma, self.sigma_ang_deg) if self.order > self.local_order else self.sigma_ang_deg
+
     def grid(self, rng: np.random.Generator) -> PoseGrid:
         """Grid of the next iteration, moved at random by up to half a coarse step."""
         coarse = 60.0 / 2.0**self.order
         turn, move = rng.uniform(-0.5, 0.5, 3) * coarse, rng.uniform(-0.5, 0.5, 3) * self.offset_step_angstrom
         perturbation = rotation_z(turn[0]) @ rotation_y(turn[1]) @ rotation_x(turn[2])
-        sigma = None
-        if self.local:
-            sigma = 2.0 * self.fine_step_deg()
-            if self.sigma_ang_deg is not None:
-                sigma = min(sigma, self.sigma_ang_deg) if self.order > self.local_order else self.sigma_ang_deg
+        sigma = self.angular_sigma_deg() if self.local else None
         return PoseGrid(
             order=self.order,
             oversampling=self.oversampling,
