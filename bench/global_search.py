@@ -81,7 +81,7 @@ def run(nats: float, particles: int, threads: int, peak: float, *, dense: bool) 
         took = time.perf_counter() - began
         rate = 4.0 * particles * rotations * shifts * TILTS * count / took / 1e9
         print(f"  dense search {took:.2f} s, {rate:.0f} GFLOP/s, {rate / peak:.0%} of sgemm, slices included")
-        missed = [mass_missed(f, k, lambda s: prior(0, s), levels[-1].shifts) for f, k in zip(full, kept, strict=True)]
+        missed = [mass_missed(f, k, lambda s: prior(0, s), levels[-1]) for f, k in zip(full, kept, strict=True)]
         print(f"  posterior mass missed: mean {np.mean(missed):.1e}, largest {np.max(missed):.1e}")
     began = time.perf_counter()
     found = expectation.run(group, None, None, lambda n: None)

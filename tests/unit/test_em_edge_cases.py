@@ -226,7 +226,5 @@ def test_a_weak_particle_does_not_prune_the_search_of_others(first: str) -> None
     images: list[WhitenedImages] = [whiten(weak, data.disc, data.noise_power, len(data.disc)), *data.whitened[1:]]
     full = engine.run(images, prior, prune=False)
     kept = engine.run(images, prior)
-    missed = [
-        mass_missed(f, k, lambda shifts: prior(0, shifts), levels[-1].shifts) for f, k in zip(full, kept, strict=True)
-    ]
+    missed = [mass_missed(f, k, lambda shifts: prior(0, shifts), levels[-1]) for f, k in zip(full, kept, strict=True)]
     assert np.max(missed) <= 1e-3, f"{np.sum(np.array(missed) > 1e-3)} particles lose up to {np.max(missed):.2f}"

@@ -96,7 +96,7 @@ def test_posteriors_are_those_of_the_exhaustive_search(nats: float) -> None:
     full = search.run(data.whitened, prior, prune=False)
     kept = search.run(data.whitened, prior)
     last = step._levels[-1]
-    missed = np.array([mass_missed(f, k, lambda s: prior(0, s), last.shifts) for f, k in zip(full, kept, strict=True)])
+    missed = np.array([mass_missed(f, k, lambda s: prior(0, s), last) for f, k in zip(full, kept, strict=True)])
     assert missed.max() <= 1e-3, f"{missed.max():.1e} of a posterior is missed"
     for everything, cells in zip(full[:20], kept[:20], strict=True):
         # what is scored is scored the same, to the rounding of sums in other blocks

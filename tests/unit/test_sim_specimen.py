@@ -12,8 +12,11 @@ from tiltwise.sim.microscope import stated_parameters, true_parameters
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.specimen import (
     Poses,
+    axis_frames,
+    place_on_sphere,
     place_particles,
     random_rotations,
+    rocked,
     rotation_from_vector,
     smooth_motion,
     uniform_rotations,
@@ -24,6 +27,33 @@ SIZE = (200, 160, 80)
 
 def left_half(points: np.ndarray) -> np.ndarray:
     return points[:, 0] < 100
+
+
+def test_particles_on_a_sphere_have_its_normals() -> None:
+    centre = np.array([100.0, 80.0, 40.0])
+    placed, normals = place_on_sphere(30, centre, 60.0, 20.0, left_half, np.random.default_rng(1))
+    distance = np.linalg.norm(placed[:, None] - placed, axis=-1)
+    distance[np.diag_indices(30)] = np.inf
+    assert placed.shape == (30, 3)
+    assert distance.min() >= 20.0
+    assert placed[:, 0].max() < 100
+    assert np.abs(np.linalg.norm(placed - centre, axis=1) - 60.0).max() <= 1e-9
+    assert np.abs(placed - centre - 60.0 * normals).max() <= 1e-9
+    assert np.abs(axis_frames(normals)[:, :, 2] - normals).max() <= 1e-9
+    with pytest.raises(ConfigError, match="no room"):
+        place_on_sphere(30, centre, 10.0, 20.0, left_half, np.random.default_rng(1))
+
+
+def test_rocking_has_its_width_and_leaves_the_turn_about_the_axis_free() -> None:
+    frames = random_rotations(4000, np.random.default_rng(2))
+    found = np.swapaxes(frames, 1, 2) @ rocked(frames, 10.0, np.random.default_rng(3))
+    off = np.degrees(np.arctan2(found[:, :2, 2], found[:, 2:, 2]))
+    assert np.abs(off.std(axis=0) / 10.0 - 1.0).max() <= 0.1
+    assert np.abs(off.mean(axis=0)).max() <= 0.6
+    turn = np.degrees(np.arctan2(found[:, 1, 0], found[:, 0, 0]))
+    assert np.histogram(turn, bins=12, range=(-180, 180))[0].min() >= 250  # of 333, 5 sigma
+    free, axes = rocked(frames, 0.0, np.random.default_rng(3)), frames[:, :, 2]
+    assert np.abs(free[:, :, 2] - axes).max() <= 1e-9
 
 
 def test_particles_do_not_overlap_and_stay_inside() -> None:

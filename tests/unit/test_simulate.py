@@ -13,6 +13,7 @@ from tiltwise.errors import ConfigError, FormatError, OutputError
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
 from tiltwise.io.mrc import open_stack, read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.model.poses import poses_of
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.simulate import SimulatedData, simulate
 
@@ -306,3 +307,26 @@ def test_progress_is_told_of_every_image_and_may_stop_the_run(tmp_path: Path) ->
         simulate(small(tmp_path / "b"), advance=stop)
     # nothing names images that do not exist
     assert not (tmp_path / "b/optimisation_set.star").exists()
+
+
+def test_particles_on_a_membrane_state_its_normal(tmp_path: Path) -> None:
+    """z axes rock about the normal with their width; the metadata hold the normal in RELION-5's way and no more."""
+    options = small(
+        tmp_path, particles=40, spacing=30.0, membrane_radius=110.0, rocking=6.0, particle_diameter=60.0, noise=1.0
+    )
+    simulate(options)
+    stated, true = (load_optimisation_set(tmp_path / f"{sub}optimisation_set.star") for sub in ("", "truth/"))
+    particles = stated.particles
+    assert np.allclose(particles.angles_deg[:, 1:], [90.0, 0.0], atol=1e-4)
+    assert particles.prior_angles_deg is not None
+    assert np.array_equal(particles.prior_angles_deg[:, 1:], np.broadcast_to([90.0, 0.0], (80, 2)))
+    assert np.isnan(particles.prior_angles_deg[:, 0]).all()
+    centre = np.array(stated.series[0].tomogram_size) / 2.0
+    normal = (particles.coordinate_px - centre) * options.pixel_size / 110.0
+    axis, true_axis = (poses_of(one)[0][:, :, 2] for one in (stated, true))
+    assert np.abs(axis - normal).max() <= 1e-4
+    off = np.degrees(np.arccos((axis * true_axis).sum(axis=1)))
+    # Rayleigh: mean 1.25 widths
+    assert abs(off.mean() - 1.2533 * 6.0) <= 4 * 0.655 * 6.0 / np.sqrt(80)
+    with pytest.raises(ConfigError, match="no normal"):
+        small(tmp_path, rocking=6.0)

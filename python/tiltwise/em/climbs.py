@@ -78,6 +78,7 @@ class Climbs:
             group.displacements_angstrom[members],
             None if sigma is None else np.radians(sigma),
             settings.offset_sigma_angstrom,
+            None if group.orientation is None else group.orientation.take(members),
         )
         climber = Climber(
             self.scorer,

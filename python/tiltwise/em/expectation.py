@@ -159,16 +159,19 @@ class Expectation:
         levels = self._levels
         search = GlobalSearch(self.scorer, series, self.disc, self.settings.pixel_size, levels)
         displacements = group.displacements_angstrom[list(batch)]
+        stored = None if group.orientation is None else group.orientation.take(np.array(batch))
 
         def prior(i: int, shifts: NDArray[np.float64]) -> F32:
             return self.settings.shift_prior(displacements[i], shifts)
 
-        last, found = levels[-1], search.run(whitened, prior, prune=prune)
+        last, found = levels[-1], search.run(whitened, prior, stored, prune=prune)
         if prune:
             audited = range(0, len(whitened), max(1, len(whitened) // AUDIT))
-            full = search.run([whitened[i] for i in audited], prior, prune=False)
+            of_audited = None if stored is None else stored.take(np.array(audited))
+            full = search.run([whitened[i] for i in audited], prior, of_audited, prune=False)
             for i, everything in zip(audited, full, strict=True):
-                self.missed.append(mass_missed(everything, found[i], partial(prior, i), last.shifts))
+                one = None if stored is None else stored.take(np.array([i]))
+                self.missed.append(mass_missed(everything, found[i], partial(prior, i), last, one))
         for cells in found:
             rows = cells.rows
             yield CoarseTerms(
@@ -186,7 +189,7 @@ class Expectation:
         angles, rotations, shifts = terms.angles, terms.rotations, terms.shifts
         weights, _ = self.scorer.backend.posterior(
             2.0 * terms.cross - terms.quadratic[:, None],
-            grid.log_prior(rotations, group.rotations[local]),
+            group.rotation_prior(grid, local, rotations),
             self.settings.shift_prior(group.displacements_angstrom[local], shifts),
             settings.fraction,
         )

@@ -34,7 +34,7 @@ class FineGrid:
         rotations, shifts = grid.children(coarse.angles), grid.fine_shifts(coarse.shifts)
         weights, summary = backend.posterior(
             self._likelihood(group, image, coarse, rotations, shifts),
-            grid.log_prior(rotations, centre),
+            group.rotation_prior(grid, local, rotations),
             settings.shift_prior(displacement, shifts),
             settings.fraction,
         )

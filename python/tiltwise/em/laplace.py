@@ -146,7 +146,8 @@ class Climber:
         information = np.add.reduceat(2.0 * np.swapaxes(to_image, 1, 2) @ square @ to_image, starts)
         prior = self.prior.take(chosen)
         value += prior.of_rotations(rotation) + prior.of_shifts(shift)
-        return value, gradient + prior.gradient(rotation, shift), information + np.diag(prior.information)
+        slope, curvature = prior.derivatives(rotation, shift)
+        return value, gradient + slope, information + curvature
 
     def climb(self, rotation: F64, shift: F64, radii: Sequence[float]) -> Modes:
         """Modes reached from starting poses (n, 3, 3) and (n, 3), radius by radius, damped Gauss-Newton."""

@@ -8,6 +8,9 @@ scored, and a pose in the corner of a cell fits worse than the centre of another
 the power of the slices over the noise and c their correlation over a cell, of this level or of the last.  So cells
 are kept that lie below by half of that, and all neighbours of kept cells, one of which has the pose in its own corner.
 What is really lost is measured by searching an audit set in full.
+
+Priors of the particle file leave out cells none of whose orientations is likely, and count as if every cell held the
+best of its orientations until the last grid is reached.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import Scorer, shift_phases
+from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.geometry.grids import (
     angular_step_deg,
     grid_neighbours,
@@ -161,29 +165,35 @@ class GlobalSearch:
         self.scorer, self.series, self.disc, self.pixel_size, self.levels = scorer, series, disc, pixel_size, levels
 
     def run(
-        self, images: Sequence[WhitenedImages], shift_prior: Callable[[int, F64], F32], *, prune: bool = True
+        self,
+        images: Sequence[WhitenedImages],
+        shift_prior: Callable[[int, F64], F32],
+        orientation: OrientationPrior | None = None,
+        *,
+        prune: bool = True,
     ) -> list[Cells]:
-        """Cells of the last level for every particle; without `prune` all of them.
+        """Cells of the last level for every particle; without `prune` all that `orientation` allows.
 
         `shift_prior(i, shifts)` is the log prior (T,) of particle i.
         """
         if not len(images):
             return []
+        stored = [None if orientation is None else orientation.take(np.array([i])) for i in range(len(images))]
+        first, last = self.levels[0], self.levels[-1]
         if not prune:
-            every = [(np.arange(len(self.levels[-1].rotations)), np.arange(len(self.levels[-1].shifts)))] * len(images)
-            return self._score(self.levels[-1], images, every)
-        first, last_loss = self.levels[0], self._loss(self.levels[-1], images)
-        alive = [(np.arange(len(first.rotations)), np.arange(len(first.shifts))) for _ in images]
+            return self._score(last, images, [(allowed(last, one), np.arange(len(last.shifts))) for one in stored])
+        last_loss = self._loss(last, images)
+        alive = [(allowed(first, one), np.arange(len(first.shifts))) for one in stored]
         trial = min(TRIAL, len(images))
         for level, finer in pairwise(self.levels):
             slack = MARGIN + SLACK * np.maximum(self._loss(level, images), last_loss)
             cells = self._score(level, images[:trial], alive[:trial])
-            kept = self._kept(level, finer, cells, shift_prior, slack, 0)
+            kept = self._kept(level, finer, cells, shift_prior, stored, slack, 0)
             same_grid = finer.step_deg == level.step_deg
             if same_grid and share_of(kept, alive[:trial]) > WORTHWHILE:
                 continue  # the finer look at the same cells follows anyway
             cells = self._score(level, images[trial:], alive[trial:])
-            alive = kept + self._kept(level, finer, cells, shift_prior, slack, trial)
+            alive = kept + self._kept(level, finer, cells, shift_prior, stored, slack, trial)
         return self._score(self.levels[-1], images, alive)
 
     @staticmethod
@@ -192,6 +202,7 @@ class GlobalSearch:
         finer: Level,
         cells: list[Cells],
         shift_prior: Callable[[int, F64], F32],
+        stored: Sequence[OrientationPrior | None],
         slack: F64,
         start: int,
     ) -> list[Alive]:
@@ -199,6 +210,10 @@ class GlobalSearch:
         result = []
         for i, found in enumerate(cells, start):
             prior = shift_prior(i, level.shifts[found.columns])
+            own = stored[i]
+            if own is not None:
+                best = own.log(level.rotations[found.rows], np.radians(0.5 * level.step_deg))
+                prior = prior + best.astype(np.float32)[:, None]
             rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, float(slack[i]))
             kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
             starts, members = level.neighbours
@@ -206,7 +221,8 @@ class GlobalSearch:
                 kept[0][members[starts[row] : starts[row + 1]]] = True
             near = np.linalg.norm(level.shifts[:, None] - level.shifts[found.columns[columns]], axis=-1)
             kept[1][(near <= NEIGHBOUR_STEPS * level.shift_step_angstrom).any(axis=1)] = True
-            result.append((np.flatnonzero(kept[0][finer.parent_rotation]), np.flatnonzero(kept[1][finer.parent_shift])))
+            children = np.flatnonzero(kept[0][finer.parent_rotation])
+            result.append((allowed(finer, own, children), np.flatnonzero(kept[1][finer.parent_shift])))
         return result
 
     def _score(
@@ -274,8 +290,31 @@ def of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> NDArray[n
     return array.reshape(len(array), -1)
 
 
-def mass_missed(all_cells: Cells, kept: Cells, shift_prior: Callable[[F64], F32], shifts: F64) -> float:
+def allowed(
+    level: Level, orientation: OrientationPrior | None, rows: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Of the rotations `rows` of a level, or all, those in reach of the prior of one particle; the best if none is."""
+    chosen = np.arange(len(level.rotations)) if rows is None else rows
+    if orientation is None or not len(chosen):
+        return chosen
+    rotations = level.rotations[chosen]
+    near = orientation.within(rotations, np.radians(level.step_deg))
+    if not near.any():
+        near[np.argmax(orientation.log(rotations))] = True
+    return np.asarray(chosen[near])
+
+
+def mass_missed(
+    all_cells: Cells,
+    kept: Cells,
+    shift_prior: Callable[[F64], F32],
+    level: Level,
+    orientation: OrientationPrior | None = None,
+) -> float:
     """Share of the posterior over all cells of a level that lies outside of those kept."""
-    log = 2.0 * all_cells.cross - all_cells.quadratic[:, None] + shift_prior(shifts)
+    log = 2.0 * all_cells.cross - all_cells.quadratic[:, None] + shift_prior(level.shifts)
+    if orientation is not None:
+        log += orientation.log(level.rotations[all_cells.rows]).astype(np.float32)[:, None]
     weight = np.exp(log.astype(np.float64) - log.max())
-    return float(1.0 - weight[np.ix_(kept.rows, kept.columns)].sum() / weight.sum())
+    rows = np.isin(all_cells.rows, kept.rows)
+    return float(1.0 - weight[np.ix_(rows, kept.columns)].sum() / weight.sum())

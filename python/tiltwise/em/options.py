@@ -61,6 +61,29 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     sigma_ang: float | None = option(
         None, unit="°", gt=0, help="width of the angular prior; given, searches are local from the first iteration"
     )
+    sigma_axis: float | None = option(
+        None,
+        flags=("--sigma-axis", "--axis-prior"),
+        unit="°",
+        gt=0,
+        help="width of a prior on the angle between the particle's z axis and that of its file, a normal or a tube",
+    )
+    sigma_tilt: float | None = option(
+        None, unit="°", gt=0, group="advanced", help="width of a prior about rlnAngleTiltPrior, or rlnAngleTilt"
+    )
+    sigma_psi: float | None = option(
+        None, unit="°", gt=0, group="advanced", help="width of a prior about rlnAnglePsiPrior, or rlnAnglePsi"
+    )
+    sigma_rot: float | None = option(
+        None, unit="°", gt=0, group="advanced", help="width of a prior about rlnAngleRotPrior, or rlnAngleRot"
+    )
+    sigma_offset: float | None = option(
+        None,
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="width of the prior on displacements from the coordinate along each axis; default: learned, 10 at first",
+    )
     offset_range_px: float = option(
         5.0, flags=("--offset-range-px", "--offset-range"), unit="px", gt=0, help="radius of the search for shifts"
     )

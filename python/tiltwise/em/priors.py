@@ -1,4 +1,4 @@
-"""Gaussian priors of poses: on the angle to the last rotation, and on the total displacement from the coordinate."""
+"""Priors of poses: on the angle to the last rotation, on stored axes and angles, and on the total displacement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+from tiltwise.em.orientation_prior import OrientationPrior
 
 F64 = NDArray[np.float64]
 
@@ -27,37 +29,44 @@ class PosePrior:
     angle_rad: float | None
     """width of the angular prior; None leaves rotations free"""
     offset_angstrom: float
+    orientation: OrientationPrior | None = None
+    """of the particle file"""
 
     def take(self, rows: NDArray[np.intp]) -> PosePrior:
         """Priors of some particles."""
-        return PosePrior(self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom)
+        stored = None if self.orientation is None else self.orientation.take(rows)
+        return PosePrior(self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom, stored)
 
     def of_rotations(self, rotation: F64) -> F64:
         """(n,) log prior of rotations (n, 3, 3)."""
-        if self.angle_rad is None:
-            return np.zeros(len(rotation))
-        return log_gaussian(np.linalg.norm(self._turns(rotation), axis=1), self.angle_rad)
+        result = np.zeros(len(rotation))
+        if self.angle_rad is not None:
+            result += log_gaussian(np.linalg.norm(self._turns(rotation), axis=1), self.angle_rad)
+        if self.orientation is not None:
+            result += self.orientation.log(rotation)
+        return result
 
     def of_shifts(self, shift: F64) -> F64:
         """(n,) log prior of shifts (n, 3) in Å."""
         return log_gaussian(np.linalg.norm(self.displacement + shift, axis=1), self.offset_angstrom)
 
-    def gradient(self, rotation: F64, shift: F64) -> F64:
-        """(n, 6) of the log prior."""
-        gradient = np.zeros((len(shift), 6))
-        if self.angle_rad is not None:
-            gradient[:, :3] = -self._turns(rotation) / self.angle_rad**2
-        gradient[:, 3:] = -(self.displacement + shift) / self.offset_angstrom**2
-        return gradient
-
-    @property
-    def information(self) -> F64:
-        """(6,) diagonal of minus the second derivative.
+    def derivatives(self, rotation: F64, shift: F64) -> tuple[F64, F64]:
+        """Gradient (n, 6) of the log prior, and information (n, 6, 6), minus its second derivative.
 
         Without a prior rotations are still no wider than all there are: keeps an empty reference from being singular.
         """
         angle = np.pi if self.angle_rad is None else self.angle_rad
-        return np.repeat([1.0 / angle**2, 1.0 / self.offset_angstrom**2], 3)
+        gradient = np.zeros((len(shift), 6))
+        information = np.zeros((len(shift), 6, 6))
+        information[:] = np.diag(np.repeat([1.0 / angle**2, 1.0 / self.offset_angstrom**2], 3))
+        if self.angle_rad is not None:
+            gradient[:, :3] = -self._turns(rotation) / self.angle_rad**2
+        if self.orientation is not None:
+            slope, curvature = self.orientation.derivatives(rotation)
+            gradient[:, :3] += slope
+            information[:, :3, :3] += curvature
+        gradient[:, 3:] = -(self.displacement + shift) / self.offset_angstrom**2
+        return gradient, information
 
     def _turns(self, rotation: F64) -> F64:
         """(n, 3) rotation vectors from the centres."""

@@ -23,6 +23,7 @@ from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
+from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
 from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
@@ -103,6 +104,9 @@ class Refinement:
         self.threads = options.threads or default_threads()
         self.backend: Backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
+        self.orientation = OrientationPrior.of(
+            self.optset.particles, {name: getattr(options, f"sigma_{name}") for name in TERMS}, self.symmetry
+        )
         self.memory = plan_refine(self.box, PADDING, options.memory, symmetric=len(self.symmetry) > 1)
         for path in self.optset.paths.values():
             job.add_input(path)
@@ -158,7 +162,7 @@ class Refinement:
             climb=options.climb,
         )
         curve = np.zeros(self.box // 2 + 1)
-        state = State(0, {1: density, 2: density}, poses, noise, schedule, 10.0, curve)
+        state = State(0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve)
         rng = np.random.default_rng([options.seed, 0])
         with self.job.timing("grey scale"):
             scorer = self._scorer(density)
@@ -213,9 +217,9 @@ class Refinement:
                 particle = int(members[local])
                 return self.source.load(particle, displaced[particle])
 
-            groups.append(
-                Group(series, state.noise[number], members, state.poses.rotation[members], displaced[members], load)
-            )
+            stored = None if self.orientation is None else self.orientation.take(members)
+            rotation, noise = state.poses.rotation[members], state.noise[number]
+            groups.append(Group(series, noise, members, rotation, displaced[members], load, stored))
         return groups
 
     def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
@@ -246,7 +250,8 @@ class Refinement:
             self.job.warn(f"{lost.sum()} particles would leave every tilt image and keep their last position")
         state.poses.rotation = np.stack([e.rotation for e in ordered])
         state.poses.displacement_angstrom = np.where(lost[:, None], state.poses.displacement_angstrom, moved)
-        state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
+        if self.options.sigma_offset is None:
+            state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
         state.noise = [
             noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
         ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
+from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.em.priors import log_gaussian
 from tiltwise.errors import ConfigError
 from tiltwise.extract.images import ParticleImages
@@ -96,3 +97,12 @@ class Group:
     """(n, 3) present position minus stored coordinate, along tomogram axes"""
     load: Callable[[int], ParticleImages]
     """images of member i at its present position"""
+    orientation: OrientationPrior | None = None
+    """what the particle file says of the n orientations"""
+
+    def rotation_prior(self, grid: PoseGrid, local: int, rotations: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(R,) log prior of rotations (R, 3, 3) of member `local`: about the last one, and of the particle file."""
+        result = grid.log_prior(rotations, self.rotations[local])
+        if self.orientation is not None:
+            result += self.orientation.take(np.array([local])).log(rotations).astype(np.float32)
+        return result

@@ -21,9 +21,12 @@ CENTRED_LABELS = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", 
 PIXEL_LABELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 ORIGIN_LABELS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 ANGLE_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+PRIOR_ANGLE_LABELS = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
 SUBTOMOGRAM_ANGLE_LABELS = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 STACKS_LABEL = "rlnTomoSubTomosAre2DStacks"
 VISIBLE_LABEL = "rlnTomoVisibleFrames"
+NO_ANGLE = 999.0
+"""RELION's value of an angle that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def read_particles(path: str, tomograms: TomogramSet, *, coordinate_binning: flo
         image_files=images,
         ctf_files=ctf_files,
         visible=_visible(block, tomogram, series),
+        prior_angles_deg=_prior_angles(block),
     )
     return ParticleSet(particles, optics, stacks_are_2d, style, document, tuple(notes))
 
@@ -217,6 +221,15 @@ def _triplet(block: StarBlock, labels: tuple[str, str, str]) -> NDArray[np.float
         )
     zeros = np.zeros(len(block))
     return np.stack([block.floats(label) if label in block else zeros for label in labels], axis=1)
+
+
+def _prior_angles(block: StarBlock) -> NDArray[np.float64] | None:
+    if not any(label in block for label in PRIOR_ANGLE_LABELS):
+        return None
+    none = np.full(len(block), np.nan)
+    columns = [block.floats(label) if label in block else none for label in PRIOR_ANGLE_LABELS]
+    angles = np.stack(columns, axis=1)
+    return np.where(angles == NO_ANGLE, np.nan, angles)
 
 
 def _half_sets(block: StarBlock) -> NDArray[np.int64]:

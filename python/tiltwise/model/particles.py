@@ -36,6 +36,8 @@ class Particles:
     """(P,) absolute paths of pseudo-subtomogram weights; empty for 2D stacks or when nothing is extracted"""
     visible: tuple[NDArray[np.bool_], ...]
     """(P,) of (F,): rlnTomoVisibleFrames; empty when the file has none"""
+    prior_angles_deg: NDArray[np.float64] | None = None
+    """(P, 3) rlnAngleRotPrior, TiltPrior, PsiPrior, NaN where there is none; None when the file has none"""
 
     def __len__(self) -> int:
         return len(self.name)

@@ -36,6 +36,16 @@ class SimulateOptions(OutputOptions):
     width_px: int = option(384, unit="px", ge=16, multiple_of=2, help="width of the tilt images")
     height_px: int = option(384, unit="px", ge=16, multiple_of=2, help="height of the tilt images")
     thickness: float = option(700.0, unit="Å", gt=0, help="thickness of the slab that holds the particles")
+    membrane_radius: float | None = option(
+        None,
+        unit="Å",
+        gt=0,
+        help="particles sit on a sphere of this radius in the middle of each tomogram, their z axis along its normal; "
+        "the metadata hold the normal, and no rotation about it",
+    )
+    rocking: float = option(
+        0.0, unit="°", ge=0, help="width of the tilt of particles on a membrane off its normal, in each direction"
+    )
     spacing: float | None = option(
         None, unit="Å", ge=0, group="advanced", help="smallest distance of two particles; default: the diameter"
     )
@@ -116,6 +126,10 @@ class SimulateOptions(OutputOptions):
         if not self.signal and self.noise is None:
             raise ConfigError(
                 "images without particles have no signal-to-noise ratio", where="--no-signal", fix="give --noise"
+            )
+        if self.rocking > 0 and self.membrane_radius is None:
+            raise ConfigError(
+                "there is no normal to rock about", where="--rocking", fix="give --membrane-radius, or leave it out"
             )
         if self.model != PHANTOM and self.symmetry.upper() != "C1":
             raise ConfigError(

@@ -16,6 +16,7 @@ from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.files import write_error, write_text
 from tiltwise.geometry.projection import is_visible, project_points
+from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import (
     write_optimisation_set,
@@ -29,7 +30,16 @@ from tiltwise.sim.images import SeriesImager, noise_image
 from tiltwise.sim.microscope import OPTICS_GROUP, TiltParameters, stated_parameters, true_parameters
 from tiltwise.sim.models import Model, load_model
 from tiltwise.sim.options import SimulateOptions
-from tiltwise.sim.specimen import Poses, place_particles, random_rotations, smooth_motion, uniform_rotations
+from tiltwise.sim.specimen import (
+    Poses,
+    axis_frames,
+    place_on_sphere,
+    place_particles,
+    random_rotations,
+    rocked,
+    smooth_motion,
+    uniform_rotations,
+)
 from tiltwise.spectral.filters import low_pass
 
 F64 = NDArray[np.float64]
@@ -174,9 +184,16 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
 
     radius = model.diameter_angstrom / 2 / options.pixel_size
     spacing = (model.diameter_angstrom if options.spacing is None else options.spacing) / options.pixel_size
-    position = place_particles(options.particles, options.tomogram_size, radius, spacing, inside, rng)
-    draw = uniform_rotations if options.orientations == "uniform" else random_rotations
-    poses = Poses(position, draw(options.particles, rng))
+    n, size = options.particles, options.tomogram_size
+    if options.membrane_radius is not None:
+        sphere = options.membrane_radius / options.pixel_size
+        position, normal = place_on_sphere(n, np.asarray(size) / 2.0, sphere, spacing, inside, rng)
+        frame = axis_frames(normal)
+        poses, known = Poses(position, rocked(frame, options.rocking, rng), frame), Poses(position, frame, frame)
+    else:
+        position = place_particles(n, size, radius, spacing, inside, rng)
+        draw = uniform_rotations if options.orientations == "uniform" else random_rotations
+        known = poses = Poses(position, draw(n, rng))
     step = options.motion / options.pixel_size
     displacement = smooth_motion(position, options.tomogram_size, true.acquisition, step, rng)
     errors = np.random.default_rng([options.seed, _ERRORS, index])
@@ -185,7 +202,7 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         true=true,
         stated=stated_parameters(true, options, errors),
         true_poses=poses,
-        stated_poses=poses.perturbed(options.error_position / options.pixel_size, options.error_orientation, errors),
+        stated_poses=known.perturbed(options.error_position / options.pixel_size, options.error_orientation, errors),
         displacement_px=displacement,
     )
 
@@ -237,6 +254,7 @@ def _write_set(folder: Path, options: SimulateOptions, everything: list[SeriesTr
     poses = [one.true_poses if true else one.stated_poses for one in everything]
     n = options.particles * len(everything)
     names = tuple(f"{one.name}/{i + 1}" for one in everything for i in range(options.particles))
+    frame = np.concatenate([one.subtomogram for one in poses])
     displacement = np.concatenate([one.displacement_px.transpose(1, 0, 2) for one in everything])
     optset = OptimisationSet(
         series=tuple(series),
@@ -245,8 +263,8 @@ def _write_set(folder: Path, options: SimulateOptions, everything: list[SeriesTr
             tomogram=tuple(one.name for one in everything for _ in range(options.particles)),
             coordinate_px=np.concatenate([one.position_px for one in poses]),
             origin_angstrom=np.zeros((n, 3)),
-            angles_deg=np.concatenate([one.angles_deg for one in poses]),
-            subtomogram_angles_deg=np.zeros((n, 3)),
+            angles_deg=matrix_to_euler(np.swapaxes(frame, -1, -2) @ np.concatenate([one.rotation for one in poses])),
+            subtomogram_angles_deg=matrix_to_euler(frame),
             half_set=np.arange(n) % 2 + 1,
             optics_index=np.zeros(n, np.int64),
             image_files=(),
@@ -270,7 +288,9 @@ def _write_set(folder: Path, options: SimulateOptions, everything: list[SeriesTr
     )
     files: dict[str, Path] = {key: folder / f"{key}.star" for key in ("tomograms", "particles")}
     write_tomograms(files["tomograms"], optset)
-    write_particles(files["particles"], optset)
+    # RELION's columns for an axis: rot is free
+    axis = {"rlnAngleTiltPrior": np.full(n, 90.0), "rlnAnglePsiPrior": np.zeros(n)}
+    write_particles(files["particles"], optset, extra_columns=axis if options.membrane_radius is not None else None)
     if true and options.motion > 0:
         files["trajectories"] = folder / "motion.star"
         motion = {name: d * options.pixel_size for name, d in zip(names, displacement, strict=True)}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError
-from tiltwise.geometry.rotations import matrix_to_euler
+from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler, rotation_y
 
 F64 = NDArray[np.float64]
 
@@ -22,6 +22,8 @@ class Poses:
     """(P, 3) 0-based unbinned pixels from the corner of the tomogram"""
     rotation: F64
     """(P, 3, 3) A, reference to tomogram"""
+    frame: F64 | None = None
+    """(P, 3, 3) of particles with a stored axis: z along it; None for others"""
 
     @property
     def angles_deg(self) -> F64:
@@ -33,7 +35,18 @@ class Poses:
         n = len(self.position_px)
         shift, turn = rng.standard_normal((2, n, 3))
         rotation = self.rotation @ rotation_from_vector(turn * (np.radians(error_orientation_deg) / np.sqrt(3.0)))
-        return Poses(self.position_px + error_position_px * shift, rotation)
+        return Poses(self.position_px + error_position_px * shift, rotation, self.frame)
+
+    @property
+    def subtomogram(self) -> F64:
+        """(P, 3, 3) A_sub.
+
+        That of particles with an axis is turned by 90 degrees about y, as RELION-5's tools do: the axis then has tilt
+        90 and psi 0 in it, away from the pole where rot and psi are one angle.
+        """
+        if self.frame is None:
+            return np.broadcast_to(np.eye(3), self.rotation.shape)
+        return np.asarray(self.frame @ rotation_y(90.0))
 
 
 def place_particles(
@@ -78,6 +91,40 @@ def place_particles(
     )
 
 
+def place_on_sphere(
+    n: int,
+    centre: F64,
+    radius_px: float,
+    spacing_px: float,
+    allowed: Callable[[F64], NDArray[np.bool_]],
+    rng: np.random.Generator,
+) -> tuple[F64, F64]:
+    """Positions `(n, 3)` at random on a sphere, as of `place_particles`, and the outward normals `(n, 3)` there.
+
+    Raises
+    ------
+    ConfigError
+        if there is no room for so many.
+    """
+    placed = np.empty((0, 3))
+    for _ in range(400):
+        normals = rng.standard_normal((4 * n + 64, 3))
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = normals[allowed(centre + radius_px * normals)]
+        for normal in normals:
+            if not len(placed) or radius_px * _distances(normal[None], placed).min() >= spacing_px:
+                placed = np.concatenate([placed, normal[None]])
+            if len(placed) == n:
+                return centre + radius_px * placed, placed
+    raise ConfigError(
+        "there is no room for so many particles on the membrane",
+        where="--membrane-radius",
+        expected=f"about {int(0.9 * len(placed))} in each tilt series at most",
+        found=f"{n} at least {spacing_px:.1f} px apart and inside the image in all tilts",
+        fix="lower --particles, --spacing or --margin-px, or make the radius or the images larger",
+    )
+
+
 def _distances(a: F64, b: F64) -> F64:
     return np.asarray(np.sqrt(np.square(a[:, None] - b).sum(axis=-1)))
 
@@ -91,6 +138,24 @@ def rotation_from_vector(vector: F64) -> F64:
     # sinc keeps both factors finite at angle zero
     first, second = np.sinc(angle / np.pi), 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
     return np.asarray(np.eye(3) + first * cross + second * (cross @ cross))
+
+
+def axis_frames(axes: F64) -> F64:
+    """Rotations `(n, 3, 3)` that take z to the unit vectors `(n, 3)`, by tilt and psi alone."""
+    x, y, z = axes.T
+    tilt, psi = np.degrees(np.arccos(np.clip(z, -1.0, 1.0))), np.degrees(np.arctan2(y, -x))
+    return euler_to_matrix(np.stack([np.zeros_like(tilt), tilt, psi], axis=-1))
+
+
+def rocked(frames: F64, rocking_deg: float, rng: np.random.Generator) -> F64:
+    """Rotations `(n, 3, 3)` with any turn about z, whose z axis is off that of `frames` by Gaussians of a width.
+
+    The width is that of each of the two angles across the axis.
+    """
+    tilt, turn = np.zeros((2, len(frames), 3))
+    tilt[:, :2] = np.radians(rocking_deg) * rng.standard_normal((len(frames), 2))
+    turn[:, 2] = rng.uniform(-np.pi, np.pi, len(frames))
+    return np.asarray(frames @ rotation_from_vector(tilt) @ rotation_from_vector(turn))
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> F64:
