@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
+
 from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.errors import ConfigError
 from tiltwise.maps.options import ImageOptions
 
 
@@ -108,7 +111,10 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     low_resol_join_halves: float = option(
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"
     )
-    flatten_solvent: bool = option(True, group="advanced", help="set the map outside the diameter to zero")
+    solvent_correct_fsc: bool = option(
+        False, help="take off the FSC what the mask correlates, by randomised phases; needs --mask"
+    )
+    flatten_solvent: bool = option(True, group="advanced", help="set the map outside the mask or diameter to zero")
     write_iterations: Literal["all", "last", "none"] = option(
         "last",
         group="advanced",
@@ -117,3 +123,15 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
     zero_mask: bool = option(True, group="advanced", help="mask the particle images at --particle-diameter")
     tau2_fudge: float = option(1.0, group="advanced", gt=0, help="factor on the prior power of the map")
+
+    @model_validator(mode="after")
+    def _mask_to_correct(self) -> RefineOptions:
+        if self.solvent_correct_fsc and self.mask is None:
+            raise ConfigError(
+                "there is no mask whose effect could be taken off the FSC",
+                where="--solvent-correct-fsc",
+                expected="--mask",
+                found="none",
+                fix="give the mask of the particle with --mask, or leave --solvent-correct-fsc out",
+            )
+        return self

@@ -18,6 +18,7 @@ from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
+from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
 from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
@@ -49,7 +50,8 @@ from tiltwise.maps.spectra import (
 from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.maps.whitening import whiten
 from tiltwise.model import OptimisationSet
-from tiltwise.spectral.fsc import fsc, resolution_angstrom
+from tiltwise.spectral.fsc import resolution_angstrom
+from tiltwise.spectral.randomised import MaskedFsc
 
 PADDING = 2
 AUDIT_LIMIT = 1e-3
@@ -65,7 +67,7 @@ class RefineResult:
     halves: tuple[NDArray[np.float32], NDArray[np.float32]]
     """unfiltered half maps"""
     fsc: NDArray[np.float64]
-    """of the half maps inside the mask"""
+    """of the half maps inside the mask, corrected for it if asked"""
     resolution_angstrom: float
     pixel_size: float
     optset: OptimisationSet
@@ -73,6 +75,8 @@ class RefineResult:
     history: list[dict[str, float]]
     stop_reason: str
     outputs: Mapping[str, Path]
+    masked: MaskedFsc | None = None
+    """with a mask from a file: what the mask does to the FSC"""
 
 
 class Refinement:
@@ -111,6 +115,7 @@ class Refinement:
         for path in self.optset.paths.values():
             job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
+        self.half_fsc = HalfFsc(self.mask, options.solvent_correct_fsc, options.seed)
         self.nyquist = self.box / 2
         for note in notes_of(self.optset):
             progress.note(note)
@@ -273,22 +278,32 @@ class Refinement:
                 "in full): poses may be wrong; start with a better --ref or a lower --ini-high"
             )
 
-    def half_map_fsc(self, accumulators: Mapping[int, Accumulator]) -> NDArray[np.float64]:
-        """FSC of the maps without prior, inside the particle's sphere."""
-        first, second, _ = half_maps(accumulators[1], accumulators[2])
-        return fsc(first, second, self.mask)
-
     def maximise(self, state: State, accumulators: Mapping[int, Accumulator], radius: float) -> None:
         """New references of both halves: FSC, prior, map, solvent (Eq. 11)."""
         join = max(self.shell_of(self.options.low_resol_join_halves), 1)
         join_low_resolution(accumulators[1], accumulators[2], join)
-        curve = self.half_map_fsc(accumulators)
+        first, second, _ = half_maps(accumulators[1], accumulators[2])
+        curve = self.half_fsc.curve(first, second, state.iteration)
+        if state.iteration == 1:
+            self._effect_of_mask(first, second, state.iteration)
         curve[int(radius) + 1 :] = 0.0
         state.curve = curve
         for half in HALVES:
             prior = prior_from_fsc(accumulators[half], curve, self.options.tau2_fudge)
             density = solve_map(accumulators[half], prior, radius)
             state.maps[half] = density * self.mask if self.options.flatten_solvent else density
+
+    def _effect_of_mask(
+        self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int
+    ) -> MaskedFsc | None:
+        """What a mask from a file does to the FSC; warns if that is much and is not corrected."""
+        if self.options.mask is None:
+            return None
+        curves = self.half_fsc.curves(first, second, iteration)
+        found = effect_of_mask(curves, self.box, self.pixel_size)
+        if found is not None and not self.options.solvent_correct_fsc:
+            self.job.warn(f"iteration {iteration}: {found}")
+        return curves
 
     def accuracy(self, state: State) -> tuple[float, float]:
         """Median accuracy of poses (degrees, Å) over a few particles of every series."""
@@ -376,7 +391,8 @@ class Refinement:
             accumulators, estimates = self.iterate(state, final=True)
         first, second, _ = half_maps(accumulators[1], accumulators[2])
         raw = {1: first, 2: second}
-        curve = fsc(raw[1], raw[2], self.mask)
+        masked = self._effect_of_mask(first, second, state.iteration)
+        curve = self.half_fsc.curve(first, second, state.iteration)
         joined = accumulators[1] + accumulators[2]
         density = solve_map(joined, prior_from_fsc(joined, joined_fsc(curve), self.options.tau2_fudge))
         resolution = resolution_angstrom(curve, self.box, self.pixel_size, 0.143)
@@ -403,6 +419,7 @@ class Refinement:
             state.history,
             reason,
             outputs,
+            masked,
         )
 
 

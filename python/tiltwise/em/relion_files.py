@@ -226,6 +226,7 @@ class RelionFiles:
             "rlnWidthMaskEdge": _MASK_EDGE_PX,
             "rlnDoZeroMask": int(options.zero_mask),
             "rlnDoSolventFlattening": int(options.flatten_solvent),
+            "rlnDoSolventFscCorrection": int(options.solvent_correct_fsc),
             "rlnSolventMaskName": "None" if options.mask is None else name(options.mask),
             "rlnIncrementImageSize": schedule.incr_size,
             "rlnAutoLocalSearchesHealpixOrder": options.auto_local_healpix_order,

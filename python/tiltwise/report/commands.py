@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiltwise.em.options import ReconstructOptions, RefineOptions
 from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
@@ -52,7 +53,15 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
         next_after_refine(options, result),
     )
     maps = {"map": result.map, "half 1": result.halves[0], "half 2": result.halves[1]}
-    sections = _common_sections(options, result, maps)
+    curves = None
+    if result.masked is not None:
+        curves = {
+            "corrected": result.masked.corrected,
+            "inside the mask": result.masked.masked,
+            "random phases": result.masked.randomised,
+            "whole box": result.masked.unmasked,
+        }
+    sections = _common_sections(options, result, maps, curves)
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
     start = load_optimisation_set(
         options.input,
@@ -197,13 +206,16 @@ def _facts(
 
 
 def _common_sections(
-    options: ImageOptions, result: ReconstructResult | RefineResult, maps: Mapping[str, Any]
+    options: ImageOptions,
+    result: ReconstructResult | RefineResult,
+    maps: Mapping[str, Any],
+    curves: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> list[Section]:
     diameter = options.particle_diameter or result.map.shape[0] * result.pixel_size
     symmetry = symmetry_matrices(options.symmetry)
     sections: list[Section | None] = [
         pages.map_section(maps, result.pixel_size, options.particle_diameter),
-        pages.fsc_section({"half maps": result.fsc}, result.pixel_size, inside="the mask of the particle"),
+        pages.fsc_section(curves or {"half maps": result.fsc}, result.pixel_size, inside="the mask of the particle"),
         pages.positions_section(result.optset, diameter),
         pages.angles_section(result.optset, symmetry if len(symmetry) > 1 else None),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ def masked_fsc(
     second: NDArray[np.floating[Any]],
     mask: NDArray[np.floating[Any]],
     *,
-    seed: int = 1,
+    seed: int | Sequence[int] = 1,
     threshold: float = RANDOMISE_AT,
     first_shell: int | None = None,
 ) -> MaskedFsc:

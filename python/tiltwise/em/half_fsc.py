@@ -1,0 +1,58 @@
+"""FSC of the half maps as a refinement uses it: inside the mask, and freed of what the mask correlates if asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.spectral.fsc import fsc, resolution_angstrom
+from tiltwise.spectral.randomised import BLURRED_SHELLS, MaskedFsc, masked_fsc
+
+TIGHT = 0.1
+"""Mean FSC of randomised maps, up to the resolution, from which on a mask is called tight."""
+
+
+@dataclass(slots=True)
+class HalfFsc:
+    """Compares half maps.
+
+    Parameters
+    ----------
+    mask
+        (N, N, N), multiplied in.
+    corrected
+        take off what the mask correlates (`tiltwise.spectral.randomised`); without, the masked FSC counts.
+    seed
+        of the random phases; those of every iteration differ.
+    """
+
+    mask: NDArray[np.float32]
+    corrected: bool
+    seed: int
+
+    def curve(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> NDArray[np.float64]:
+        """FSC (N // 2 + 1,) of two maps."""
+        if self.corrected:
+            return self.curves(first, second, iteration).corrected
+        return fsc(first, second, self.mask)
+
+    def curves(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> MaskedFsc:
+        """All curves of two maps, whether the correction is asked for or not."""
+        return masked_fsc(first, second, self.mask, seed=(self.seed, iteration))
+
+
+def effect_of_mask(curves: MaskedFsc, box: int, pixel_size: float) -> str | None:
+    """A sentence for the user if the mask makes the FSC look better than the maps are; None if not."""
+    before, after = (resolution_angstrom(curve, box, pixel_size) for curve in (curves.masked, curves.corrected))
+    first = curves.first_shell + BLURRED_SHELLS
+    last = max(round(box * pixel_size / before), first)
+    chance = float(curves.randomised[first : last + 1].mean()) if first < len(curves.randomised) else 0.0
+    if not (chance > TIGHT and after > before):
+        return None
+    return (
+        f"the mask is tight: maps with random phases agree inside it (FSC {chance:.2f} on average up to "
+        f"{before:.1f} Å), and without its effect the resolution is {after:.1f} Å. Add --solvent-correct-fsc, or use a "
+        "wider mask with a softer edge"
+    )
