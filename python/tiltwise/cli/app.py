@@ -24,6 +24,7 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate tilt series with known truth"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
+    "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),
 }

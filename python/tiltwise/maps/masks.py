@@ -1,4 +1,4 @@
-"""The mask inside which half maps are compared."""
+"""Masks inside which half maps are compared."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def focus_mask(path: Path | None, diameter_angstrom: float | None, box: int, pix
 
     Raises
     ------
+    FormatError, ShapeError, DataError
+        as `read_mask`.
+    """
+    if path is not None:
+        return read_mask(path, box, pixel_size)
+    radius = box / 2 if diameter_angstrom is None else diameter_angstrom / 2 / pixel_size + MASK_EDGE_PX
+    return soft_sphere(box, min(radius, box / 2), MASK_EDGE_PX).astype(np.float32)
+
+
+def read_mask(path: Path, box: int, pixel_size: float) -> NDArray[np.float32]:
+    """Mask `(box, box, box)` of a file, values from 0 to 1 but for rounding.
+
+    `pixel_size` in Å is for messages: masks often have none in their header.
+
+    Raises
+    ------
     FormatError
         if the file cannot be read.
     ShapeError
@@ -28,15 +44,12 @@ def focus_mask(path: Path | None, diameter_angstrom: float | None, box: int, pix
     DataError
         if its values are not those of a mask.
     """
-    if path is None:
-        radius = box / 2 if diameter_angstrom is None else diameter_angstrom / 2 / pixel_size + MASK_EDGE_PX
-        return soft_sphere(box, min(radius, box / 2), MASK_EDGE_PX).astype(np.float32)
     mask, own_pixel_size = read_map(path)
     if mask.shape != (box,) * 3:
         raise ShapeError(
             "mask and map differ in size",
             where=f"--mask {path}",
-            expected=f"{box} x {box} x {box} voxels of {pixel_size:g} Å, as the map will have",
+            expected=f"{box} x {box} x {box} voxels of {pixel_size:g} Å, as the map has",
             found=" x ".join(str(n) for n in mask.shape[::-1]) + f" voxels of {own_pixel_size:g} Å",
             fix="resample the mask to the box and pixel size of the map",
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tiltwise.report.style import SKY, grey_levels, new_figure, plain_image_axes, style
 
-_VIEWS = (("xy", 0), ("xz", 1), ("yz", 2))
+VIEWS = (("xy", 0), ("xz", 1), ("yz", 2))
 _CELL_INCHES = 1.62
 
 
@@ -35,8 +35,8 @@ def map_slices(
     # One picture for all panels: separate axes would take most of the time of a report.
     mosaic = np.ones((len(maps) * pitch - gap, 6 * pitch - gap), np.float32)
     for row, density in enumerate(maps.values()):
-        slices = [np.take(density, size // 2, axis=axis) for _, axis in _VIEWS]
-        projections = [density.sum(axis=axis) for _, axis in _VIEWS]
+        slices = [np.take(density, size // 2, axis=axis) for _, axis in VIEWS]
+        projections = [density.sum(axis=axis) for _, axis in VIEWS]
         for column, image in enumerate(slices + projections):
             black, white = grey_levels(image)
             top = (len(maps) - 1 - row) * pitch
@@ -52,7 +52,7 @@ def map_slices(
         for column in range(6):
             kind = "slice" if column < 3 else "projection"
             middle = column * pitch + size / 2
-            axes.text(middle, mosaic.shape[0] + gap, f"{kind} {_VIEWS[column % 3][0]}", ha="center", va="bottom")
+            axes.text(middle, mosaic.shape[0] + gap, f"{kind} {VIEWS[column % 3][0]}", ha="center", va="bottom")
         for row, title in enumerate(maps):
             bottom = (len(maps) - 1 - row) * pitch
             axes.text(-2 * gap, bottom + size / 2, title, rotation=90, ha="right", va="center")

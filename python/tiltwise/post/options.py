@@ -1,0 +1,75 @@
+"""Options of the commands that work on half maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from tiltwise.config import OutputOptions, option
+from tiltwise.errors import ConfigError
+
+
+class HalfMapOptions(OutputOptions):
+    """Which half maps."""
+
+    input: Path | None = option(
+        None, flags=("--i", "--in-3dref"), help="folder of a refinement or reconstruction, or one half map of two"
+    )
+    half1: Path | None = option(None, help="first half map (MRC), unfiltered and unmasked")
+    half2: Path | None = option(None, flags=("--half2", "--i2"), help="second half map")
+    pixel_size: float | None = option(
+        None, flags=("--angpix",), unit="Å", gt=0, group="advanced", help="pixel size, instead of that in the headers"
+    )
+    threads: int = option(0, flags=("--threads", "--j"), may_change=True, ge=0, help="threads; 0 means all cores")
+
+    @model_validator(mode="after")
+    def _some_maps(self) -> HalfMapOptions:
+        if self.input is None and (self.half1 is None or self.half2 is None):
+            raise ConfigError(
+                "no half maps to work on",
+                where="--i",
+                expected="--i FOLDER of a refinement, --i with one half map, or --half1 and --half2",
+                found="neither",
+                fix="name the folder of the last refinement or reconstruction",
+            )
+        if self.input is not None and (self.half1 is not None or self.half2 is not None):
+            first = self.half1 is None and self.input.is_file()  # --i half1.mrc --i2 half2.mrc, as RELION has it
+            if not first:
+                raise ConfigError(
+                    "half maps are given twice",
+                    where="--i",
+                    expected="--i, or --half1 and --half2",
+                    fix="leave one out",
+                )
+        return self
+
+
+class MaskOptions(HalfMapOptions):
+    """Options of `tiltwise mask`."""
+
+    command: ClassVar[str] = "mask"
+
+    input: Path | None = option(
+        None,
+        flags=("--i", "--in-3dref"),
+        help="folder of a refinement or reconstruction, one half map of two, or a single map",
+    )
+    threshold: float | None = option(
+        None,
+        flags=("--threshold", "--ini-threshold"),
+        help="density of the low-passed map above which a voxel belongs to the particle; default: found",
+    )
+    low_pass: float | None = option(
+        None,
+        flags=("--low-pass", "--lowpass"),
+        unit="Å",
+        ge=0,
+        help="filter before the threshold, 0: none; default: 15, or where half maps cease to agree",
+    )
+    extend: float | None = option(None, unit="Å", ge=0, help="widen the particle by so much; default: 3 pixels")
+    edge: float | None = option(
+        None, unit="Å", ge=0, help="width of the soft edge around it, a raised cosine; default: 6 pixels"
+    )
+    components: int = option(1, ge=1, group="advanced", help="connected pieces to keep, largest first")

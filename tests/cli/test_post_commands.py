@@ -1,0 +1,98 @@
+"""Commands on half maps from end to end, and their answers to bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.half_maps import BOX, PIXEL, half_maps, particle, write_half_maps
+from tiltwise.cli.main import main
+from tiltwise.io.mrc import read_map, write_map
+
+DATA = 3
+
+
+def call(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with half maps like that of a reconstruction."""
+    return write_half_maps(tmp_path_factory.mktemp("halves"), *half_maps(0.15))
+
+
+def check_report(folder: Path) -> None:
+    assert (folder / "RELION_JOB_EXIT_SUCCESS").exists()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_mask_of_a_folder_a_half_map_and_a_map(
+    halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("mask", "--i", halves, "--extend", 8, "--edge", 12, "--o", tmp_path / "a") == 0
+    assert "next: tiltwise postprocess" in capsys.readouterr().out
+    check_report(tmp_path / "a")
+    mask, pixel_size = read_map(tmp_path / "a" / "mask.mrc")
+    assert pixel_size == pytest.approx(PIXEL)
+    assert mask.min() == 0
+    assert mask.max() == 1
+    assert mask[particle() > 0.3].min() == 1
+    assert "mask.mrc" in (tmp_path / "a" / "RELION_OUTPUT_NODES.star").read_text()
+    assert call("mask", "--i", halves / "half2.mrc", "--extend", 8, "--edge", 12, "--o", tmp_path / "b", "-q") == 0
+    np.testing.assert_array_equal(read_map(tmp_path / "b" / "mask.mrc")[0], mask)
+    write_map(tmp_path / "map.mrc", particle(), PIXEL)
+    assert call("mask", "--i", tmp_path / "map.mrc", "--ini_threshold", 0.2, "--o", tmp_path / "c", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["threshold"] == 0.2
+
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refuse:
+    """Run a command that must fail on its data; its message."""
+
+    def run(*arguments: object, code: int = DATA) -> str:
+        assert call(*arguments, "--o", tmp_path / "job", "--quiet") == code
+        text = capsys.readouterr().err
+        assert "Traceback" not in text
+        assert "fix:" in text
+        return text
+
+    return run
+
+
+def test_half_maps_that_do_not_belong_together(refused: Refuse, tmp_path: Path) -> None:
+    first, second = half_maps(0.15)
+    one, two = tmp_path / "half1.mrc", tmp_path / "half2.mrc"
+    write_map(one, first, PIXEL)
+    assert "no mate" in refused("mask", "--i", one)
+    write_map(two, second[4:-4, 4:-4, 4:-4], PIXEL)
+    assert f"{BOX} and {BOX - 8} voxels" in refused("mask", "--half1", one, "--half2", two)
+    write_map(two, second, 1.01 * PIXEL)
+    assert "4 and 4.04 Å" in refused("mask", "--half1", one, "--half2", two)
+    write_map(two, first, PIXEL)
+    assert "identical" in refused("mask", "--i", tmp_path)
+    write_map(two, second[:-2], PIXEL)
+    assert "cubic" in refused("mask", "--i", tmp_path)
+    write_map(two, np.zeros_like(second), PIXEL)
+    assert "empty" in refused("mask", "--i", tmp_path)
+    write_map(two, second, 0.0)
+    assert "--angpix" in refused("mask", "--i", tmp_path)
+    (tmp_path / "none").mkdir()
+    assert "no half maps in the folder" in refused("mask", "--i", tmp_path / "none")
+
+
+def test_nothing_to_mask(refused: Refuse, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    noise = (rng.normal(size=(32, 32, 32)) for _ in range(2))
+    assert "no particle stands out" in refused("mask", "--i", write_half_maps(tmp_path / "noise", *noise))
+    halves = write_half_maps(tmp_path / "halves", *half_maps(0.15))
+    assert "above 50" in refused("mask", "--i", halves, "--threshold", 50)
