@@ -60,6 +60,7 @@ def run(nats: float, particles: int, threads: int, peak: float, *, dense: bool) 
         data.rotations,
         np.zeros((particles, 3)),
         data.raw.__getitem__,
+        audited=4,
     )
     expectation = Expectation(data.scorer, data.disc, settings)
     levels = expectation._levels

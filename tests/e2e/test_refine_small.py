@@ -85,8 +85,10 @@ def test_refinement_finds_the_true_poses_and_map(data: SimulatedData, refined: P
     assert curve[1:11].min() >= 0.65
 
 
-def test_bytes_of_a_refinement_do_not_depend_on_threads(data: SimulatedData, refined: Path, tmp_path: Path) -> None:
-    run_refine(data, tmp_path / "job", threads=2)
+def test_bytes_of_a_refinement_do_not_depend_on_threads_or_memory(
+    data: SimulatedData, refined: Path, tmp_path: Path
+) -> None:
+    run_refine(data, tmp_path / "job", threads=2, memory=4.0)
     assert_same_files(tmp_path / "job", refined)
 
 

@@ -194,8 +194,11 @@ def test_global_search_looks_near_the_axis_only() -> None:
     # a prior so narrow that no cell is in its reach still leaves the nearest
     narrow = replace(prior, sigma_rad={"axis": np.radians(1e-3)})
     assert all(len(cells.rows) for cells in search.run(data.whitened, of_shifts, narrow))
-    group = Group(data.series, data.noise_power, np.arange(n), rocked, np.zeros((n, 3)), data.raw.__getitem__, prior)
+    group = Group(
+        data.series, data.noise_power, np.arange(n), rocked, np.zeros((n, 3)), data.raw.__getitem__, prior, audited=4
+    )
     estimates = expectation.run(group, None, None, lambda count: None)
     axes = np.stack([estimate.rotation[:, 2] for estimate in estimates])
     assert np.degrees(np.arccos((axes * prior.axis).sum(axis=1))).max() <= 35.0
+    assert len(expectation.missed) == 4
     assert max(expectation.missed) <= 0.02

@@ -33,8 +33,9 @@ from tiltwise.spectral.disc import FourierDisc
 
 TOGETHER = 16
 """Particles of a local search whose coarse scores are held at a time."""
-AUDIT = 4
-"""Particles of every batch of a global search, at least, that are searched in full, to know what it misses."""
+BATCH_BYTES = 512 << 20
+"""Images and coarse likelihoods that are held at a time.  Particles of a batch share slices and the first look at a
+grid, so batches must not depend on the machine."""
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Expectation:
     settings: Settings
     shifts: NDArray[np.float64] = field(init=False)
     missed: list[float] = field(init=False, default_factory=list)
-    """posterior mass that the global search has missed, of every particle of the audit sets"""
+    """posterior mass that the global search has missed, of every audited particle"""
     _levels: list[Level] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -118,13 +119,13 @@ class Expectation:
         return self.disc.count(self.settings.map_radius)
 
     def batches(self, group: Group, limit: int | None = None) -> list[range]:
-        """Members, `limit` at most, in batches whose images and coarse likelihoods fit the memory allowed."""
+        """Members, `limit` at most, in batches whose images and coarse likelihoods fit `BATCH_BYTES`."""
         total = len(group.members) if limit is None else min(limit, len(group.members))
         # local searches keep the likelihoods of one particle at a time
         shared = self.settings.grid.local_sigma_deg is None
         n_coarse = len(self.settings.grid.rotations()[0]) if shared else 0
         per_particle = 44 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
-        size = max(1, int(self.settings.batch_bytes // per_particle))
+        size = max(1, int(BATCH_BYTES // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 
     @property
@@ -166,8 +167,8 @@ class Expectation:
 
         last, found = levels[-1], search.run(whitened, prior, stored, prune=prune)
         if prune:
-            audited = range(0, len(whitened), max(1, len(whitened) // AUDIT))
-            of_audited = None if stored is None else stored.take(np.array(audited))
+            audited = [i for i, local in enumerate(batch) if local < group.audited]
+            of_audited = None if stored is None else stored.take(np.array(audited, np.intp))
             full = search.run([whitened[i] for i in audited], prior, of_audited, prune=False)
             for i, everything in zip(audited, full, strict=True):
                 one = None if stored is None else stored.take(np.array([i]))

@@ -36,6 +36,12 @@ class NoiseSums:
         """Zeros."""
         return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(3)))
 
+    def add(self, other: NoiseSums) -> None:
+        """Adds the sums over other particles, in place."""
+        self.power += other.power
+        self.explained += other.explained
+        self.weight += other.weight
+
 
 @dataclass(slots=True)
 class ShiftSpread:

@@ -1,17 +1,15 @@
-"""Memory of a refinement, planned before it starts: what volumes need is fixed, batches take what is left."""
+"""Memory of a refinement, planned before it starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tiltwise.em.expectation import BATCH_BYTES
 from tiltwise.errors import ResourceError
 from tiltwise.exec.memory import free_memory_bytes
 
 _PROGRAM = 250 << 20
 """Interpreter, libraries and buffers of the system."""
-_SMALLEST_BATCH = 64 << 20
-_LARGEST_BATCH = 1 << 30
-"""More brings no speed."""
 
 # Bytes per voxel of a half-complex padded volume.
 _ACCUMULATOR = 24
@@ -28,7 +26,7 @@ class MemoryPlan:
     """Bytes a refinement will take at most."""
 
     volumes: int
-    """accumulators of both halves and what solving one map, or searching with one, takes besides"""
+    """accumulators of both halves and what solving one map, or a unit of particles, takes besides"""
     batch: int
     """images and likelihoods of particles that are worked on at a time"""
     limit: int | None
@@ -53,27 +51,24 @@ def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: b
     Raises
     ------
     ResourceError
-        if volumes and the smallest batch do not fit the memory allowed.
+        if volumes and a batch of images do not fit the memory allowed.
     """
     padded = padding * box
     voxels = padded * padded * (padded // 2 + 1)
     copies = _SYMMETRISING if symmetric else 0
-    volumes = voxels * (2 * _ACCUMULATOR + max(_SOLVING, 2 * _REFERENCE, copies))
+    volumes = voxels * (2 * _ACCUMULATOR + max(_SOLVING, _ACCUMULATOR + 2 * _REFERENCE, copies))
     if memory_gb is not None:
         limit: int | None = int(memory_gb * 1e9)
     else:
         free = free_memory_bytes()
         limit = None if free is None else free // 2
-    if limit is None:
-        return MemoryPlan(volumes, _LARGEST_BATCH, None)
-    left = limit - _PROGRAM - volumes
-    if left < _SMALLEST_BATCH:
-        needed = (_PROGRAM + volumes + _SMALLEST_BATCH) / 1e9
+    plan = MemoryPlan(volumes, BATCH_BYTES, limit)
+    if limit is not None and plan.total > limit:
         raise ResourceError(
             "not enough memory",
             where="--memory" if memory_gb is not None else "this machine",
-            expected=f"at least {needed:.1f} GB for maps of {box} voxels",
+            expected=f"at least {plan.total / 1e9:.1f} GB for maps of {box} voxels",
             found=f"{limit / 1e9:.1f} GB" + ("" if memory_gb is not None else ", half of what is free"),
             fix="give more with --memory, or use a smaller --crop or larger --bin",
         )
-    return MemoryPlan(volumes, min(left, _LARGEST_BATCH), limit)
+    return plan

@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.estimates import PoseEstimate
-from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
-from tiltwise.em.likelihood import Scorer
-from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
@@ -30,12 +27,12 @@ from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
+from tiltwise.em.step import PADDING, Step, UnitRunner
+from tiltwise.em.units import Key, RunningSums, total_noise, units_of
 from tiltwise.exec import Job, Progress
-from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
-from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.half_sets import assign_half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
@@ -47,13 +44,13 @@ from tiltwise.maps.spectra import (
     prior_from_fsc,
     resolution_shell,
 )
-from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
+from tiltwise.maps.volumes import Accumulator, solve_map
 from tiltwise.maps.whitening import whiten
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.fsc import resolution_angstrom
 from tiltwise.spectral.randomised import MaskedFsc
 
-PADDING = 2
+HALF_1: Key = 1, 0
 AUDIT_LIMIT = 1e-3
 """Mean share of the posterior that a global search may miss without a warning."""
 
@@ -106,17 +103,19 @@ class Refinement:
         self.source.check_visibility(Poses.of(self.optset).displacement_angstrom)
         self.box, self.pixel_size = self.source.box, self.source.pixel_size
         self.threads = options.threads or default_threads()
-        self.backend: Backend = load_backend(options.backend)
+        self.backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
         self.orientation = OrientationPrior.of(
             self.optset.particles, {name: getattr(options, f"sigma_{name}") for name in TERMS}, self.symmetry
         )
+        self.runner = UnitRunner(self.source, self.backend, self.threads, self.orientation, job.check_abort)
         self.memory = plan_refine(self.box, PADDING, options.memory, symmetric=len(self.symmetry) > 1)
         for path in self.optset.paths.values():
             job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
         self.half_fsc = HalfFsc(self.mask, options.solvent_correct_fsc, options.seed)
         self.nyquist = self.box / 2
+        self._share_out()
         for note in notes_of(self.optset):
             progress.note(note)
         progress.title(
@@ -141,6 +140,10 @@ class Refinement:
         """Shell of a resolution."""
         return round(self.box * self.pixel_size / angstrom)
 
+    def _share_out(self) -> None:
+        """Particles into units of work."""
+        self.units = units_of(self.halves, np.zeros_like(self.halves), self.source.series_of)
+
     # ---- start ------------------------------------------------------------------------------------------
 
     def start(self) -> State:
@@ -149,6 +152,7 @@ class Refinement:
         if saved is not None:
             self.progress.note(f"continues after iteration {saved.state['iteration']}")
             state, self.halves = state_from(saved, self.optset)
+            self._share_out()
             return state
         self.files().clear()
         options = self.options
@@ -168,10 +172,10 @@ class Refinement:
         )
         curve = np.zeros(self.box // 2 + 1)
         state = State(0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve)
-        rng = np.random.default_rng([options.seed, 0])
         with self.job.timing("grey scale"):
-            scorer = self._scorer(density)
-            factor = fit_greyscale(self._expectation(state, scorer, rng, final=False), self._groups(state, None))
+            step, groups = self._step(state, 0, final=False), self._groups(state, None)
+            factor = fit_greyscale(self.runner.expectation(step, HALF_1), groups)
+            self.runner.forget()
         self.job.event("greyscale", factor=factor)
         density = density * np.float32(factor)
         state.maps = {1: density, 2: density}
@@ -183,71 +187,53 @@ class Refinement:
 
     # ---- one iteration ----------------------------------------------------------------------------------
 
-    def _scorer(self, density: NDArray[np.float32]) -> Scorer:
-        return Scorer(self.backend, reference_volume(density, PADDING), float(PADDING), self.threads)
-
-    def _expectation(self, state: State, scorer: Scorer, rng: np.random.Generator, *, final: bool) -> Expectation:
+    def _step(self, state: State, number: int, *, final: bool) -> Step:
+        """E-step of iteration `number` from here; both halves see the same grid."""
         schedule = state.schedule
         fine = schedule.fine_radius(self.nyquist)
         settings = Settings(
-            grid=schedule.grid(rng),
+            grid=schedule.grid(np.random.default_rng([self.options.seed, number])),
             coarse_radius=schedule.coarse_radius(self.diameter, self.box * self.pixel_size, self.nyquist),
             fine_radius=fine,
             map_radius=self.nyquist if final else fine,
             pixel_size=self.pixel_size,
             offset_sigma_angstrom=state.offset_sigma_angstrom,
-            threads=self.threads,
-            batch_bytes=self.memory.batch,
             symmetry=self.symmetry,
             climb=schedule.climb,
             follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )
-        return Expectation(scorer, self.source.disc, settings)
+        return Step(settings, state.poses, state.noise, {(half, 0): state.maps[half] for half in HALVES})
 
     def _groups(self, state: State, half: int | None) -> list[Group]:
+        """Particles of one half, or of both, series by series."""
         groups = []
-        for number, series in enumerate(self.optset.series):
+        for number, noise in enumerate(state.noise):
             chosen = self.source.series_of == number
             if half is not None:
                 chosen &= self.halves == half
             members = np.flatnonzero(chosen)
-            if not len(members):
-                continue
-            displaced = state.poses.displacement_angstrom
-
-            def load(
-                local: int, members: NDArray[np.intp] = members, displaced: NDArray[np.float64] = displaced
-            ) -> ParticleImages:
-                self.job.check_abort()
-                particle = int(members[local])
-                return self.source.load(particle, displaced[particle])
-
-            stored = None if self.orientation is None else self.orientation.take(members)
-            rotation, noise = state.poses.rotation[members], state.noise[number]
-            groups.append(Group(series, noise, members, rotation, displaced[members], load, stored))
+            if len(members):
+                groups.append(self.runner.group(number, members, state.poses, noise))
         return groups
+
+    def _sums(self, state: State, *, final: bool) -> dict[Key, RunningSums]:
+        """Sums of the E-step of every half set and fold."""
+        number = state.iteration + 1
+        step = self._step(state, number, final=final)
+        sums: dict[Key, RunningSums] = {}
+        with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
+            for unit in self.units:
+                if unit.key not in sums:
+                    sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
+                sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
+        self.runner.forget()
+        return sums
 
     def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
         """E-step and M-step sums; moves `state` to the new poses, noise power and offset width."""
-        number = state.iteration + 1
-        accumulators: dict[int, Accumulator] = {}
-        estimates: dict[int, PoseEstimate] = {}
-        n_series = len(self.optset.series)
-        sums = [NoiseSums.empty(s.n_tilts, self.source.disc.n_shells) for s in self.optset.series]
-        index = {series.name: i for i, series in enumerate(self.optset.series)}
-        missed: list[float] = []
-        with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
-            for half in HALVES:
-                # both halves see the same grid
-                rng = np.random.default_rng([self.options.seed, number])
-                expectation = self._expectation(state, self._scorer(state.maps[half]), rng, final=final)
-                accumulators[half] = Accumulator.empty(self.box, PADDING)
-                for group in self._groups(state, half):
-                    noise = sums[index[group.series.name]]
-                    found = expectation.run(group, accumulators[half], noise, task.advance)
-                    estimates.update(zip((int(m) for m in group.members), found, strict=True))
-                missed += expectation.missed
-        self._report_audit(missed)
+        sums = self._sums(state, final=final)
+        self._report_audit([share for part in sums.values() for share in part.missed])
+        estimates = {particle: found for part in sums.values() for particle, found in part.estimates.items()}
         ordered = [estimates[i] for i in range(len(self.optset.particles))]
         moved = state.poses.displacement_angstrom + np.stack([e.shift_angstrom for e in ordered])
         lost = ~self.source.visible(moved)
@@ -257,12 +243,15 @@ class Refinement:
         state.poses.displacement_angstrom = np.where(lost[:, None], state.poses.displacement_angstrom, moved)
         if self.options.sigma_offset is None:
             state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
+        disc, parts = self.source.disc, list(sums.values())
         state.noise = [
-            noise_power(sums[i], self.source.disc, self.source.area_ratio, state.noise[i]) for i in range(n_series)
+            noise_power(total_noise(parts, i, *old.shape), disc, self.source.area_ratio, old)
+            for i, old in enumerate(state.noise)
         ]
-        state.iteration = number
-        for half in HALVES:
-            accumulators[half] = accumulators[half].complete().symmetrised(self.symmetry, self.backend)
+        state.iteration += 1
+        accumulators = {
+            half: sums[half, 0].accumulator.complete().symmetrised(self.symmetry, self.backend) for half in HALVES
+        }
         return accumulators, ordered
 
     def _report_audit(self, missed: list[float]) -> None:
@@ -309,7 +298,7 @@ class Refinement:
         """Median accuracy of poses (degrees, Å) over a few particles of every series."""
         count = self.source.disc.count(state.schedule.fine_radius(self.nyquist))
         frequencies = self.source.disc.frequencies3d(count)
-        scorer = self._scorer(state.maps[1])
+        scorer = self.runner.scorer(state.maps[1])
         found = []
         for group in self._groups(state, 1):
             for local in range(min(5, len(group.members))):

@@ -37,7 +37,6 @@ class Settings:
     follow: bool = False
     """True climbs from the last poses without a coarse pass, where the posterior there is Gaussian"""
     threads: int = 1
-    batch_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         """Raises ConfigError for numbers an E-step cannot work with."""
@@ -99,6 +98,8 @@ class Group:
     """images of member i at its present position"""
     orientation: OrientationPrior | None = None
     """what the particle file says of the n orientations"""
+    audited: int = 0
+    """how many members, the first, a global search looks at in full as well, to know what it misses"""
 
     def rotation_prior(self, grid: PoseGrid, local: int, rotations: NDArray[np.float64]) -> NDArray[np.float32]:
         """(R,) log prior of rotations (R, 3, 3) of member `local`: about the last one, and of the particle file."""

@@ -94,6 +94,11 @@ class Accumulator:
     def __add__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.box, self.data + other.data, self.weight + other.weight, self.attenuation)
 
+    def add(self, other: Accumulator) -> None:
+        """Adds the sums over other images, in place."""
+        self.data += other.data
+        self.weight += other.weight
+
     def complete(self) -> Accumulator:
         """Adds the Friedel mates on the plane x = 0, which `insert` leaves out, in place; returns itself."""
         for array in (self.data, self.weight):

@@ -1,0 +1,98 @@
+"""One E-step: what all its units have in common, and how one unit is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.expectation import Expectation
+from tiltwise.em.likelihood import Scorer
+from tiltwise.em.maximisation import NoiseSums
+from tiltwise.em.orientation_prior import OrientationPrior
+from tiltwise.em.settings import Group, Settings
+from tiltwise.em.units import Key, Unit, UnitSums
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.volumes import Accumulator, reference_volume
+
+PADDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the units of one E-step have in common: arrays and numbers, no images."""
+
+    settings: Settings
+    poses: Poses
+    noise: list[NDArray[np.float64]]
+    """sigma^2 (F, S) of every series"""
+    references: Mapping[Key, NDArray[np.float32]]
+    """map that the particles of a half set and fold are compared with"""
+
+
+@dataclass(slots=True)
+class UnitRunner:
+    """Computes units from images at hand."""
+
+    source: ParticleSource
+    backend: Backend
+    threads: int
+    orientation: OrientationPrior | None = None
+    """what the particle file says of the orientations of all particles"""
+    before_load: Callable[[], None] = lambda: None
+    """called before the images of every particle are read; may raise"""
+    _last: tuple[Step, Key, Expectation] | None = field(init=False, default=None)
+
+    def scorer(self, density: NDArray[np.float32]) -> Scorer:
+        """Scores against a map (N, N, N)."""
+        return Scorer(self.backend, reference_volume(density, PADDING), float(PADDING), self.threads)
+
+    def expectation(self, step: Step, key: Key) -> Expectation:
+        """The E-step of one half set and fold; that of the last unit is kept."""
+        if self._last is None or self._last[0] is not step or self._last[1] != key:
+            self._last = None  # one reference volume at a time
+            scorer = self.scorer(step.references[key])
+            settings = replace(step.settings, threads=self.threads)
+            self._last = step, key, Expectation(scorer, self.source.disc, settings)
+        return self._last[2]
+
+    def group(
+        self, series: int, members: NDArray[np.intp], poses: Poses, noise: NDArray[np.float64], audited: int = 0
+    ) -> Group:
+        """Particles `members` of one series at their present poses."""
+        displaced = poses.displacement_angstrom
+
+        def load(local: int) -> ParticleImages:
+            self.before_load()
+            particle = int(members[local])
+            return self.source.load(particle, displaced[particle])
+
+        return Group(
+            self.source.optset.series[series],
+            noise,
+            members,
+            poses.rotation[members],
+            displaced[members],
+            load,
+            None if self.orientation is None else self.orientation.take(members),
+            audited,
+        )
+
+    def run(self, step: Step, unit: Unit, advance: Callable[[int], None]) -> UnitSums:
+        """Sums and estimates of a unit; `advance(n)` is called after every n particles."""
+        expectation = self.expectation(step, unit.key)
+        group = self.group(unit.series, unit.particles, step.poses, step.noise[unit.series], unit.audited)
+        disc = self.source.disc
+        accumulator = Accumulator.empty(disc.box, PADDING)
+        noise = NoiseSums.empty(group.series.n_tilts, disc.n_shells)
+        expectation.missed.clear()
+        estimates = expectation.run(group, accumulator, noise, advance)
+        return UnitSums(accumulator, noise, estimates, list(expectation.missed))
+
+    def forget(self) -> None:
+        """Frees the reference volume."""
+        self._last = None
