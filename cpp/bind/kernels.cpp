@@ -39,6 +39,15 @@ std::int64_t cube_size(const py::object& volume) {
              : -1;
 }
 
+/// -1 for what is no array, or has no axes.
+std::int64_t last_extent(const py::object& object) {
+  if (!py::isinstance<py::array>(object)) {
+    return -1;
+  }
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  return array.ndim() > 0 ? array.shape(array.ndim() - 1) : -1;
+}
+
 Extents half_complex(std::int64_t size) {
   return {size, size, size < 0 ? -1 : size / 2 + 1};
 }
@@ -191,7 +200,8 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
   const std::int64_t n_images = y.extent(0), stride = y.extent(1);
   const auto b = input<float>(powers, {"curvature", "powers", "(m, S)"}, {n_images, stride});
   const IndexList r = indices(rows, {"curvature", "rows", "(n,)"}, n_images, n);
-  const auto t = input<float>(slopes, {"curvature", "slopes", "(n, 2)"}, {n, 2});
+  const std::int64_t axes = last_extent(slopes) == 3 ? 3 : 2;
+  const auto t = input<float>(slopes, {"curvature", "slopes", "(n, 2) or (n, 3)"}, {n, axes});
   if (stride < k) {
     Error error(ErrorKind::shape, "argument 'images' has fewer components than there are frequencies");
     error.where = "kernel curvature";
@@ -199,9 +209,9 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
     error.found = std::to_string(stride);
     throw error;
   }
-  const auto out = output<double>({n, curvature_terms});
+  const auto out = output<double>({n, axes == 3 ? curvature_terms<3> : curvature_terms<2>});
   const CurvatureArgs args = {v.data, m.data, f.data, y.data,   b.data, r.data, t.data, out.data,
-                              size,   n,      k,      n_images, stride, radius, threads};
+                              size,   n,      k,      n_images, stride, axes,   radius, threads};
   call(self.table, self.table->curvature, args, "curvature");
   return out.array;
 }

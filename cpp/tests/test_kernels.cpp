@@ -120,14 +120,15 @@ void insert_agrees() {
       single);
 }
 
+template <int axes>
 void curvature_agrees() {
   const Slices s;
   const std::vector<ComplexF> images = random_complex(n * k);
   const std::vector<std::int32_t> rows = {4, 0, 3, 3, 1};
-  const std::vector<float> slopes = random_floats(2 * n);
+  const std::vector<float> slopes = random_floats(axes * n);
   compare_tables(
       [&](const KernelTable& table, std::int32_t threads) {
-        std::vector<double> out(static_cast<std::size_t>(n * curvature_terms));
+        std::vector<double> out(static_cast<std::size_t>(n * curvature_terms<axes>));
         const CurvatureArgs args = {s.volume.data(),
                                     s.matrices.data(),
                                     s.frequencies.data(),
@@ -141,6 +142,7 @@ void curvature_agrees() {
                                     k - 3,
                                     n,
                                     k,
+                                    axes,
                                     9.0,
                                     threads};
         ErrorText error = {};
@@ -258,7 +260,7 @@ void empty_extents_are_allowed() {
     const ShellSumsArgs shells = {nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
     EXPECT(table->shell_sums(&shells, &error) == status_ok);
     const CurvatureArgs curvature = {
-        volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 0, 0, 4.0, 2};
+        volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 0, 0, 2, 4.0, 2};
     EXPECT(table->curvature(&curvature, &error) == status_ok);
   }
 }
@@ -268,7 +270,8 @@ void empty_extents_are_allowed() {
 int main() {
   return harness::run_all({{"project agrees", project_agrees},
                            {"insert agrees", insert_agrees},
-                           {"curvature agrees", curvature_agrees},
+                           {"curvature of images agrees", curvature_agrees<2>},
+                           {"curvature of 3D arrays agrees", curvature_agrees<3>},
                            {"score agrees", score_agrees},
                            {"backproject agrees", backproject_agrees},
                            {"posterior agrees", posterior_agrees},

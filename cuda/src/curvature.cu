@@ -16,6 +16,7 @@ namespace {
 
 constexpr int threads = 128;
 
+template <int axes>
 __global__ void __launch_bounds__(threads)
     curvature_kernel(const ComplexF* __restrict__ volume, const float* __restrict__ matrices,
                      const float* __restrict__ frequencies, const ComplexF* __restrict__ images,
@@ -23,9 +24,13 @@ __global__ void __launch_bounds__(threads)
                      double* __restrict__ out, int size, long long k, long long stride, float radius_squared) {
   const long long i = blockIdx.x, row = rows[i] * stride;
   const float* matrix = matrices + 9 * i;
-  const float tx = slopes[2 * i], ty = slopes[2 * i + 1];
+  constexpr int terms = curvature_terms<axes>;
+  float slope[axes];
+  for (int c = 0; c < axes; ++c) {
+    slope[c] = slopes[axes * i + c];
+  }
   // Short sums: a thread adds k / 128 components, single precision is enough.
-  float sums[curvature_terms] = {};
+  float sums[terms] = {};
   for (long long j = threadIdx.x; j < k; j += threads) {
     const float* f = frequencies + 3 * j;
     const body::GridSample s = body::grid_sample(body::sample_point(matrix, f), radius_squared, size);
@@ -38,14 +43,15 @@ __global__ void __launch_bounds__(threads)
       gre[c] = matrix[c] * v.dx.re + matrix[3 + c] * v.dy.re + matrix[6 + c] * v.dz.re;
       gim[c] = matrix[c] * v.dx.im + matrix[3 + c] * v.dy.im + matrix[6 + c] * v.dz.im;
     }
-    const ComplexF y = multiply(images[row + j], body::unit_phase(mul_add(f[0], tx, f[1] * ty)));
-    body::add_curvature<float>(sums, v.value.re, v.value.im, gre, gim, f[0], f[1], f[2], y.re, y.im, powers[row + j]);
+    const ComplexF y = multiply(images[row + j], body::unit_phase(body::phase_slope<axes>(f[0], f[1], f[2], slope)));
+    body::add_curvature<axes, float>(sums, v.value.re, v.value.im, gre, gim, f[0], f[1], f[2], y.re, y.im,
+                                     powers[row + j]);
   }
 #pragma unroll
-  for (int t = 0; t < curvature_terms; ++t) {
+  for (int t = 0; t < terms; ++t) {
     const double sum = block_sum<threads>(static_cast<double>(sums[t]));
     if (threadIdx.x == 0) {
-      out[i * curvature_terms + t] = sum;
+      out[i * terms + t] = sum;
     }
   }
 }
@@ -65,11 +71,12 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     const Buffer<ComplexF> images(a.images, a.m * a.stride, stream);
     const Buffer<float> powers(a.powers, a.m * a.stride, stream);
     const Buffer<int> rows(a.rows, a.n, stream);
-    const Buffer<float> slopes(a.slopes, 2 * a.n, stream);
-    Buffer<double> out(a.n * curvature_terms);
-    TW_LAUNCH(curvature_kernel, dim3(blocks_for(a.n, 1)), dim3(threads), 0, stream, volume.get(), matrices.get(),
-              frequencies.get(), images.get(), powers.get(), rows.get(), slopes.get(), out.get(),
-              static_cast<int>(a.size), a.k, a.stride, static_cast<float>(a.radius * a.radius));
+    const Buffer<float> slopes(a.slopes, a.axes * a.n, stream);
+    Buffer<double> out(a.n * (a.axes == 3 ? curvature_terms<3> : curvature_terms<2>));
+    TW_LAUNCH((a.axes == 3 ? curvature_kernel<3> : curvature_kernel<2>), dim3(blocks_for(a.n, 1)), dim3(threads), 0,
+              stream, volume.get(), matrices.get(), frequencies.get(), images.get(), powers.get(), rows.get(),
+              slopes.get(), out.get(), static_cast<int>(a.size), a.k, a.stride,
+              static_cast<float>(a.radius * a.radius));
     TW_CHECK(cudaGetLastError());
     out.download(a.out, stream);
     stream.wait();

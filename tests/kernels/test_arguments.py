@@ -14,7 +14,7 @@ P = SliceProblem.create(8, 4.0, n=2, k=10)
 Q = ScoreProblem.create(3, 2, 10)
 SHELLS = np.zeros(10, np.int32)
 ROWS = np.zeros(2, np.int32)
-SLOPES = np.zeros((2, 2), np.float32)
+SLOPES = np.zeros((2, 3), np.float32)
 
 
 def call(backend: Backend, kernel: str, **changes: object) -> object:

@@ -116,17 +116,31 @@ def _shell_sums(backend):
     return [backend.shell_sums(_complex(rng, n, k), _complex(rng, n, k), _real(rng, k), shells, 8)]
 
 
-def _curvature(backend, size=14):
+def _curvature(backend, size=14, axes=2):
     rng = np.random.default_rng(17)
     n, k = 5, 300
     volume = _complex(rng, size, size, size // 2 + 1)
-    images, powers, slopes = _complex(rng, n, k), _real(rng, n, k), _real(rng, n, 2)
+    images, powers, slopes = _complex(rng, n, k), _real(rng, n, k), _real(rng, n, axes)
     rows = np.array([3, 1, 1, 0, 4], np.int32)
     frequencies = _frequencies(rng, size, k)
     return [backend.curvature(volume, _rotations(rng, n), frequencies, _radius(size), images, powers, rows, slopes)]
 
 
-KERNELS = [_project, _insert, _score, _posterior, _backproject, _backproject_without_shifts, _shell_sums, _curvature]
+def _curvature_of_arrays(backend):
+    return _curvature(backend, axes=3)
+
+
+KERNELS = [
+    _project,
+    _insert,
+    _score,
+    _posterior,
+    _backproject,
+    _backproject_without_shifts,
+    _shell_sums,
+    _curvature,
+    _curvature_of_arrays,
+]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -49,10 +49,9 @@ def shell_sums(backend: Backend, threads: int) -> list[np.ndarray]:
 
 
 def curvature(backend: Backend, threads: int) -> list[np.ndarray]:
-    p = SLICES
-    rows, slopes = np.arange(7, dtype=np.int32)[::-1].copy(), p.weights[:, :2].copy()
-    arrays = p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights, rows, slopes
-    return [backend.curvature(*arrays, threads=threads)]
+    p, rows = SLICES, np.arange(7, dtype=np.int32)[::-1].copy()
+    arrays = p.volume, p.matrices, p.frequencies, p.radius, p.slices, p.weights, rows
+    return [backend.curvature(*arrays, p.weights[:, :axes].copy(), threads=threads) for axes in (2, 3)]
 
 
 @pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums, curvature])

@@ -8,14 +8,17 @@
 
 namespace tiltwise::host {
 
-int curvature(const CurvatureArgs* args, ErrorText*) {
-  const CurvatureArgs& a = *args;
+namespace {
+
+template <int axes>
+void curvature_of(const CurvatureArgs& a) {
+  constexpr int terms = curvature_terms<axes>;
   const auto size = static_cast<std::int32_t>(a.size);
   const auto radius_squared = static_cast<float>(a.radius * a.radius);
   parallel_for(a.n, a.threads, [&](std::int64_t i, int) {
     const float* matrix = a.matrices + 9 * i;
     const std::int64_t row = a.rows[i] * a.stride;
-    double sums[curvature_terms] = {};
+    double sums[terms] = {};
     for (std::int64_t j = 0; j < a.k; ++j) {
       const float* k = a.frequencies + 3 * j;
       const body::GridSample s = body::grid_sample(body::sample_point(matrix, k), radius_squared, size);
@@ -30,15 +33,21 @@ int curvature(const CurvatureArgs* args, ErrorText*) {
         gim[c] = static_cast<double>(matrix[c]) * v.dx.im + static_cast<double>(matrix[3 + c]) * v.dy.im +
                  static_cast<double>(matrix[6 + c]) * v.dz.im;
       }
-      const ComplexF y =
-          multiply(a.images[row + j], body::unit_phase(mul_add(k[0], a.slopes[2 * i], k[1] * a.slopes[2 * i + 1])));
-      body::add_curvature<double>(sums, v.value.re, v.value.im, gre, gim, k[0], k[1], k[2], y.re, y.im,
-                                  a.powers[row + j]);
+      const float slope = body::phase_slope<axes>(k[0], k[1], k[2], a.slopes + axes * i);
+      const ComplexF y = multiply(a.images[row + j], body::unit_phase(slope));
+      body::add_curvature<axes, double>(sums, v.value.re, v.value.im, gre, gim, k[0], k[1], k[2], y.re, y.im,
+                                        a.powers[row + j]);
     }
-    for (int t = 0; t < curvature_terms; ++t) {
-      a.out[i * curvature_terms + t] = sums[t];
+    for (int t = 0; t < terms; ++t) {
+      a.out[i * terms + t] = sums[t];
     }
   });
+}
+
+}  // namespace
+
+int curvature(const CurvatureArgs* args, ErrorText*) {
+  args->axes == 3 ? curvature_of<3>(*args) : curvature_of<2>(*args);
   return status_ok;
 }
 

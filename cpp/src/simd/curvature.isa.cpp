@@ -63,10 +63,12 @@ TW_HD void interpolate_batch(const ComplexF* volume, std::int64_t half, const si
 
 /// `count` interleaved (re, im), moved by a slope, to two arrays, and the powers; padded with zeros to whole vectors.
 /// Samples that are not inside do not count, whatever the image holds.
-TW_HD void move_image(const ComplexF* image, const float* power, const float* kx, const float* ky, float tx, float ty,
-                      const simd::Samples& samples, std::int64_t count, float* re, float* im, float* used_power) {
+template <int axes>
+TW_HD void move_image(const ComplexF* image, const float* power, const float* kx, const float* ky, const float* kz,
+                      const float* slope, const simd::Samples& samples, std::int64_t count, float* re, float* im,
+                      float* used_power) {
   for (std::int64_t j = 0; j < count; ++j) {
-    const ComplexF phase = body::unit_phase(mul_add(kx[j], tx, ky[j] * ty));
+    const ComplexF phase = body::unit_phase(body::phase_slope<axes>(kx[j], ky[j], kz[j], slope));
     const ComplexF moved = multiply(image[j], phase);
     const bool inside = samples.sign[j] != 0.0f;
     re[j] = inside ? moved.re : 0.0f;
@@ -79,9 +81,10 @@ TW_HD void move_image(const ComplexF* image, const float* power, const float* kx
 }
 
 /// Adds a batch to the sums of one image.
+template <int axes>
 TW_HD void add_batch(const Values& v, const float* matrix, const float* kx, const float* ky, const float* kz,
                      const float* re, const float* im, const float* power, std::int64_t count, double* sums) {
-  VecF partial[curvature_terms] = {};
+  VecF partial[curvature_terms<axes>] = {};
   for (std::int64_t j = 0; j < count; j += simd::float_lanes) {
     const VecF dx[2] = {simd::load(v.parts[2] + j), simd::load(v.parts[3] + j)};
     const VecF dy[2] = {simd::load(v.parts[4] + j), simd::load(v.parts[5] + j)};
@@ -92,19 +95,18 @@ TW_HD void add_batch(const Values& v, const float* matrix, const float* kx, cons
       gre[c] = matrix[c] * dx[0] + matrix[3 + c] * dy[0] + matrix[6 + c] * dz[0];
       gim[c] = matrix[c] * dx[1] + matrix[3 + c] * dy[1] + matrix[6 + c] * dz[1];
     }
-    body::add_curvature<VecF>(partial, simd::load(v.parts[0] + j), simd::load(v.parts[1] + j), gre, gim,
-                              simd::load(kx + j), simd::load(ky + j), simd::load(kz + j), simd::load(re + j),
-                              simd::load(im + j), simd::load(power + j));
+    body::add_curvature<axes, VecF>(partial, simd::load(v.parts[0] + j), simd::load(v.parts[1] + j), gre, gim,
+                                    simd::load(kx + j), simd::load(ky + j), simd::load(kz + j), simd::load(re + j),
+                                    simd::load(im + j), simd::load(power + j));
   }
-  for (int t = 0; t < curvature_terms; ++t) {
+  for (int t = 0; t < curvature_terms<axes>; ++t) {
     sums[t] += static_cast<double>(simd::sum(partial[t]));
   }
 }
 
-}  // namespace
-
-int curvature(const CurvatureArgs* args, ErrorText* error) {
-  const CurvatureArgs& a = *args;
+template <int axes>
+int curvature_of(const CurvatureArgs& a, ErrorText* error) {
+  constexpr int terms = curvature_terms<axes>;
   const auto size = static_cast<std::int32_t>(a.size);
   const std::int64_t half = a.size / 2 + 1;
   const auto radius_squared = static_cast<float>(a.radius * a.radius);
@@ -128,22 +130,28 @@ int curvature(const CurvatureArgs* args, ErrorText* error) {
     Values values;
     float re[simd::samples_per_batch], im[simd::samples_per_batch], power[simd::samples_per_batch];
     for (std::int64_t i = first; i < last; ++i) {
-      double sums[curvature_terms] = {};
+      double sums[terms] = {};
       const std::int64_t row = a.rows[i] * a.stride;
       for (std::int64_t j = 0; j < a.k; j += simd::samples_per_batch) {
         const std::int64_t count = a.k - j < simd::samples_per_batch ? a.k - j : simd::samples_per_batch;
         simd::find_samples(a.matrices + 9 * i, kx + j, ky + j, kz + j, count, radius_squared, size, samples);
         interpolate_batch(a.volume, half, samples, count, values);
-        move_image(a.images + row + j, a.powers + row + j, kx + j, ky + j, a.slopes[2 * i], a.slopes[2 * i + 1],
-                   samples, count, re, im, power);
-        add_batch(values, a.matrices + 9 * i, kx + j, ky + j, kz + j, re, im, power, count, sums);
+        move_image<axes>(a.images + row + j, a.powers + row + j, kx + j, ky + j, kz + j, a.slopes + axes * i, samples,
+                         count, re, im, power);
+        add_batch<axes>(values, a.matrices + 9 * i, kx + j, ky + j, kz + j, re, im, power, count, sums);
       }
-      for (int t = 0; t < curvature_terms; ++t) {
-        a.out[i * curvature_terms + t] = sums[t];
+      for (int t = 0; t < terms; ++t) {
+        a.out[i * terms + t] = sums[t];
       }
     }
   });
   return status_ok;
+}
+
+}  // namespace
+
+int curvature(const CurvatureArgs* args, ErrorText* error) {
+  return args->axes == 3 ? curvature_of<3>(*args, error) : curvature_of<2>(*args, error);
 }
 
 }  // namespace tiltwise::TW_ISA

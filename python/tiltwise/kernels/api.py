@@ -199,12 +199,14 @@ class Backend(Protocol):
         *,
         threads: int = 0,
     ) -> F64:
-        """Likelihood of single images (Eq. 4) with its derivatives in rotation and shift, `(n, 22)`.
+        """Likelihood of single images (Eq. 4) with its derivatives in rotation and shift, `(n, 22)`;
+        of single 3D arrays (Eq. 7') `(n, 29)`.
 
         Item `i` has its own slice, `V_i[k] = V(matrices[i] @ frequencies[k])`, and of the arrays `images`
         and `powers` `(m, S)`, S >= K, the first K components of row `rows[i]`: powers are B, and images
-        times `exp(+i k.t)` with `t = slopes[i]` `(2,)` are Y, moved back to the centre: a particle displaced
-        by d pixels in an image of N pixels has `t = 2 pi d / N`.  Parameters are small rotations w about the
+        times `exp(+i k.t)` with `t = slopes[i]` are Y, moved back to the centre: a particle displaced by d
+        pixels in an image of N pixels has `t = 2 pi d / N`.  Slopes are `(2,)`, along the first two axes of
+        k, for images, whose `kz` is 0, and `(3,)` for 3D arrays.  Parameters are small rotations w about the
         axes of the image, which take matrices to `matrices[i] @ exp(-[w]x)`, and changes of t, which take
         slices to `V_i exp(-i k.t)`.  With J the derivatives of the slice, `dV/dw = (matrices[i]^T grad V) x k`
         and `dV/dt = -i k V`, columns are
@@ -213,6 +215,8 @@ class Backend(Protocol):
         1       quadratic, `sum B |V|^2`
         2-6     gradient in (wx, wy, wz, tx, ty), `sum Re conj(J) (Y - B V)`
         7-21    upper triangle of the Fisher information, `sum B Re conj(J_a) J_b`, row by row
+
+        or, with tz as the sixth parameter, 2-7 and 8-28.
 
         As in `score` these are bare sums: `log L = 2 cross - quadratic` has twice this gradient, and twice
         the information as minus its expected second derivative.  Gradients are those of the trilinear

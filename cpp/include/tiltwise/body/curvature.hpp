@@ -56,10 +56,18 @@ TW_HD ValueAndGradient interpolate_with_gradient(const ComplexF* volume, const G
   return r;
 }
 
-/// Adds one component to the sums.  `Float` is a number, or a vector of them.
-template <class Float>
+/// Phase slope k.t over the first `axes` axes.
+template <int axes>
+TW_HD float phase_slope(float kx, float ky, float kz, const float* slope) {
+  const float in_plane = mul_add(kx, slope[0], ky * slope[1]);
+  return axes == 3 ? mul_add(kz, slope[2], in_plane) : in_plane;
+}
+
+/// Adds one component to the sums; shifts are along the first `axes` axes.  `Float` is a number, or a vector of them.
+template <int axes, class Float>
 TW_HD void add_curvature(Float* sums, Float vre, Float vim, const Float* gre, const Float* gim, Float kx, Float ky,
                          Float kz, Float yre, Float yim, Float power) {
+  const Float k[3] = {kx, ky, kz};
   // dm/dw = g x k
   const Float jre[3] = {gre[1] * kz - gre[2] * ky, gre[2] * kx - gre[0] * kz, gre[0] * ky - gre[1] * kx};
   const Float jim[3] = {gim[1] * kz - gim[2] * ky, gim[2] * kx - gim[0] * kz, gim[0] * ky - gim[1] * kx};
@@ -72,9 +80,10 @@ TW_HD void add_curvature(Float* sums, Float vre, Float vim, const Float* gre, co
   }
   // Re(conj(-i k V) Y) = -k Im(conj(V) Y); the part of B V vanishes
   const Float turned = vim * yre - vre * yim;
-  sums[5] += kx * turned;
-  sums[6] += ky * turned;
-  int next = 7;
+  for (int a = 0; a < axes; ++a) {
+    sums[5 + a] += k[a] * turned;
+  }
+  int next = 5 + axes;
   for (int a = 0; a < 3; ++a) {
     const Float bre = power * jre[a], bim = power * jim[a];
     for (int b = a; b < 3; ++b) {
@@ -82,12 +91,16 @@ TW_HD void add_curvature(Float* sums, Float vre, Float vim, const Float* gre, co
     }
     // Re(conj(J) (-i k V)) = k Im(conj(J) V)
     const Float mixed = bre * vim - bim * vre;
-    sums[next++] += kx * mixed;
-    sums[next++] += ky * mixed;
+    for (int b = 0; b < axes; ++b) {
+      sums[next++] += k[b] * mixed;
+    }
   }
-  sums[next] += kx * kx * energy;
-  sums[next + 1] += kx * ky * energy;
-  sums[next + 2] += ky * ky * energy;
+  for (int a = 0; a < axes; ++a) {
+    const Float weighted = k[a] * energy;
+    for (int b = a; b < axes; ++b) {
+      sums[next++] += weighted * k[b];
+    }
+  }
 }
 
 }  // namespace tiltwise::body

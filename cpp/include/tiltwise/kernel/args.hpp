@@ -92,10 +92,12 @@ struct ShellSumsArgs {
   std::int32_t threads;
 };
 
-/// Numbers per image: cross, quadratic, 5 of the gradient, 15 of the curvature's upper triangle, row by row.
-constexpr int curvature_terms = 22;
+/// Numbers per image with `axes` axes of shifts and p = 3 + axes parameters: cross, quadratic, p of the gradient,
+/// p (p + 1) / 2 of the curvature's upper triangle, row by row.
+template <int axes>
+constexpr int curvature_terms = 2 + (3 + axes) + (3 + axes) * (4 + axes) / 2;
 
-/// Value, gradient and curvature of the likelihood of single images (Eq. 4).
+/// Value, gradient and curvature of the likelihood of single images (Eq. 4), or of single 3D arrays (Eq. 7').
 struct CurvatureArgs {
   const ComplexF* volume;              // (size, size, size / 2 + 1)
   const float* matrices;               // (n, 3, 3)
@@ -103,9 +105,10 @@ struct CurvatureArgs {
   const ComplexF* images;              // (m, stride)
   const float* powers;                 // (m, stride)
   const std::int32_t* rows;            // (n), each in [0, m)
-  const float* slopes;                 // (n, 2)
-  double* out;                         // (n, curvature_terms)
+  const float* slopes;                 // (n, axes)
+  double* out;                         // (n, curvature_terms<axes>)
   std::int64_t size, n, k, m, stride;  // k <= stride
+  std::int64_t axes;                   // of shifts: 2 for images, 3 for 3D arrays
   double radius;
   std::int32_t threads;
 };

@@ -1,4 +1,4 @@
-"""Value, gradient and curvature of the likelihood of single images (Eq. 4), in float64."""
+"""Value, gradient and curvature of the likelihood of single images (Eq. 4) or 3D arrays (Eq. 7'), in float64."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ def curvature(
     value = np.where(found.fold, value.conj(), value)
     gradient = np.where(found.fold[..., None], -gradient.conj(), gradient)
 
-    result = np.zeros((len(matrices), 22))
+    axes = slopes.shape[1]
+    upper = np.triu_indices(3 + axes)
+    result = np.zeros((len(matrices), 5 + axes + len(upper[0])))
     k = frequencies.astype(np.float64)
     for i, row in enumerate(result):
         used, source = found.inside[i], rows[i]
-        y = images[source, : len(k)][used] * np.exp(1j * k[used, :2] @ slopes[i].astype(np.float64))
+        y = images[source, : len(k)][used] * np.exp(1j * k[used, :axes] @ slopes[i].astype(np.float64))
         b, v = powers[source, : len(k)][used].astype(np.float64), value[i, used]
         turns = np.cross(gradient[i, used] @ matrices[i].astype(np.float64), k[used])
-        derivatives = np.concatenate([turns, -1j * k[used, :2] * v[:, None]], axis=1)
+        derivatives = np.concatenate([turns, -1j * k[used, :axes] * v[:, None]], axis=1)
         row[0] = (v.conj() * y).real.sum()
         row[1] = (b * np.abs(v) ** 2).sum()
-        row[2:7] = (derivatives.conj() * (y - b * v)[:, None]).real.sum(axis=0)
+        row[2 : 5 + axes] = (derivatives.conj() * (y - b * v)[:, None]).real.sum(axis=0)
         full = np.einsum("ka,k,kb->ab", derivatives.conj(), b, derivatives).real
-        row[7:] = full[np.triu_indices(5)]
+        row[5 + axes :] = full[upper]
     return result
