@@ -187,12 +187,12 @@ def test_empty_particle_set(case: Case, refuse: Refuse) -> None:
 def test_no_half_sets_to_keep(case: Case, refuse: Refuse) -> None:
     edit_star(case.folder / "particles.star", "particles", lambda table: table.drop("rlnRandomSubset"))
     case.options["--split"] = "keep"
-    refuse(case, DATA, "rlnRandomSubset", "none for 6 of 6", "--split random")
+    refuse(case, DATA, "rlnRandomSubset", "none for 6 of 6", "--split object")
 
 
 def test_empty_half_set(case: Case, refuse: Refuse) -> None:
     edit_star(case.folder / "particles.star", "particles", lambda table: table.set_text("rlnRandomSubset", ["2"] * 6))
-    refuse(case, DATA, "half set is empty", "found: 0 and 6 of 6", "--split random")
+    refuse(case, DATA, "half set is empty", "found: 0 and 6 of 6", "--split object")
 
 
 def test_particles_outside_every_tilt(case: Case, refuse: Refuse) -> None:

@@ -22,7 +22,7 @@ from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
-from tiltwise.maps.half_sets import assign_half_sets
+from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.masks import focus_mask
@@ -72,7 +72,7 @@ class Reconstruction:
             job.add_input(path)
         for note in notes_of(self.optset):
             progress.note(note)
-        self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
+        self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
         self.threads = options.threads or default_threads()
         self.source = ParticleSource(

@@ -34,7 +34,7 @@ from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import default_threads, load_backend
-from tiltwise.maps.half_sets import assign_half_sets
+from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
 from tiltwise.maps.masks import MASK_EDGE_PX, focus_mask
 from tiltwise.maps.spectra import (
@@ -89,7 +89,7 @@ class Refinement:
             need_images=None,
             coordinate_binning=options.coordinate_binning,
         )
-        self.halves = assign_half_sets(self.optset.particles, options.split, options.seed)
+        self.halves = half_sets(self.optset, options, job)
         crop = options.map_size
         pixel = self.optset.series[0].pixel_size_angstrom * options.binning
         self.diameter = options.particle_diameter or (crop - 2 * MASK_EDGE_PX) * pixel

@@ -43,10 +43,18 @@ class ImageOptions(InputOptions):
     mask: Path | None = option(
         None, flags=("--mask", "--in-mask", "--solvent-mask"), help="mask of the particle (MRC, 0 to 1) for FSC and map"
     )
-    split: Literal["auto", "keep", "random"] = option(
+    split: Literal["auto", "keep", "random", "object", "tomogram"] = option(
         "auto",
         group="advanced",
-        help="half sets: keep those of the file, draw them at random, or auto: keep if there are any",
+        help="half sets: keep those of the file, draw them at random, or so that overlapping particles (object) or "
+        "tilt series (tomogram) stay together; auto: keep if there are any, else object",
+    )
+    split_distance: float | None = option(
+        None,
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="--split object: particles closer than this stay together; default: the particle diameter",
     )
     seed: int = option(1, flags=("--seed", "--random-seed"), group="advanced", ge=0, help="seed of everything random")
 
@@ -54,6 +62,10 @@ class ImageOptions(InputOptions):
     def map_size(self) -> int:
         """Voxels along each side of the map."""
         return self.box if self.crop is None else self.crop
+
+    def size_of_particle(self, pixel_size: float) -> float:
+        """`--particle-diameter` in Å, or half of the box, which usually has room for twice the particle."""
+        return self.particle_diameter or self.map_size * pixel_size / 2
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageOptions:
