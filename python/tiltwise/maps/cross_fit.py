@@ -1,0 +1,191 @@
+"""References that do not contain the particle they predict: its own half set without its own fold.
+
+A reference that contains a particle at its present parameters pulls every estimate for it back to them, by about the
+inverse signal-to-noise ratio of the map in each shell.  So every half set is divided into K folds that are frozen for
+a run, sums (Eq. 11) are kept per half and fold, and a particle is predicted from the sum of the K - 1 other folds of
+its half, with the prior (Eq. 13), mask and noise power of the whole half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tiltwise.errors import DataError, ResourceError
+from tiltwise.extract.images import ParticleImages
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.half_sets import neighbours
+from tiltwise.maps.insertion import insert_images
+from tiltwise.maps.spectra import half_maps, prior_from_fsc
+from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
+from tiltwise.model import OptimisationSet, TiltSeries
+from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.fsc import fsc
+
+PADDING = 2
+HALVES = (1, 2)
+LEAST_FSC = 0.143
+"""Shells from the first one below on are left out of references."""
+BYTES_PER_VOXEL = 24
+"""complex double numerator and double denominator"""
+
+
+def assign_folds(
+    optset: OptimisationSet, halves: NDArray[np.int64], folds: int, distance_angstrom: float, seed: int
+) -> NDArray[np.int64]:
+    """(P,) fold 0 .. K - 1 of every particle within its half set (P,).
+
+    Particles of one half linked by neighbours closer than `distance_angstrom` share pixels and stay together, as long
+    as no such group is larger than a fold; a larger one (a lattice) is cut into blocks along its longest extent.
+    """
+    count = len(optset.particles)
+    pairs = np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, distance_angstrom)])
+    pairs = pairs[halves[pairs[:, 0]] == halves[pairs[:, 1]]]
+    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    group = connected_components(links, directed=False)[1]
+    result = np.zeros(count, np.int64)
+    for half in np.unique(halves):
+        members = np.flatnonzero(halves == half)
+        blocks = _blocks(optset, members, group[members], max(1, len(members) // (2 * folds)))
+        order = np.random.default_rng([seed, int(half)]).permutation(len(blocks))
+        order = order[np.argsort([-len(blocks[i]) for i in order], kind="stable")]
+        sizes = np.zeros(folds, np.int64)
+        for number in order:
+            fold = int(np.argmin(sizes))
+            result[blocks[number]] = fold
+            sizes[fold] += len(blocks[number])
+    return result
+
+
+def _blocks(
+    optset: OptimisationSet, members: NDArray[np.intp], group: NDArray[np.intp], most: int
+) -> list[NDArray[np.intp]]:
+    """Groups of members, those of more than `most` cut in two along their longest extent until none is left."""
+    order = np.argsort(group, kind="stable")
+    cuts = np.flatnonzero(np.diff(group[order])) + 1
+    left, done = np.split(members[order], cuts), []
+    while left:
+        block = left.pop()
+        if len(block) <= most:
+            done.append(block)
+            continue
+        points = optset.particles.coordinate_px[block]
+        axis = int(np.argmax(np.ptp(points, axis=0)))
+        block = block[np.argsort(points[:, axis], kind="stable")]
+        left += [block[: len(block) // 2], block[len(block) // 2 :]]
+    return sorted(done, key=lambda block: int(block.min()))
+
+
+def affordable_folds(box: int, wanted: int, memory_bytes: int) -> int:
+    """Folds of both halves whose sums fit `memory_bytes`, `wanted` at most.
+
+    Raises
+    ------
+    ResourceError
+        if not even two fit.
+    """
+    padded = PADDING * box
+    each = padded * padded * (padded // 2 + 1) * BYTES_PER_VOXEL
+    # the totals of both halves, and what one reference is solved with
+    fit = int((memory_bytes / each - 2 - 4) // 2)
+    if fit < 2:
+        raise ResourceError(
+            "not enough memory for references without the particle they predict",
+            where="--memory",
+            expected=f"at least {10 * each / 1e9:.1f} GB for maps of {box} voxels",
+            found=f"{memory_bytes / 1e9:.1f} GB",
+            fix="give more with --memory, or use a smaller --crop or larger --bin",
+        )
+    return min(wanted, fit)
+
+
+@dataclass(slots=True)
+class CrossFit:
+    """Sums of every half set and fold, and the references they give."""
+
+    box: int
+    mask: NDArray[np.float32]
+    backend: Backend
+    threads: int
+    symmetry: NDArray[np.float64]
+    """(G, 3, 3) rotations of the point group"""
+    folds: int
+    sums: dict[tuple[int, int], Accumulator] = field(init=False)
+    """of half and fold"""
+    totals: dict[int, Accumulator] = field(init=False, default_factory=dict)
+    """of the halves, after `finish`"""
+    curve: NDArray[np.float64] = field(init=False)
+    """FSC of the half maps inside the mask, zero from the first shell below `LEAST_FSC` on"""
+    halves: tuple[NDArray[np.float32], NDArray[np.float32]] = field(init=False)
+    """unfiltered half maps"""
+
+    def __post_init__(self) -> None:
+        self.sums = {(h, k): Accumulator.empty(self.box, PADDING) for h in HALVES for k in range(self.folds)}
+        self.curve = np.zeros(self.box // 2 + 1)
+
+    def add(
+        self,
+        half: int,
+        fold: int,
+        series: TiltSeries,
+        images: Sequence[ParticleImages],
+        rotations: NDArray[np.float64],
+        noise_power: NDArray[np.float64],
+        disc: FourierDisc,
+    ) -> None:
+        """Adds particles of one series at rotations (n, 3, 3); images are centred on them."""
+        sums = self.sums[half, fold]
+        insert_images(sums, series, images, rotations, noise_power, disc, self.backend, self.threads)
+
+    def finish(self) -> None:
+        """Completes the sums; compares the halves.
+
+        Raises
+        ------
+        DataError
+            if the halves do not agree in any shell.
+        """
+        for key, sums in self.sums.items():
+            self.sums[key] = sums.complete().symmetrised(self.symmetry, self.backend)
+        for half in HALVES:
+            total = self.sums[half, 0]
+            for fold in range(1, self.folds):
+                total = total + self.sums[half, fold]
+            self.totals[half] = total
+        first, second, _ = half_maps(self.totals[1], self.totals[2])
+        self.halves = first, second
+        curve = fsc(first, second, self.mask)
+        below = np.flatnonzero(~(curve[1:] >= LEAST_FSC))
+        if len(below):
+            curve[int(below[0]) + 1 :] = 0.0
+        self.curve = curve
+        if self.shell < 2:
+            raise DataError(
+                "half maps from the poses in the file do not agree: there is nothing to fit with",
+                where="particles",
+                expected=f"a Fourier shell correlation above {LEAST_FSC} in the first shells",
+                found=", ".join(f"{value:.2f}" for value in fsc(first, second, self.mask)[1:4]),
+                fix="refine the poses first (tiltwise refine), and check --mask, --b and the hand of the tilt series",
+            )
+
+    @property
+    def shell(self) -> int:
+        """Last shell that references have."""
+        return int(np.flatnonzero(self.curve > 0).max(initial=0))
+
+    def reference(self, half: int, fold: int | None) -> NDArray[np.complex64]:
+        """Padded Fourier volume for the particles of a fold; None takes the whole half, for comparison."""
+        total = self.totals[half]
+        sums = total
+        if fold is not None and self.folds > 1:
+            own = self.sums[half, fold]
+            # differences in double precision: what is left of voxels that one fold owns is far below the floor
+            weight = np.maximum(total.weight - own.weight, 0.0)
+            sums = Accumulator(self.box, total.data - own.data, weight, total.attenuation)
+        density = solve_map(sums, prior_from_fsc(total, self.curve), float(self.shell))
+        return reference_volume(density * self.mask, PADDING)

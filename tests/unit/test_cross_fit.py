@@ -1,0 +1,130 @@
+"""References without the particle they predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.helpers.compare import relative_l2
+from tests.helpers.particles import SimulatedParticles, blobs, tilt_series
+
+from tiltwise.errors import DataError, ResourceError
+from tiltwise.extract.images import ParticleImages
+from tiltwise.kernels.select import load_backend
+from tiltwise.maps.cross_fit import CrossFit, affordable_folds, assign_folds
+from tiltwise.model import OptimisationSet, Particles
+
+BOX, TILTS, FOLDS = 24, 7, 3
+HALF = np.repeat([1, 2], 12)
+FOLD = np.tile(np.arange(FOLDS), 8)
+
+
+def optimisation_set(coordinates: NDArray[np.float64]) -> OptimisationSet:
+    n = len(coordinates)
+    particles = Particles(
+        name=tuple(f"TS/{i}" for i in range(n)),
+        tomogram=("TS",) * n,
+        coordinate_px=coordinates,
+        origin_angstrom=np.zeros((n, 3)),
+        angles_deg=np.zeros((n, 3)),
+        subtomogram_angles_deg=np.zeros((n, 3)),
+        half_set=np.zeros(n, np.int64),
+        optics_index=np.zeros(n, np.int64),
+        image_files=(),
+        ctf_files=(),
+        visible=(),
+    )
+    return OptimisationSet((tilt_series(TILTS, 4.0),), particles, (), {}, False, None, {})
+
+
+@pytest.fixture(scope="module")
+def data() -> SimulatedParticles:
+    return SimulatedParticles.create(
+        24, box=BOX, tilts=TILTS, pixel_size=4.0, nats=4000.0, radius=BOX / 2, reach_angstrom=0.0
+    )
+
+
+def fitted(data: SimulatedParticles, raw: list[ParticleImages]) -> CrossFit:
+    fit = CrossFit(BOX, np.ones((BOX,) * 3, np.float32), load_backend("host"), 1, np.eye(3)[None], FOLDS)
+    for half in (1, 2):
+        for fold in range(FOLDS):
+            rows = np.flatnonzero((half == HALF) & (fold == FOLD))
+            images, rotations = [raw[i] for i in rows], data.rotations[rows]
+            fit.add(half, fold, data.series, images, rotations, data.noise_power, data.disc)
+    fit.finish()
+    return fit
+
+
+def other_images(data: SimulatedParticles, rows: NDArray[np.bool_]) -> list[ParticleImages]:
+    return [replace(image, data=1.5 * image.data) if row else image for image, row in zip(data.raw, rows, strict=True)]
+
+
+def test_a_reference_does_not_know_its_own_fold(data: SimulatedParticles) -> None:
+    before = fitted(data, data.raw)
+    after = fitted(data, other_images(data, (HALF == 1) & (FOLD == 1)))
+    after.curve = before.curve  # the one thing halves share
+    same = relative_l2(after.reference(1, 1), before.reference(1, 1))
+    assert same <= 1e-5  # what is left of differences of sums in double precision, solved in single
+    assert relative_l2(after.reference(1, 0), before.reference(1, 0)) > 0.05
+    assert relative_l2(after.reference(1, None), before.reference(1, None)) > 0.05
+    assert np.array_equal(after.reference(2, 0), before.reference(2, 0))
+
+
+def test_references_have_the_scale_of_the_images(data: SimulatedParticles) -> None:
+    fit = fitted(data, data.raw)
+    truth = blobs(BOX, 40, 0.25 * BOX, 1.2)
+    found = fit.halves[0]
+    assert float((found * truth).sum() / (truth**2).sum()) == pytest.approx(1.0, abs=0.1)  # few views
+    assert fit.shell >= BOX // 4
+
+
+def test_one_fold_is_the_whole_half(data: SimulatedParticles) -> None:
+    fit = CrossFit(BOX, np.ones((BOX,) * 3, np.float32), load_backend("host"), 1, np.eye(3)[None], 1)
+    for half in (1, 2):
+        rows = np.flatnonzero(half == HALF)
+        raw = [data.raw[i] for i in rows]
+        fit.add(half, 0, data.series, raw, data.rotations[rows], data.noise_power, data.disc)
+    fit.finish()
+    assert np.array_equal(fit.reference(1, 0), fit.reference(1, None))
+
+
+def test_halves_that_do_not_agree_are_refused(data: SimulatedParticles) -> None:
+    opposite = [
+        replace(image, data=-image.data) if half == 1 else image for image, half in zip(data.raw, HALF, strict=True)
+    ]
+    with pytest.raises(DataError, match="do not agree"):
+        fitted(data, opposite)
+
+
+def test_folds_keep_what_overlaps_together_and_are_balanced() -> None:
+    rng = np.random.default_rng(5)
+    centres = rng.uniform(0, 4000, (100, 3))
+    points = np.repeat(centres, 2, axis=0) + rng.normal(size=(200, 3))  # pairs, far from each other
+    halves = np.repeat(np.arange(100) % 2 + 1, 2)
+    folds = assign_folds(optimisation_set(points), halves, 5, 40.0, seed=1)
+    assert np.array_equal(folds[::2], folds[1::2])
+    for half in (1, 2):
+        counts = np.bincount(folds[halves == half], minlength=5)
+        assert counts.min() >= 18
+        assert counts.max() <= 22
+    assert np.array_equal(folds, assign_folds(optimisation_set(points), halves, 5, 40.0, seed=1))
+
+
+def test_a_lattice_is_cut_into_blocks() -> None:
+    y, x = np.mgrid[:20, :20] * 20.0
+    points = np.stack([x.ravel(), y.ravel(), np.zeros(400)], axis=1)  # 80 Å apart: one group of all
+    folds = assign_folds(optimisation_set(points), np.ones(400, np.int64), 5, 100.0, seed=1)
+    assert np.bincount(folds, minlength=5).min() >= 60
+    same = folds.reshape(20, 20)
+    # neighbours share a fold far more often than one in five
+    assert (same[:, 1:] == same[:, :-1]).mean() > 0.7
+
+
+def test_folds_that_fit_the_memory() -> None:
+    each = 48 * 48 * 25 * 24
+    assert affordable_folds(24, 5, 100 * each) == 5
+    assert affordable_folds(24, 5, 12 * each) == 3
+    with pytest.raises(ResourceError, match="not enough memory"):
+        affordable_folds(24, 5, 9 * each)
