@@ -18,6 +18,7 @@ from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
+from tiltwise.em.kept_sums import KeptSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
@@ -29,6 +30,7 @@ from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.units import Key, RunningSums, total_noise, units_of
+from tiltwise.errors import Aborted
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
@@ -150,7 +152,8 @@ class Refinement:
         """State before the first iteration, or the one a checkpoint holds."""
         saved = self.job.load_checkpoint("refine")
         if saved is not None:
-            self.progress.note(f"continues after iteration {saved.state['iteration']}")
+            if saved.state["iteration"]:
+                self.progress.note(f"continues after iteration {saved.state['iteration']}")
             state, self.halves = state_from(saved, self.optset)
             self._share_out()
             return state
@@ -179,6 +182,7 @@ class Refinement:
         self.job.event("greyscale", factor=factor)
         density = density * np.float32(factor)
         state.maps = {1: density, 2: density}
+        self.save(state)
         return state
 
     def save(self, state: State) -> None:
@@ -220,14 +224,30 @@ class Refinement:
         """Sums of the E-step of every half set and fold."""
         number = state.iteration + 1
         step = self._step(state, number, final=final)
-        sums: dict[Key, RunningSums] = {}
+        self.kept = KeptSums(self.job, {unit.key for unit in self.units}, {"iteration": number, "final": final})
+        sums = self.kept.load(self.box)
+        done = {key: part.done for key, part in sums.items()}
+        if done:
+            self.progress.note(f"continues in iteration {number}, {sum(done.values())} of {len(self.units)} units done")
+        left = []
         with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
             for unit in self.units:
-                if unit.key not in sums:
-                    sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
-                sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
+                if done.get(unit.key, 0):
+                    done[unit.key] -= 1
+                    task.advance(len(unit.particles))
+                else:
+                    left.append(unit)
+            try:
+                for unit in left:
+                    if unit.key not in sums:
+                        sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
+                    sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
+                    self.kept.keep(sums)
+            except Aborted:
+                self.kept.keep(sums, now=True)
+                raise
         self.runner.forget()
-        return sums
+        return dict(sorted(sums.items()))
 
     def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
         """E-step and M-step sums; moves `state` to the new poses, noise power and offset width."""
@@ -362,6 +382,7 @@ class Refinement:
                     Progressed.of(state.history, float(row["resolution_angstrom"]), radius),
                 )
             self.save(state)
+            self.kept.drop()
         if state.schedule.converged:
             last = state.history[-1]
             if last["sharp"] >= MOSTLY_SHARP:
@@ -397,6 +418,7 @@ class Refinement:
             table = shell_table(joined, curve, joined_fsc(curve))
             last = Progressed.of(state.history, resolution, self.nyquist)
             outputs |= self.files().final(state, optset, estimates, table, outputs["map"], last)
+        self.kept.drop()
         return RefineResult(
             density,
             (raw[1], raw[2]),

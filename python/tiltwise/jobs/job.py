@@ -314,6 +314,10 @@ class FolderJob:
         self._saved = self._saved or checkpoint is not None
         return checkpoint
 
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove a checkpoint, if there is one."""
+        (self._state / f"{name}.npz").unlink(missing_ok=True)
+
     # ---- results ----------------------------------------------------------------------------------------
 
     @property
