@@ -64,6 +64,8 @@ def simulated(folder: Path, particles: int) -> SimulatedData:
 def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineOptions:
     """Options of a short refinement."""
     values: dict[str, Any] = {
+        "input": data.optimisation_set,
+        "reference": data.reference,
         "box": 48,
         "crop": 32,
         "particle_diameter": DIAMETER + 10.0,
@@ -75,7 +77,7 @@ def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineO
         "iterations": ITERATIONS,
         "threads": 1,
     }
-    return RefineOptions(input=data.optimisation_set, reference=data.reference, output=folder, **{**values, **changes})
+    return RefineOptions(output=folder, **{**values, **changes})
 
 
 def run_refine(

@@ -25,6 +25,7 @@ from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
 from tiltwise.em.results import with_poses, write_results
+from tiltwise.em.scale import series_scales
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
@@ -172,9 +173,13 @@ class Refinement:
             offset_step_angstrom=options.offset_step_px * self.pixel_size,
             resolution_shell=max(1, self.shell_of(options.ini_high)),
             climb=options.climb,
+            fixed=options.skip_align,
         )
         curve = np.zeros(self.box // 2 + 1)
-        state = State(0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve)
+        contrast = np.ones(len(self.optset.series))
+        state = State(
+            0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve, contrast
+        )
         with self.job.timing("grey scale"):
             step, groups = self._step(state, 0, final=False), self._groups(state, None)
             factor = fit_greyscale(self.runner.expectation(step, HALF_1), groups)
@@ -204,9 +209,11 @@ class Refinement:
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             symmetry=self.symmetry,
             climb=schedule.climb,
+            fixed=schedule.fixed,
             follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )
-        return Step(settings, state.poses, state.noise, {(half, 0): state.maps[half] for half in HALVES})
+        references = {(half, 0): state.maps[half] for half in HALVES}
+        return Step(settings, state.poses, state.noise, references, state.contrast)
 
     def _groups(self, state: State, half: int | None) -> list[Group]:
         """Particles of one half, or of both, series by series."""
@@ -217,7 +224,7 @@ class Refinement:
                 chosen &= self.halves == half
             members = np.flatnonzero(chosen)
             if len(members):
-                groups.append(self.runner.group(number, members, state.poses, noise))
+                groups.append(self.runner.group(number, members, state.poses, noise, float(state.contrast[number])))
         return groups
 
     def _sums(self, state: State, *, final: bool) -> dict[Key, RunningSums]:
@@ -264,9 +271,13 @@ class Refinement:
         if self.options.sigma_offset is None:
             state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
         disc, parts = self.source.disc, list(sums.values())
+        totals = [total_noise(parts, i, *old.shape) for i, old in enumerate(state.noise)]
+        if self.options.scale:
+            counts = np.bincount(self.source.series_of, minlength=len(totals)).astype(np.float64)
+            state.contrast = series_scales(totals, state.noise, state.contrast, state.curve, counts)
         state.noise = [
-            noise_power(total_noise(parts, i, *old.shape), disc, self.source.area_ratio, old)
-            for i, old in enumerate(state.noise)
+            noise_power(total, disc, self.source.area_ratio, old)
+            for total, old in zip(totals, state.noise, strict=True)
         ]
         state.iteration += 1
         accumulators = {
@@ -385,7 +396,9 @@ class Refinement:
             self.kept.drop()
         if state.schedule.converged:
             last = state.history[-1]
-            if last["sharp"] >= MOSTLY_SHARP:
+            if state.schedule.fixed:
+                reason = "converged: no gain in resolution with the poses of the file"
+            elif last["sharp"] >= MOSTLY_SHARP:
                 found = f"poses moved by {last['change_deg']:.2f}° and {last['change_angstrom']:.2f} Å"
                 reason = f"converged: no gain in resolution, and {found} in the last iteration"
             else:
@@ -412,6 +425,9 @@ class Refinement:
             )
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
+        if self.options.scale:
+            pairs = zip(self.optset.series, state.contrast, strict=True)
+            self.progress.note("contrast: " + ", ".join(f"{series.name} {factor:.2f}" for series, factor in pairs))
         self.job.metric("stop_reason", reason)
         with self.job.timing("files"):
             outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)

@@ -32,6 +32,8 @@ class Step:
     """sigma^2 (F, S) of every series"""
     references: Mapping[Key, NDArray[np.float32]]
     """map that the particles of a half set and fold are compared with"""
+    contrast: NDArray[np.float64]
+    """(n,) factor on the CTF of every series"""
 
 
 @dataclass(slots=True)
@@ -61,7 +63,13 @@ class UnitRunner:
         return self._last[2]
 
     def group(
-        self, series: int, members: NDArray[np.intp], poses: Poses, noise: NDArray[np.float64], audited: int = 0
+        self,
+        series: int,
+        members: NDArray[np.intp],
+        poses: Poses,
+        noise: NDArray[np.float64],
+        contrast: float,
+        audited: int = 0,
     ) -> Group:
         """Particles `members` of one series at their present poses."""
         displaced = poses.displacement_angstrom
@@ -69,7 +77,7 @@ class UnitRunner:
         def load(local: int) -> ParticleImages:
             self.before_load()
             particle = int(members[local])
-            return self.source.load(particle, displaced[particle])
+            return self.source.load(particle, displaced[particle]).with_contrast(contrast)
 
         return Group(
             self.source.optset.series[series],
@@ -85,7 +93,10 @@ class UnitRunner:
     def run(self, step: Step, unit: Unit, advance: Callable[[int], None]) -> UnitSums:
         """Sums and estimates of a unit; `advance(n)` is called after every n particles."""
         expectation = self.expectation(step, unit.key)
-        group = self.group(unit.series, unit.particles, step.poses, step.noise[unit.series], unit.audited)
+        number = unit.series
+        group = self.group(
+            number, unit.particles, step.poses, step.noise[number], float(step.contrast[number]), unit.audited
+        )
         disc = self.source.disc
         accumulator = Accumulator.empty(disc.box, PADDING)
         noise = NoiseSums.empty(group.series.n_tilts, disc.n_shells)

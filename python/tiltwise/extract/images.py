@@ -8,7 +8,7 @@ masked in real space: signal that the CTF spreads over the box is then refocused
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class ParticleImages:
     images that came premultiplied mean |C X|^2, over the circle they were cropped to"""
     premultiplied: bool = False
     """whether `power` is that of C X"""
+
+    def with_contrast(self, factor: float) -> ParticleImages:
+        """The same images with a CTF of `factor` C: what a series of that contrast is compared with."""
+        if factor == 1.0:
+            return self
+        single, square = np.float32(factor), np.float32(factor * factor)
+        power = self.power * factor**2 if self.premultiplied else self.power
+        return replace(self, data=self.data * single, masked=self.masked * single, ctf2=self.ctf2 * square, power=power)
 
 
 def outside_every_tilt(where: Sequence[str], positions_px: NDArray[np.float64], width: float) -> DataError:
