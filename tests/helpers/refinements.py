@@ -61,11 +61,10 @@ def simulated(folder: Path, particles: int) -> SimulatedData:
     )
 
 
-def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineOptions:
-    """Options of a short refinement."""
+def run_refine(
+    data: SimulatedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
+) -> RefineResult:
     values: dict[str, Any] = {
-        "input": data.optimisation_set,
-        "reference": data.reference,
         "box": 48,
         "crop": 32,
         "particle_diameter": DIAMETER + 10.0,
@@ -77,13 +76,9 @@ def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineO
         "iterations": ITERATIONS,
         "threads": 1,
     }
-    return RefineOptions(output=folder, **{**values, **changes})
-
-
-def run_refine(
-    data: SimulatedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
-) -> RefineResult:
-    options = refine_options(data, folder, **changes)
+    options = RefineOptions(
+        input=data.optimisation_set, reference=data.reference, output=folder, **{**values, **changes}
+    )
     progress = listener or SilentProgress()
     with FolderJob(options, ["tiltwise", "refine"], progress) as job:
         return refine.run(options, job, progress)
