@@ -216,6 +216,67 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
   return out.array;
 }
 
+/// Refuses lists of starts that do not cut [0, n) into consecutive ranges.
+void check_starts(const std::int32_t* starts, std::int64_t groups, std::int64_t n, const char* kernel) {
+  bool good = starts[0] == 0 && starts[groups] == n;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    good = good && starts[g] <= starts[g + 1];
+  }
+  if (!good) {
+    Error error(ErrorKind::shape, "argument 'starts' does not cut the images into groups");
+    error.where = std::string("kernel ") + kernel;
+    error.expected = "not decreasing, from 0 to " + std::to_string(n);
+    error.found = std::to_string(starts[0]) + " to " + std::to_string(starts[groups]);
+    throw error;
+  }
+}
+
+void condense(const Kernels& self, const py::object& volume, const py::object& matrices, const py::object& frequencies,
+              double radius, const py::object& images, const py::object& depths, const py::object& starts,
+              const py::object& turns, const py::object& slopes, const py::object& out, std::int32_t threads) {
+  const std::int64_t size = cube_size(volume);
+  const auto v = input<ComplexF>(volume, {"condense", "volume", volume_shape}, half_complex(size));
+  const auto m = input<float>(matrices, {"condense", "matrices", "(n, 3, 3)"}, {-1, 3, 3});
+  const auto f = input<float>(frequencies, {"condense", "frequencies", "(K, 3)"}, {-1, 3});
+  check_radius(radius, size, "condense");
+  const std::int64_t n = m.extent(0), k = f.extent(0);
+  const auto x = input<ComplexF>(images, {"condense", "images", "(n, K)"}, {n, k});
+  const auto z = input<float>(depths, {"condense", "depths", "(n,)"}, {n});
+  const auto t = input<float>(turns, {"condense", "turns", "(G, K)"}, {-1, k});
+  const std::int64_t groups = t.extent(0);
+  const auto s = input<std::int32_t>(starts, {"condense", "starts", "(G + 1,)"}, {groups + 1});
+  check_starts(s.data, groups, n, "condense");
+  const auto d = input<float>(slopes, {"condense", "slopes", "(K,)"}, {k});
+  const auto o = in_place<double>(out, {"condense", "out", "(G, 7, K)"}, {groups, condensed_terms, k});
+  const CondenseArgs args = {v.data, m.data, f.data, x.data, z.data, s.data, t.data, d.data,
+                             o.data, size,   n,      k,      groups, radius, threads};
+  call(self.table, self.table->condense, args, "condense");
+}
+
+py::array phase_cost(const Kernels& self, const py::object& matrices, const py::object& vectors,
+                     const py::object& basis, const py::object& parameters, const py::object& rows,
+                     std::int32_t threads) {
+  const auto m = input<double>(matrices, {"phase_cost", "matrices", "(m, 3, K)"}, {-1, 3, -1});
+  const std::int64_t count = m.extent(0), k = m.extent(2);
+  const auto v = input<double>(vectors, {"phase_cost", "vectors", "(m, 2, K)"}, {count, 2, k});
+  const auto b = input<double>(basis, {"phase_cost", "basis", "(P, K)"}, {-1, k});
+  const std::int64_t p = b.extent(0);
+  const auto x = input<double>(parameters, {"phase_cost", "parameters", "(n, P)"}, {-1, p});
+  const std::int64_t n = x.extent(0);
+  const IndexList r = indices(rows, {"phase_cost", "rows", "(n,)"}, count, n);
+  if (p > max_phase_parameters) {
+    Error error(ErrorKind::shape, "argument 'basis' has too many parameters");
+    error.where = "kernel phase_cost";
+    error.expected = "at most " + std::to_string(max_phase_parameters);
+    error.found = std::to_string(p);
+    throw error;
+  }
+  const auto out = output<double>({n, 2, 1 + p + p * (p + 1) / 2});
+  const PhaseCostArgs args = {m.data, v.data, b.data, x.data, r.data, out.data, n, k, count, p, threads};
+  call(self.table, self.table->phase_cost, args, "phase_cost");
+  return out.array;
+}
+
 std::string unavailable_reason(const Kernels& self) {
   ErrorText text = {};
   return self.table->available(&text) == status_ok ? "" : text.text;
@@ -255,6 +316,9 @@ void register_kernels(py::module_& module) {
       .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)
       .def("curvature", &curvature, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "images"_a, "powers"_a,
            "rows"_a, "slopes"_a, "threads"_a)
+      .def("condense", &condense, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "images"_a, "depths"_a,
+           "starts"_a, "turns"_a, "slopes"_a, "out"_a, "threads"_a)
+      .def("phase_cost", &phase_cost, "matrices"_a, "vectors"_a, "basis"_a, "parameters"_a, "rows"_a, "threads"_a)
       .def("shell_sums", &shell_sums, "a"_a, "b"_a, "weights"_a, "shells"_a, "n_shells"_a, "threads"_a);
   module.def("builtin", &builtin, "Every backend compiled into the module, slowest first.");
   module.def("open_plugin", &open_plugin, "path"_a, "Loads the backend of a plugin; BackendUnavailable if it cannot.");

@@ -19,6 +19,8 @@ void every_table_is_complete() {
     EXPECT(table->project != nullptr && table->insert != nullptr && table->score != nullptr);
     EXPECT(table->posterior != nullptr && table->backproject != nullptr && table->shell_sums != nullptr);
     EXPECT(table->curvature != nullptr);
+    EXPECT(table->condense != nullptr);
+    EXPECT(table->phase_cost != nullptr);
     ErrorText error = {};
     EXPECT((table->available(&error) == status_ok) == (std::strlen(error.text) == 0));
   }

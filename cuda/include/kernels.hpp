@@ -13,5 +13,7 @@ int posterior(const PosteriorArgs* args, ErrorText* error);
 int backproject(const BackprojectArgs* args, ErrorText* error);
 int shell_sums(const ShellSumsArgs* args, ErrorText* error);
 int curvature(const CurvatureArgs* args, ErrorText* error);
+int condense(const CondenseArgs* args, ErrorText* error);
+int phase_cost(const PhaseCostArgs* args, ErrorText* error);
 
 }  // namespace tiltwise::cuda

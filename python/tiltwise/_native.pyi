@@ -51,6 +51,21 @@ class Kernels:
         slopes: F32,
         threads: int,
     ) -> F64: ...
+    def condense(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        depths: F32,
+        starts: I32,
+        turns: F32,
+        slopes: F32,
+        out: F64,
+        threads: int,
+    ) -> None: ...
+    def phase_cost(self, matrices: F64, vectors: F64, basis: F64, parameters: F64, rows: I32, threads: int) -> F64: ...
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None: ...
 def builtin() -> list[Kernels]: ...

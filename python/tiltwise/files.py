@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tiltwise.errors import OutputError
+
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+"""Names that `atomic_path` gives."""
 
 
 @contextmanager
@@ -44,6 +48,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that a writer of `atomic_path` has left in a folder because it was killed."""
+    for path in folder.glob(".*-????????*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -61,10 +61,11 @@ def simulated(folder: Path, particles: int) -> SimulatedData:
     )
 
 
-def run_refine(
-    data: SimulatedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
-) -> RefineResult:
+def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineOptions:
+    """Options of a short refinement."""
     values: dict[str, Any] = {
+        "input": data.optimisation_set,
+        "reference": data.reference,
         "box": 48,
         "crop": 32,
         "particle_diameter": DIAMETER + 10.0,
@@ -76,9 +77,13 @@ def run_refine(
         "iterations": ITERATIONS,
         "threads": 1,
     }
-    options = RefineOptions(
-        input=data.optimisation_set, reference=data.reference, output=folder, **{**values, **changes}
-    )
+    return RefineOptions(output=folder, **{**values, **changes})
+
+
+def run_refine(
+    data: SimulatedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
+) -> RefineResult:
+    options = refine_options(data, folder, **changes)
     progress = listener or SilentProgress()
     with FolderJob(options, ["tiltwise", "refine"], progress) as job:
         return refine.run(options, job, progress)

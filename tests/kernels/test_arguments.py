@@ -15,6 +15,15 @@ Q = ScoreProblem.create(3, 2, 10)
 SHELLS = np.zeros(10, np.int32)
 ROWS = np.zeros(2, np.int32)
 SLOPES = np.zeros((2, 3), np.float32)
+STARTS = np.array([0, 1, 2], np.int32)
+TURNS = np.zeros((2, 10), np.float32)
+DEPTHS = np.zeros(2, np.float32)
+COSTS = {
+    "matrices": np.zeros((2, 3, 4)),
+    "vectors": np.zeros((2, 2, 4)),
+    "basis": np.zeros((3, 4)),
+    "parameters": np.zeros((2, 3)),
+}
 
 
 def call(backend: Backend, kernel: str, **changes: object) -> object:
@@ -41,6 +50,17 @@ def call(backend: Backend, kernel: str, **changes: object) -> object:
             "rows": ROWS,
             "slopes": SLOPES,
         },
+        "condense": {
+            "volume": P.volume,
+            **slices,
+            "images": P.slices,
+            "depths": DEPTHS,
+            "starts": STARTS,
+            "turns": TURNS,
+            "slopes": TURNS[0].copy(),
+            "out": np.zeros((2, 7, 10)),
+        },
+        "phase_cost": {**COSTS, "rows": ROWS},
         "shell_sums": {"a": Q.slices, "b": Q.slices, "weights": Q.power, "shells": SHELLS, "n_shells": 1},
     }
     return getattr(backend, kernel)(**{**good[kernel], **changes})
@@ -74,6 +94,17 @@ ARRAYS = [
     ("curvature", "powers", P.weights),
     ("curvature", "rows", ROWS),
     ("curvature", "slopes", SLOPES),
+    ("condense", "volume", P.volume),
+    ("condense", "matrices", P.matrices),
+    ("condense", "frequencies", P.frequencies),
+    ("condense", "images", P.slices),
+    ("condense", "depths", DEPTHS),
+    ("condense", "starts", STARTS),
+    ("condense", "turns", TURNS),
+    ("condense", "slopes", TURNS[0].copy()),
+    ("condense", "out", np.zeros((2, 7, 10))),
+    *(("phase_cost", name, array) for name, array in COSTS.items()),
+    ("phase_cost", "rows", ROWS),
     ("shell_sums", "a", Q.slices),
     ("shell_sums", "b", Q.slices),
     ("shell_sums", "weights", Q.power),

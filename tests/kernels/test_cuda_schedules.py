@@ -130,6 +130,24 @@ def _curvature_of_arrays(backend):
     return _curvature(backend, axes=3)
 
 
+def _condense(backend, size=14):
+    rng = np.random.default_rng(20)
+    starts = np.array([0, 2, 2, 5], np.int32)
+    n, k, groups = 5, 300, 3
+    volume, frequencies = _complex(rng, size, size, size // 2 + 1), _frequencies(rng, size, k)
+    depths, turns, slopes = _real(rng, n), _real(rng, groups, k), _real(rng, k)
+    out = np.zeros((groups, 7, k))
+    arrays = _rotations(rng, n), frequencies, _radius(size), _complex(rng, n, k), depths, starts, turns, slopes
+    backend.condense(volume, *arrays, out)
+    return [out]
+
+
+def _phase_cost(backend):
+    rng = np.random.default_rng(21)
+    values, rows = rng.normal(size=(3, 3, 200)), np.array([2, 0, 1, 1], np.int32)
+    return [backend.phase_cost(values, values[:, :2].copy(), values[0], rng.normal(size=(4, 3)), rows)]
+
+
 KERNELS = [
     _project,
     _insert,
@@ -140,6 +158,8 @@ KERNELS = [
     _shell_sums,
     _curvature,
     _curvature_of_arrays,
+    _condense,
+    _phase_cost,
 ]
 
 

@@ -54,7 +54,27 @@ def curvature(backend: Backend, threads: int) -> list[np.ndarray]:
     return [backend.curvature(*arrays, p.weights[:, :axes].copy(), threads=threads) for axes in (2, 3)]
 
 
-@pytest.mark.parametrize("kernel", [project, insert, score, posterior, backproject, shell_sums, curvature])
+def condense(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SLICES
+    out = np.zeros((2, 7, 300))
+    starts, depths = np.array([0, 3, 7], np.int32), p.weights[:, 0].copy()
+    turns, slopes = p.weights[:2].copy(), p.weights[2].copy()
+    arrays = p.volume, p.matrices, p.frequencies, p.radius, p.slices, depths, starts, turns, slopes, out
+    backend.condense(*arrays, threads=threads)
+    return [out]
+
+
+def phase_cost(backend: Backend, threads: int) -> list[np.ndarray]:
+    values = np.random.default_rng(4).normal(size=(5, 3, 200))
+    rows = np.arange(5, dtype=np.int32)
+    arrays = values, values[:, :2].copy(), values[0], values[:, 0, :3].copy(), rows
+    return [backend.phase_cost(*arrays, threads=threads)]
+
+
+KERNELS = [project, insert, score, posterior, backproject, shell_sums, curvature, condense, phase_cost]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_bytes_do_not_depend_on_threads(compiled: Backend, kernel: Callable[..., list[np.ndarray]]) -> None:
     alone = kernel(compiled, 1)
     for threads in (2, 3, 8):

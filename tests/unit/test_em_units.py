@@ -44,7 +44,7 @@ def sums_of(unit: Unit, seed: int) -> UnitSums:
     accumulator = Accumulator.empty(BOX)
     accumulator.data += rng.normal(size=accumulator.data.shape)
     accumulator.weight += rng.random(accumulator.weight.shape)
-    noise = NoiseSums(*rng.random((3, TILTS, SHELLS)))
+    noise = NoiseSums(*rng.random((4, TILTS, SHELLS)))
     estimates = [
         PoseEstimate(
             rotation=np.eye(3),

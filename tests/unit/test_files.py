@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tiltwise.errors import OutputError
-from tiltwise.files import atomic_path, write_text
+from tiltwise.files import atomic_path, remove_leftovers, write_text
 
 
 def test_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -66,3 +66,15 @@ def test_errors_of_other_files_are_not_blamed_on_the_target(tmp_path: Path) -> N
 
     with pytest.raises(FileNotFoundError):
         read_other()
+
+
+def test_what_a_killed_writer_leaves_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("map.mrc", ".hidden.mrc", ".a-note.txt", "a-12345678.mrc")]
+    for path in kept:
+        path.touch()
+    with atomic_path(tmp_path / "map.mrc") as temporary:
+        temporary.write_text("new")
+        remove_leftovers(tmp_path)
+        assert not temporary.exists()
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

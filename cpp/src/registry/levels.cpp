@@ -1,7 +1,7 @@
 // Tables of the instruction-set levels.  Compiled for the lowest level, since it decides which of them run.
 #include "registry/levels.hpp"
 
-#include "host/kernels.hpp"  // for host::posterior
+#include "host/kernels.hpp"  // for host::posterior, host::phase_cost
 #include "simd/levels.hpp"   // for the kernels of every level
 
 #include <cstdio>  // for snprintf
@@ -47,11 +47,11 @@ int v4_available(ErrorText* error) {
 }
 #endif
 
-// The posterior is bound by exp and sorting, not by instruction sets: all levels share the portable one.
-#define TW_LEVEL_TABLE(level, available)                                                                      \
-  const KernelTable level##_table = {abi_number,        "simd-" #level,  available,       level::project,     \
-                                     level::insert,     level::score,    host::posterior, level::backproject, \
-                                     level::shell_sums, level::curvature};
+// The posterior is bound by exp and sorting, the cost of phases by sines: all levels share the portable ones.
+#define TW_LEVEL_TABLE(level, available)                                                                       \
+  const KernelTable level##_table = {abi_number,        "simd-" #level,   available,       level::project,     \
+                                     level::insert,     level::score,     host::posterior, level::backproject, \
+                                     level::shell_sums, level::curvature, level::condense, host::phase_cost};
 
 #if defined(TW_LEVEL_V1)
 TW_LEVEL_TABLE(v1, always)

@@ -12,6 +12,7 @@
   int backproject(const BackprojectArgs* args, ErrorText* error); \
   int shell_sums(const ShellSumsArgs* args, ErrorText* error);    \
   int curvature(const CurvatureArgs* args, ErrorText* error);     \
+  int condense(const CondenseArgs* args, ErrorText* error);       \
   }
 
 #if defined(TW_LEVEL_V1)

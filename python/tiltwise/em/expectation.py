@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tiltwise.em.climbs import Climbs
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.fine_grid import FineGrid
+from tiltwise.em.fixed import FixedPoses
 from tiltwise.em.laplace import climbing_radii
 from tiltwise.em.likelihood import Scorer, shift_phases
 from tiltwise.em.maximisation import Maximiser, NoiseSums, PosteriorPoses
@@ -53,8 +54,13 @@ class Expectation:
     def __post_init__(self) -> None:
         self.settings = self.settings.within(self.disc.radius)
         self.shifts = self.settings.grid.shifts()
-        if self.settings.grid.local_sigma_deg is None:
+        if self._everywhere:
             self._levels = levels_of(self.settings.grid, self.settings.level_radius, self.settings.symmetry)
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether all orientations are searched."""
+        return self.settings.grid.local_sigma_deg is None and not self.settings.fixed
 
     def run(
         self,
@@ -80,7 +86,7 @@ class Expectation:
             images = ordered_map(group.load, batch, self.settings.threads)
             for local, raw in zip(batch, images, strict=True):
                 refuse_unusable(raw, f"{group.series.name}, particle {int(group.members[local]) + 1}")
-            whitened = [whiten(i, self.disc, group.noise_power, self.map_count) for i in images]
+            whitened = [whiten(i, self.disc, group.noise_power, self._map_count) for i in images]
             results = self._posteriors(group, list(batch), whitened)
             for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
                 # sums in the order of the particles
@@ -94,6 +100,9 @@ class Expectation:
         self, group: Group, batch: list[int], whitened: list[WhitenedImages]
     ) -> Iterator[tuple[PosteriorPoses, PoseEstimate]]:
         """Posterior of every member of a batch, in their order; those on a grid are large and made one by one."""
+        if self.settings.fixed:
+            yield from FixedPoses(self.scorer, self.disc, self.settings).run(group, batch, whitened)
+            return
         climbs = Climbs(self.scorer, self.disc, self.settings)
         grid = FineGrid(self.scorer, self.disc, self.settings)
         found: list[tuple[PosteriorPoses, PoseEstimate] | None] = [None] * len(batch)
@@ -115,17 +124,15 @@ class Expectation:
             yield one or grid.search(group, batch[i], whitened[i], cells[i])
 
     @property
-    def map_count(self) -> int:
-        """Pixels per tilt that enter the reconstruction, no fewer than are scored."""
+    def _map_count(self) -> int:
         return self.disc.count(self.settings.map_radius)
 
     def batches(self, group: Group, limit: int | None = None) -> list[range]:
         """Members, `limit` at most, in batches whose images and coarse likelihoods fit `BATCH_BYTES`."""
         total = len(group.members) if limit is None else min(limit, len(group.members))
         # local searches keep the likelihoods of one particle at a time
-        shared = self.settings.grid.local_sigma_deg is None
-        n_coarse = len(self.settings.grid.rotations()[0]) if shared else 0
-        per_particle = 44 * self.map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
+        n_coarse = len(self.settings.grid.rotations()[0]) if self._everywhere else 0
+        per_particle = 44 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
         size = max(1, int(BATCH_BYTES // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 
@@ -139,8 +146,16 @@ class Expectation:
     ) -> Iterator[CoarseTerms]:
         """Scores of the coarse pass, particle by particle; `prune` False scores every cell of a global search."""
         count, series, grid = self.coarse_count, group.series, self.settings.grid
-        if grid.local_sigma_deg is not None:
-            frequencies = self.disc.frequencies3d(count)
+        frequencies = self.disc.frequencies3d(count)
+        if self.settings.fixed:
+            still = np.zeros((1, 3))
+            for local, image in zip(batch, whitened, strict=True):
+                low, rotation = image.prefix(count), group.rotations[local][None]
+                phases = shift_phases(series, low.tilts, still, self.disc, self.settings.pixel_size, count)
+                terms = self.scorer.terms(series, low, rotation, phases, frequencies)
+                yield CoarseTerms(np.zeros((1, 3)), rotation, still, *terms)
+            return
+        if not self._everywhere:
             # particles side by side, each on one thread: their grids are too small to be shared out
             scorer = replace(self.scorer, threads=1)
             every = np.arange(series.n_tilts)

@@ -30,17 +30,20 @@ class NoiseSums:
     2 Re<C^2 V, C X> - |C^2 V|^2"""
     weight: NDArray[np.float64]
     """sum over particles that see the tilt of the noise power of a component over sigma^2: 1, or the mean C^2"""
+    quadratic: NDArray[np.float64]
+    """the second term of `explained` without its sign"""
 
     @classmethod
     def empty(cls, n_tilts: int, n_shells: int) -> NoiseSums:
         """Zeros."""
-        return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(3)))
+        return cls(*(np.zeros((n_tilts, n_shells)) for _ in range(4)))
 
     def add(self, other: NoiseSums) -> None:
         """Adds the sums over other particles, in place."""
         self.power += other.power
         self.explained += other.explained
         self.weight += other.weight
+        self.quadratic += other.quadratic
 
 
 @dataclass(slots=True)
@@ -118,14 +121,16 @@ class Maximiser:
             )
         if self.noise is not None:
             tilts, noise = image.tilts, self.noise
-            noise.explained[tilts] += self._explained(image, raw, poses, phases, frequencies) * self.noise_power[tilts]
+            cross, quadratic = self._explained(image, raw, poses, phases, frequencies) * self.noise_power[tilts]
+            noise.explained[tilts] += 2.0 * cross - quadratic
+            noise.quadratic[tilts] += quadratic
             noise.power[tilts] += raw.power
             noise.weight[tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
 
     def _explained(
         self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, phases: C64, frequencies: F32
     ) -> NDArray[np.float64]:
-        """(F, S) posterior sum of what `NoiseSums.explained` holds, over sigma^2."""
+        """(2, F, S) posterior sums of Re<CV, X> and |CV|^2 as in `NoiseSums.explained`, over sigma^2."""
         weights = poses.weights
         top = np.sort(np.argsort(-weights.sum(axis=1), kind="stable")[:NOISE_ROTATIONS])
         share = np.ascontiguousarray(weights[top] * (weights.sum() / weights[top].sum()))
@@ -137,7 +142,8 @@ class Maximiser:
             data, power = data * ctf2, power * ctf2
         sums, totals = backend.backproject(share, data, power, phases, threads=threads)
         flat = slices.reshape(-1, len(frequencies))
-        # 2 Re<V, N> - <V, W V> = Re<V, 2 N - W V>: one pass over the shells
-        other = np.asarray(2.0 * sums - totals * slices, np.complex64).reshape(flat.shape)
-        values = backend.shell_sums(flat, other, None, shells, self.disc.n_shells, threads=threads)
-        return np.asarray(values.reshape(-1, len(image.tilts), self.disc.n_shells).sum(axis=0))
+        parts = [
+            backend.shell_sums(flat, other.reshape(flat.shape), None, shells, self.disc.n_shells, threads=threads)
+            for other in (sums, np.asarray(totals * slices, np.complex64))
+        ]
+        return np.stack([part.reshape(-1, len(image.tilts), self.disc.n_shells).sum(axis=0) for part in parts])

@@ -37,7 +37,6 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         "--auto-refine": 0,
         "--split-random-halves": 0,
         "--norm": 0,
-        "--scale": 0,
         "--ctf": 0,
         "--firstiter-cc": 0,
         "--dont-combine-weights-via-disc": 0,
@@ -115,6 +114,12 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         False, help="take off the FSC what the mask correlates, by randomised phases; needs --mask"
     )
     flatten_solvent: bool = option(True, group="advanced", help="set the map outside the mask or diameter to zero")
+    scale: bool = option(
+        False, group="advanced", help="fit the contrast of every tilt series relative to the others, from the images"
+    )
+    skip_align: bool = option(
+        False, help="keep all poses as they are in the file: map, noise, likelihoods and errors of poses only"
+    )
     write_iterations: Literal["all", "last", "none"] = option(
         "last",
         group="advanced",

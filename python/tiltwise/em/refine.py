@@ -18,20 +18,21 @@ from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
+from tiltwise.em.kept_sums import KeptSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
 from tiltwise.em.results import with_poses, write_results
+from tiltwise.em.scale import series_scales
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.units import Key, RunningSums, total_noise, units_of
+from tiltwise.errors import Aborted
 from tiltwise.exec import Job, Progress
-from tiltwise.extract.cache import ParticleCache
-from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
@@ -110,15 +111,8 @@ class Refinement:
         self.orientation = OrientationPrior.of(
             self.optset.particles, {name: getattr(options, f"sigma_{name}") for name in TERMS}, self.symmetry
         )
-        self.memory = plan_refine(
-            self.box,
-            PADDING,
-            options.memory,
-            symmetric=len(self.symmetry) > 1,
-            images=int(ParticleCache.sizes(self.source).sum()),
-        )
-        self.images = ParticleCache(self.source, self.memory.images)
-        self.runner = UnitRunner(self.images, self.backend, self.threads, self.orientation, job.check_abort)
+        self.runner = UnitRunner(self.source, self.backend, self.threads, self.orientation, job.check_abort)
+        self.memory = plan_refine(self.box, PADDING, options.memory, symmetric=len(self.symmetry) > 1)
         for path in self.optset.paths.values():
             job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
@@ -159,7 +153,8 @@ class Refinement:
         """State before the first iteration, or the one a checkpoint holds."""
         saved = self.job.load_checkpoint("refine")
         if saved is not None:
-            self.progress.note(f"continues after iteration {saved.state['iteration']}")
+            if saved.state["iteration"]:
+                self.progress.note(f"continues after iteration {saved.state['iteration']}")
             state, self.halves = state_from(saved, self.optset)
             self._share_out()
             return state
@@ -168,11 +163,7 @@ class Refinement:
         density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
-
-            def load(particle: int) -> ParticleImages:
-                return self.images.load(particle, poses.displacement_angstrom[particle], 0)
-
-            noise = initial_noise_power(self.source, load, self.threads, task.advance)
+            noise = initial_noise_power(self.source, poses, self.threads, task.advance)
         schedule = Schedule(
             order=options.healpix_order,
             local_order=options.auto_local_healpix_order,
@@ -182,16 +173,21 @@ class Refinement:
             offset_step_angstrom=options.offset_step_px * self.pixel_size,
             resolution_shell=max(1, self.shell_of(options.ini_high)),
             climb=options.climb,
+            fixed=options.skip_align,
         )
         curve = np.zeros(self.box // 2 + 1)
-        state = State(0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve)
+        contrast = np.ones(len(self.optset.series))
+        state = State(
+            0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve, contrast
+        )
         with self.job.timing("grey scale"):
-            expectation = self.runner.expectation(self._step(state, 0, final=False), HALF_1)
-            factor = fit_greyscale(expectation, self._groups(state, None, expectation.coarse_count))
+            step, groups = self._step(state, 0, final=False), self._groups(state, None)
+            factor = fit_greyscale(self.runner.expectation(step, HALF_1), groups)
             self.runner.forget()
         self.job.event("greyscale", factor=factor)
         density = density * np.float32(factor)
         state.maps = {1: density, 2: density}
+        self.save(state)
         return state
 
     def save(self, state: State) -> None:
@@ -213,12 +209,14 @@ class Refinement:
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             symmetry=self.symmetry,
             climb=schedule.climb,
+            fixed=schedule.fixed,
             follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )
-        return Step(settings, state.poses, state.noise, {(half, 0): state.maps[half] for half in HALVES})
+        references = {(half, 0): state.maps[half] for half in HALVES}
+        return Step(settings, state.poses, state.noise, references, state.contrast)
 
-    def _groups(self, state: State, half: int | None, count: int) -> list[Group]:
-        """Particles of one half, or of both, series by series, with the first `count` pixels of every tilt."""
+    def _groups(self, state: State, half: int | None) -> list[Group]:
+        """Particles of one half, or of both, series by series."""
         groups = []
         for number, noise in enumerate(state.noise):
             chosen = self.source.series_of == number
@@ -226,21 +224,37 @@ class Refinement:
                 chosen &= self.halves == half
             members = np.flatnonzero(chosen)
             if len(members):
-                groups.append(self.runner.group(number, members, state.poses, noise, count))
+                groups.append(self.runner.group(number, members, state.poses, noise, float(state.contrast[number])))
         return groups
 
     def _sums(self, state: State, *, final: bool) -> dict[Key, RunningSums]:
         """Sums of the E-step of every half set and fold."""
         number = state.iteration + 1
         step = self._step(state, number, final=final)
-        sums: dict[Key, RunningSums] = {}
+        self.kept = KeptSums(self.job, {unit.key for unit in self.units}, {"iteration": number, "final": final})
+        sums = self.kept.load(self.box)
+        done = {key: part.done for key, part in sums.items()}
+        if done:
+            self.progress.note(f"continues in iteration {number}, {sum(done.values())} of {len(self.units)} units done")
+        left = []
         with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
             for unit in self.units:
-                if unit.key not in sums:
-                    sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
-                sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
+                if done.get(unit.key, 0):
+                    done[unit.key] -= 1
+                    task.advance(len(unit.particles))
+                else:
+                    left.append(unit)
+            try:
+                for unit in left:
+                    if unit.key not in sums:
+                        sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
+                    sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
+                    self.kept.keep(sums)
+            except Aborted:
+                self.kept.keep(sums, now=True)
+                raise
         self.runner.forget()
-        return sums
+        return dict(sorted(sums.items()))
 
     def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
         """E-step and M-step sums; moves `state` to the new poses, noise power and offset width."""
@@ -257,9 +271,13 @@ class Refinement:
         if self.options.sigma_offset is None:
             state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
         disc, parts = self.source.disc, list(sums.values())
+        totals = [total_noise(parts, i, *old.shape) for i, old in enumerate(state.noise)]
+        if self.options.scale:
+            counts = np.bincount(self.source.series_of, minlength=len(totals)).astype(np.float64)
+            state.contrast = series_scales(totals, state.noise, state.contrast, state.curve, counts)
         state.noise = [
-            noise_power(total_noise(parts, i, *old.shape), disc, self.source.area_ratio, old)
-            for i, old in enumerate(state.noise)
+            noise_power(total, disc, self.source.area_ratio, old)
+            for total, old in zip(totals, state.noise, strict=True)
         ]
         state.iteration += 1
         accumulators = {
@@ -313,7 +331,7 @@ class Refinement:
         frequencies = self.source.disc.frequencies3d(count)
         scorer = self.runner.scorer(state.maps[1])
         found = []
-        for group in self._groups(state, 1, count):
+        for group in self._groups(state, 1):
             for local in range(min(5, len(group.members))):
                 image = whiten(group.load(local), self.source.disc, group.noise_power, count)
                 found.append(
@@ -375,9 +393,12 @@ class Refinement:
                     Progressed.of(state.history, float(row["resolution_angstrom"]), radius),
                 )
             self.save(state)
+            self.kept.drop()
         if state.schedule.converged:
             last = state.history[-1]
-            if last["sharp"] >= MOSTLY_SHARP:
+            if state.schedule.fixed:
+                reason = "converged: no gain in resolution with the poses of the file"
+            elif last["sharp"] >= MOSTLY_SHARP:
                 found = f"poses moved by {last['change_deg']:.2f}° and {last['change_angstrom']:.2f} Å"
                 reason = f"converged: no gain in resolution, and {found} in the last iteration"
             else:
@@ -404,12 +425,16 @@ class Refinement:
             )
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
+        if self.options.scale:
+            pairs = zip(self.optset.series, state.contrast, strict=True)
+            self.progress.note("contrast: " + ", ".join(f"{series.name} {factor:.2f}" for series, factor in pairs))
         self.job.metric("stop_reason", reason)
         with self.job.timing("files"):
             outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)
             table = shell_table(joined, curve, joined_fsc(curve))
             last = Progressed.of(state.history, resolution, self.nyquist)
             outputs |= self.files().final(state, optset, estimates, table, outputs["map"], last)
+        self.kept.drop()
         return RefineResult(
             density,
             (raw[1], raw[2]),

@@ -190,7 +190,7 @@ class RelionFiles:
             shells=table,
             series=[one.name for one in optset.series],
             particles=np.bincount(counted, minlength=len(optset.series)).tolist(),
-            scale=[1.0] * len(optset.series),
+            scale=state.contrast.tolist(),
             noise_power=state.noise,
             optics=[np.unique(series[groups == number]) for number in range(len(optset.optics))],
             direction_share=shares,
@@ -236,6 +236,8 @@ class RelionFiles:
             "rlnOverallAccuracyTranslationsAngst": progressed.accuracy_angstrom,
             "rlnChangesOptimalOrientations": progressed.change_deg,
             "rlnChangesOptimalOffsets": progressed.change_angstrom,
+            "rlnDoCorrectScale": int(options.scale),
+            "rlnDoSkipAlign": int(options.skip_align),
             "rlnHasConverged": int(final),
         }
         write_optimiser(path, values)

@@ -29,15 +29,20 @@ def with_poses(optset: OptimisationSet, poses: Poses, halves: NDArray[np.int64])
     """The set with new angles, origins and half sets.
 
     Stored coordinates and subtomogram angles stay: `A_part = A_sub^T R`, and the origin is minus the
-    displacement in the frame of the subtomogram.
+    displacement in the frame of the subtomogram.  Particles that have not moved keep their numbers exactly.
     """
     particles = optset.particles
+    before = Poses.of(optset)
+    turned = (poses.rotation != before.rotation).any(axis=(1, 2))[:, None]
+    moved = (poses.displacement_angstrom != before.displacement_angstrom).any(axis=1)[:, None]
     frame = euler_to_matrix(particles.subtomogram_angles_deg)
     inward = np.swapaxes(frame, -1, -2)
     updated = replace(
         particles,
-        angles_deg=matrix_to_euler(inward @ poses.rotation),
-        origin_angstrom=-np.einsum("pij,pj->pi", inward, poses.displacement_angstrom),
+        angles_deg=np.where(turned, matrix_to_euler(inward @ poses.rotation), particles.angles_deg),
+        origin_angstrom=np.where(
+            moved, -np.einsum("pij,pj->pi", inward, poses.displacement_angstrom), particles.origin_angstrom
+        ),
         half_set=halves,
     )
     return replace(optset, particles=updated)

@@ -41,6 +41,8 @@ class Schedule:
     """whether a global search has found nearly all particles where they were, as sharp peaks"""
     climb: bool = True
     """peaks of the coarse pass are climbed where they are sharp; False scores finer grids only"""
+    fixed: bool = False
+    """poses are given: there is no sampling, and refinement ends when the resolution does not improve"""
     converged: bool = False
 
     @property
@@ -121,6 +123,9 @@ class Schedule:
         self.resolution_shell = max(shell, self.resolution_shell) if gained else shell
         self.incr_size = max(self.incr_size, last143 - shell + 5)
         if self.stalled < 1:
+            return
+        if self.fixed:
+            self.converged = True
             return
         if sharp >= MOSTLY_SHARP and self.local:
             still = change_deg <= accuracy_deg and change_angstrom <= accuracy_angstrom

@@ -36,6 +36,8 @@ class Settings:
     """False searches every particle on the grid"""
     follow: bool = False
     """True climbs from the last poses without a coarse pass, where the posterior there is Gaussian"""
+    fixed: bool = False
+    """True takes the last poses as they are: no search"""
     threads: int = 1
 
     def __post_init__(self) -> None:

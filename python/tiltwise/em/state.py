@@ -30,6 +30,8 @@ class State:
     schedule: Schedule
     offset_sigma_angstrom: float
     curve: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    """(n,) factor on the CTF of every series"""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -38,7 +40,7 @@ def checkpoint_of(state: State, halves: NDArray[np.int64]) -> tuple[Mapping[str,
     arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
     arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
     arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
-    arrays |= {"curve": state.curve, "halves": halves}
+    arrays |= {"curve": state.curve, "contrast": state.contrast, "halves": halves}
     return arrays, {
         "iteration": state.iteration,
         "schedule": asdict(state.schedule),
@@ -58,6 +60,7 @@ def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArr
         Schedule(**values["schedule"]),
         float(values["offset_sigma_angstrom"]),
         arrays["curve"],
+        arrays["contrast"],
         list(values["history"]),
     )
     return state, arrays["halves"]

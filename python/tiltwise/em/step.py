@@ -14,7 +14,6 @@ from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.units import Key, Unit, UnitSums
-from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.kernels.api import Backend
@@ -33,13 +32,15 @@ class Step:
     """sigma^2 (F, S) of every series"""
     references: Mapping[Key, NDArray[np.float32]]
     """map that the particles of a half set and fold are compared with"""
+    contrast: NDArray[np.float64]
+    """(n,) factor on the CTF of every series"""
 
 
 @dataclass(slots=True)
 class UnitRunner:
     """Computes units from images at hand."""
 
-    images: ParticleCache
+    source: ParticleSource
     backend: Backend
     threads: int
     orientation: OrientationPrior | None = None
@@ -47,11 +48,6 @@ class UnitRunner:
     before_load: Callable[[], None] = lambda: None
     """called before the images of every particle are read; may raise"""
     _last: tuple[Step, Key, Expectation] | None = field(init=False, default=None)
-
-    @property
-    def source(self) -> ParticleSource:
-        """Where images come from."""
-        return self.images.source
 
     def scorer(self, density: NDArray[np.float32]) -> Scorer:
         """Scores against a map (N, N, N)."""
@@ -72,16 +68,16 @@ class UnitRunner:
         members: NDArray[np.intp],
         poses: Poses,
         noise: NDArray[np.float64],
-        count: int,
+        contrast: float,
         audited: int = 0,
     ) -> Group:
-        """Particles `members` of one series at their present poses, with the first `count` pixels of every tilt."""
+        """Particles `members` of one series at their present poses."""
         displaced = poses.displacement_angstrom
 
         def load(local: int) -> ParticleImages:
             self.before_load()
             particle = int(members[local])
-            return self.images.load(particle, displaced[particle], count)
+            return self.source.load(particle, displaced[particle]).with_contrast(contrast)
 
         return Group(
             self.source.optset.series[series],
@@ -97,13 +93,9 @@ class UnitRunner:
     def run(self, step: Step, unit: Unit, advance: Callable[[int], None]) -> UnitSums:
         """Sums and estimates of a unit; `advance(n)` is called after every n particles."""
         expectation = self.expectation(step, unit.key)
+        number = unit.series
         group = self.group(
-            unit.series,
-            unit.particles,
-            step.poses,
-            step.noise[unit.series],
-            expectation.map_count,
-            unit.audited,
+            number, unit.particles, step.poses, step.noise[number], float(step.contrast[number]), unit.audited
         )
         disc = self.source.disc
         accumulator = Accumulator.empty(disc.box, PADDING)

@@ -80,6 +80,10 @@ class Job(Protocol):
         """Checkpoint of an earlier run with the same options, or None to start from the beginning."""
         ...
 
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove the checkpoint `name`, if there is one."""
+        ...
+
 
 class Task(Protocol):
     """A countable piece of work, shown as a bar or as lines."""

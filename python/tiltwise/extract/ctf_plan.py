@@ -59,25 +59,21 @@ class CtfPlan:
         return cls(phase / (2 * np.pi), amplitude.astype(np.float32), damage, turns_per_angstrom, odd)
 
     def evaluate(
-        self,
-        depth_defocus_angstrom: NDArray[np.float64],
-        tilts: NDArray[np.intp] | slice = slice(None),
-        count: int | None = None,
+        self, depth_defocus_angstrom: NDArray[np.float64], tilts: NDArray[np.intp] | slice = slice(None)
     ) -> NDArray[np.float32]:
         """CTF x damage of one particle in the given tilts, `-amplitude * sin(gamma)`.
 
-        `depth_defocus_angstrom` `(len(tilts),)` is the defocus its depth adds in each tilt; `count` limits the last
-        axis to its first frequencies.
+        `depth_defocus_angstrom` `(len(tilts),)` is the defocus its depth adds in each tilt.
         """
         expand = (slice(None),) + (None,) * self.turns_per_angstrom.ndim
-        turns = self.turns_per_angstrom[..., :count] * depth_defocus_angstrom[expand]
-        turns += self.turns[..., :count][tilts]
+        turns = self.turns_per_angstrom * depth_defocus_angstrom[expand]
+        turns += self.turns[tilts]
         # Whole turns go in double precision; the rest is small enough for the much faster single sine.
         turns -= np.rint(turns)
         result = turns.astype(np.float32)
         result *= np.float32(-2 * np.pi)
         np.sin(result, out=result)
-        result *= self.amplitude[..., :count][tilts]
+        result *= self.amplitude[tilts]
         return result
 
 

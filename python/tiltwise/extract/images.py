@@ -8,7 +8,7 @@ masked in real space: signal that the CTF spreads over the box is then refocused
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class ParticleImages:
     data: NDArray[np.complex64]
     """(F, K) C X, for the reconstruction"""
     masked: NDArray[np.complex64]
-    """(F, K) C X inside the particle diameter, for scores; the same array as `data` without a diameter"""
+    """(F, K) C X inside the particle diameter, for scores"""
     ctf2: NDArray[np.float32]
     """(F, K) C^2"""
     power: NDArray[np.float64]
@@ -52,6 +52,14 @@ class ParticleImages:
     images that came premultiplied mean |C X|^2, over the circle they were cropped to"""
     premultiplied: bool = False
     """whether `power` is that of C X"""
+
+    def with_contrast(self, factor: float) -> ParticleImages:
+        """The same images with a CTF of `factor` C: what a series of that contrast is compared with."""
+        if factor == 1.0:
+            return self
+        single, square = np.float32(factor), np.float32(factor * factor)
+        power = self.power * factor**2 if self.premultiplied else self.power
+        return replace(self, data=self.data * single, masked=self.masked * single, ctf2=self.ctf2 * square, power=power)
 
 
 def outside_every_tilt(where: Sequence[str], positions_px: NDArray[np.float64], width: float) -> DataError:
@@ -90,11 +98,9 @@ class Window:
         self.index = np.r_[0 : crop // 2, box - crop // 2 : box]
         radius = np.fft.ifftshift(distances(box, 2))
         self.circle_crop = CircleCrop(radius, crop / 2, EDGE_PX, self.index)
-        self.mask: NDArray[np.float32] | None = None
-        """(crop, crop) of the particle: 1 inside the diameter, falling to 0 over the edge outside it"""
-        if diameter_px is not None:
-            distance = radius[np.ix_(self.index, self.index)]
-            self.mask = soft_edge(distance, diameter_px / 2 + EDGE_PX, EDGE_PX).astype(np.float32)
+        # The particle mask: 1 inside the diameter, falling to 0 over the edge outside it.
+        outer = np.inf if diameter_px is None else diameter_px / 2 + EDGE_PX
+        self.mask = soft_edge(radius[np.ix_(self.index, self.index)], outer, EDGE_PX).astype(np.float32)
 
 
 class ImageExtractor:
@@ -254,8 +260,7 @@ class ImageExtractor:
         tilts = self.visible_tilts(points, self.visibility_radius_px)
         defocus = self.depth_defocus(position_px, tilts)
         data = np.empty((len(tilts), len(self.disc)), np.complex64)
-        mask = self.window.mask
-        masked = data if mask is None else np.empty_like(data)
+        masked = np.empty_like(data)
         power = np.empty((len(tilts), self.disc.n_shells))
         for start in range(0, len(tilts), self._batch):
             batch = slice(start, start + self._batch)
@@ -263,17 +268,10 @@ class ImageExtractor:
             power[batch] = self._power(spectra)
             images = self.premultiplied(spectra, self.box_plan.evaluate(defocus[batch], tilts[batch]))
             data[batch] = self.disc.take(rfft2(images))
-            if mask is not None:
-                images *= mask
-                masked[batch] = self.disc.take(rfft2(images))
-        ctf2 = self.ctf2(position_px, tilts)
+            images *= self.window.mask
+            masked[batch] = self.disc.take(rfft2(images))
+        ctf2 = self.disc_plan.evaluate(defocus, tilts) ** 2
         return ParticleImages(tilts=tilts, data=data, masked=masked, ctf2=ctf2, power=power)
-
-    def ctf2(
-        self, position_px: NDArray[np.float64], tilts: NDArray[np.intp], count: int | None = None
-    ) -> NDArray[np.float32]:
-        """(len(tilts), K) C^2 of a particle at the components of the disc, or the first `count` of them."""
-        return self.disc_plan.evaluate(self.depth_defocus(position_px, tilts), tilts, count) ** 2
 
     def _power(self, spectra: NDArray[np.complex64]) -> NDArray[np.float64]:
         """(n, S) mean |X|^2 in every shell, of at most a batch of transforms."""

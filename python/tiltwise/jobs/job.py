@@ -27,7 +27,7 @@ from tiltwise.config import OutputOptions
 from tiltwise.errors import Aborted, ConfigError, OutputError, TiltwiseError
 from tiltwise.exec import Checkpoint, Progress
 from tiltwise.exec.protocols import Scalar
-from tiltwise.files import write_error
+from tiltwise.files import remove_leftovers, write_error
 from tiltwise.jobs import manifest, relion
 from tiltwise.jobs.checkpoint import read_checkpoint, write_checkpoint
 from tiltwise.jobs.guard import Guard
@@ -80,6 +80,9 @@ class FolderJob:
                 self._check_resume(previous)
             if previous is None or not self._may_continue(previous):
                 self._drop_checkpoints()
+            if previous is not None and previous.get("status") == "running":  # it was killed
+                for folder in (self._folder, self._state):
+                    remove_leftovers(folder)
             relion.clear_markers(self._folder)
             self._begin(previous)
             self._guard = Guard(self._folder)
@@ -313,6 +316,10 @@ class FolderJob:
         checkpoint = read_checkpoint(self._state / f"{name}.npz")
         self._saved = self._saved or checkpoint is not None
         return checkpoint
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove a checkpoint, if there is one."""
+        (self._state / f"{name}.npz").unlink(missing_ok=True)
 
     # ---- results ----------------------------------------------------------------------------------------
 

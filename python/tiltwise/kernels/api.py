@@ -223,3 +223,50 @@ class Backend(Protocol):
         function, exact between grid planes.  Samples that are not inside do not contribute.
         """
         ...
+
+    def condense(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        depths: F32,
+        starts: I32,
+        turns: F32,
+        slopes: F32,
+        out: F64,
+        *,
+        threads: int = 0,
+    ) -> None:
+        """Condensed evidence about the CTF phase of every pixel (Eqs. 23-26): adds to `out` `(G, 7, K)`, in place.
+
+        Image `i` has the slice `V_i[k] = V(matrices[i] @ frequencies[k])`, the row `images[i]` `(K,)`, and a
+        depth; the images of group g are `starts[g] : starts[g + 1]`, `starts` `(G + 1,)`.  The CTF phase is
+        `gamma = 2 pi (turns[g, k] + slopes[k] * depths[i])`: keep turns within half a turn, in single precision
+        whole ones cost accuracy.  With the CTF -sin(gamma), and d = -(sin gamma, cos gamma), rows of `out` are sums
+        over the images of a group of
+
+        0-2     upper triangle of `|V|^2 d d^T`
+        3, 4    `Re(X V*) d`
+        5       `Im(X V*) d_0`, for odd aberrations
+        6       `|X|^2`
+
+        The CTF of gamma + e is `u . d` with `u = (cos e, sin e)`, so that `sum |X - C V|^2` is
+        `u.R.u - 2 b.u` plus row 6.  (The printed Eq. 25 has the components of d in the other order.)  Samples
+        that are not inside have V = 0.  Images are added in their order, whatever the number of threads.
+        """
+        ...
+
+    def phase_cost(
+        self, matrices: F64, vectors: F64, basis: F64, parameters: F64, rows: I32, *, threads: int = 0
+    ) -> F64:
+        """Cost of phase errors with gradient and second derivatives (Eqs. 27, 28): `(n, 2, 1 + P + P (P + 1) / 2)`.
+
+        Item `i` takes R from `matrices[rows[i]]` `(3, K)`, rows `R_00, R_01, R_11`, and b from
+        `vectors[rows[i]]` `(2, K)`.  Its phase errors are `e = parameters[i] @ basis`, basis `(P, K)`, P <= 64,
+        and `u = (cos e, sin e)`.  `out[i, 0]` belongs to the linear part `sum b.u`, `out[i, 1]` to the quadratic
+        part `sum u.R.u`: value, gradient, upper triangle of the second derivatives, row by row.  With a scale a
+        of the CTF, `log L = a * linear - a^2 / 2 * quadratic` up to a constant, for sums over the full plane.
+        """
+        ...

@@ -106,6 +106,42 @@ class NativeBackend:
             volume, matrices, frequencies, radius, images, powers, rows, slopes, threads or default_threads()
         )
 
+    def condense(
+        self,
+        volume: C64,
+        matrices: F32,
+        frequencies: F32,
+        radius: float,
+        images: C64,
+        depths: F32,
+        starts: I32,
+        turns: F32,
+        slopes: F32,
+        out: F64,
+        *,
+        threads: int = 0,
+    ) -> None:
+        """See `tiltwise.kernels.api.Backend.condense`."""
+        self._kernels.condense(
+            volume,
+            matrices,
+            frequencies,
+            radius,
+            images,
+            depths,
+            starts,
+            turns,
+            slopes,
+            out,
+            threads or default_threads(),
+        )
+
+    def phase_cost(
+        self, matrices: F64, vectors: F64, basis: F64, parameters: F64, rows: I32, *, threads: int = 0
+    ) -> F64:
+        """See `tiltwise.kernels.api.Backend.phase_cost`."""
+        return self._kernels.phase_cost(matrices, vectors, basis, parameters, rows, threads or default_threads())
+
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None:
     """See `tiltwise.kernels.gather.gather_slices`."""

@@ -8,7 +8,7 @@
 namespace tiltwise {
 
 /// Raised whenever a struct of args.hpp or KernelTable changes.
-constexpr std::uint32_t abi_number = 3;
+constexpr std::uint32_t abi_number = 4;
 
 /// What a kernel returns; anything but `ok` comes with a text.
 enum Status : int {
@@ -36,6 +36,8 @@ struct KernelTable {
   int (*backproject)(const BackprojectArgs*, ErrorText*);
   int (*shell_sums)(const ShellSumsArgs*, ErrorText*);
   int (*curvature)(const CurvatureArgs*, ErrorText*);
+  int (*condense)(const CondenseArgs*, ErrorText*);
+  int (*phase_cost)(const PhaseCostArgs*, ErrorText*);
 };
 
 }  // namespace tiltwise

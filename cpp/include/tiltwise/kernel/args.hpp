@@ -113,4 +113,39 @@ struct CurvatureArgs {
   std::int32_t threads;
 };
 
+/// Numbers per pixel that `condense` sums: three of the matrix, two of the vector, the odd one, the power.
+constexpr int condensed_terms = 7;
+
+/// Condensed evidence about the CTF phase of every pixel (Eqs. 23-26): adds to `out`.
+struct CondenseArgs {
+  const ComplexF* volume;    // (size, size, size / 2 + 1)
+  const float* matrices;     // (n, 3, 3)
+  const float* frequencies;  // (k, 3)
+  const ComplexF* images;    // (n, k)
+  const float* depths;       // (n)
+  const std::int32_t*
+      starts;           // (groups + 1), not decreasing, from 0 to n: images of group g are [starts[g], starts[g + 1])
+  const float* turns;   // (groups, k)
+  const float* slopes;  // (k)
+  double* out;          // (groups, condensed_terms, k), in and out
+  std::int64_t size, n, k, groups;
+  double radius;
+  std::int32_t threads;
+};
+
+/// Parameters a fit of phases may have.
+constexpr std::int64_t max_phase_parameters = 64;
+
+/// Cost of phase errors with gradient and second derivatives (Eqs. 27, 28).
+struct PhaseCostArgs {
+  const double* matrices;    // (m, 3, k)
+  const double* vectors;     // (m, 2, k)
+  const double* basis;       // (p, k)
+  const double* parameters;  // (n, p)
+  const std::int32_t* rows;  // (n), each in [0, m)
+  double* out;               // (n, 2, 1 + p + p (p + 1) / 2)
+  std::int64_t n, k, m, p;
+  std::int32_t threads;
+};
+
 }  // namespace tiltwise

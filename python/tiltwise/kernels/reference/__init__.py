@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiltwise.kernels.reference.backproject import backproject
 from tiltwise.kernels.reference.curvature import curvature
+from tiltwise.kernels.reference.phasefit import condense, phase_cost
 from tiltwise.kernels.reference.posterior import posterior
 from tiltwise.kernels.reference.score import score
 from tiltwise.kernels.reference.shell_sums import shell_sums
@@ -21,6 +22,19 @@ class ReferenceBackend:
     backproject = staticmethod(backproject)
     shell_sums = staticmethod(shell_sums)
     curvature = staticmethod(curvature)
+    condense = staticmethod(condense)
+    phase_cost = staticmethod(phase_cost)
 
 
-__all__ = ["ReferenceBackend", "backproject", "curvature", "insert", "posterior", "project", "score", "shell_sums"]
+__all__ = [
+    "ReferenceBackend",
+    "backproject",
+    "condense",
+    "curvature",
+    "insert",
+    "phase_cost",
+    "posterior",
+    "project",
+    "score",
+    "shell_sums",
+]
