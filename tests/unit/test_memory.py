@@ -39,6 +39,19 @@ def test_the_plan_grows_with_the_box_and_keeps_to_the_limit() -> None:
     assert "of 4.0 GB allowed" in str(small)
 
 
+def test_images_are_kept_as_far_as_memory_goes() -> None:
+    need = 1_000_000_000
+    roomy = plan_refine(64, 2, 8.0, images=need)
+    assert (roomy.images, roomy.batch) == (need, plan_refine(64, 2, 8.0).batch)
+    assert plan_refine(64, 2, 8.0).images == 0
+    least = roomy.total - need
+    for limit, kept in ((least, 0), (least + need // 2, need // 2), (least + 2 * need, need)):
+        plan = plan_refine(64, 2, limit / 1e9, images=need)
+        assert abs(plan.images - kept) <= 1, "bytes lost in GB"
+        assert plan.total <= limit
+    assert "images kept 1.00 GB" in str(roomy)
+
+
 def test_too_little_memory_is_an_error_before_anything_is_computed() -> None:
     with pytest.raises(ResourceError, match=r"at least .* GB for maps of 256 voxels") as error:
         plan_refine(256, 2, 1.0)

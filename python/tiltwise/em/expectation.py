@@ -86,7 +86,7 @@ class Expectation:
             images = ordered_map(group.load, batch, self.settings.threads)
             for local, raw in zip(batch, images, strict=True):
                 refuse_unusable(raw, f"{group.series.name}, particle {int(group.members[local]) + 1}")
-            whitened = [whiten(i, self.disc, group.noise_power, self._map_count) for i in images]
+            whitened = [whiten(i, self.disc, group.noise_power, self.map_count) for i in images]
             results = self._posteriors(group, list(batch), whitened)
             for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
                 # sums in the order of the particles
@@ -124,7 +124,8 @@ class Expectation:
             yield one or grid.search(group, batch[i], whitened[i], cells[i])
 
     @property
-    def _map_count(self) -> int:
+    def map_count(self) -> int:
+        """Pixels per tilt that enter the reconstruction, no fewer than are scored."""
         return self.disc.count(self.settings.map_radius)
 
     def batches(self, group: Group, limit: int | None = None) -> list[range]:
@@ -132,7 +133,7 @@ class Expectation:
         total = len(group.members) if limit is None else min(limit, len(group.members))
         # local searches keep the likelihoods of one particle at a time
         n_coarse = len(self.settings.grid.rotations()[0]) if self._everywhere else 0
-        per_particle = 44 * self._map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
+        per_particle = 44 * self.map_count * group.series.n_tilts + 4 * n_coarse * len(self.shifts)
         size = max(1, int(BATCH_BYTES // per_particle))
         return [range(i, min(i + size, total)) for i in range(0, total, size)]
 

@@ -15,7 +15,7 @@ from tiltwise.kernels.api import C64, F32, Backend
 from tiltwise.maps.whitening import WhitenedImages, slice_matrices
 from tiltwise.model import TiltSeries
 from tiltwise.spectral.disc import FourierDisc
-from tiltwise.spectral.phases import phase_ramps
+from tiltwise.spectral.phases import shift_ramps
 
 
 def shift_phases(
@@ -27,9 +27,8 @@ def shift_phases(
     count: int,
 ) -> C64:
     """(T, F K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5)."""
-    slopes = np.einsum("fij,tj->tfi", series.projection[tilts, :2, :3], shifts_angstrom)
-    slopes *= 2.0 * np.pi / (disc.box * pixel_size)
-    return phase_ramps(disc.frequencies[:count], slopes).reshape(len(shifts_angstrom), -1)
+    ramps = shift_ramps(series.projection[tilts], shifts_angstrom, disc.frequencies[:count], disc.box * pixel_size)
+    return ramps.reshape(len(shifts_angstrom), -1)
 
 
 @dataclass(slots=True)

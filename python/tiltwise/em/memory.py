@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiltwise.em.expectation import BATCH_BYTES
 from tiltwise.errors import ResourceError
@@ -10,6 +10,8 @@ from tiltwise.exec.memory import free_memory_bytes
 
 _PROGRAM = 250 << 20
 """Interpreter, libraries and buffers of the system."""
+_UNKNOWN = 1 << 30
+"""For images to keep where nobody knows how much is free."""
 
 # Bytes per voxel of a half-complex padded volume.
 _ACCUMULATOR = 24
@@ -29,24 +31,29 @@ class MemoryPlan:
     """accumulators of both halves and what solving one map, or a unit of particles, takes besides"""
     batch: int
     """images and likelihoods of particles that are worked on at a time"""
+    images: int
+    """images that are kept between iterations, not more than there are"""
     limit: int | None
     """allowed by --memory, else half of what is free"""
 
     @property
     def total(self) -> int:
         """Everything together."""
-        return _PROGRAM + self.volumes + self.batch
+        return _PROGRAM + self.volumes + self.batch + self.images
 
     def __str__(self) -> str:
         allowed = "" if self.limit is None else f" of {self.limit / 1e9:.1f} GB allowed"
         return (
             f"memory: at most {self.total / 1e9:.1f} GB{allowed} "
-            f"(volumes {self.volumes / 1e9:.2f} GB, batches of images {self.batch / 1e9:.2f} GB)"
+            f"(volumes {self.volumes / 1e9:.2f} GB, batches of images {self.batch / 1e9:.2f} GB, "
+            f"images kept {self.images / 1e9:.2f} GB)"
         )
 
 
-def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False) -> MemoryPlan:
-    """Plan for maps of `box` voxels on grids padded `padding` times.
+def plan_refine(
+    box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False, images: int = 0
+) -> MemoryPlan:
+    """Plan for maps of `box` voxels on grids padded `padding` times, and `images` bytes of images worth keeping.
 
     Raises
     ------
@@ -62,7 +69,7 @@ def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: b
     else:
         free = free_memory_bytes()
         limit = None if free is None else free // 2
-    plan = MemoryPlan(volumes, BATCH_BYTES, limit)
+    plan = MemoryPlan(volumes, BATCH_BYTES, 0, limit)
     if limit is not None and plan.total > limit:
         raise ResourceError(
             "not enough memory",
@@ -71,4 +78,4 @@ def plan_refine(box: int, padding: int, memory_gb: float | None, *, symmetric: b
             found=f"{limit / 1e9:.1f} GB" + ("" if memory_gb is not None else ", half of what is free"),
             fix="give more with --memory, or use a smaller --crop or larger --bin",
         )
-    return plan
+    return replace(plan, images=min(images, _UNKNOWN if limit is None else limit - plan.total))

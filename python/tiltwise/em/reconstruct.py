@@ -102,12 +102,13 @@ class Reconstruction:
 
     def transpose(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
         """Half maps and map by transposed trilinear projection on a padded grid, weighted by the noise power."""
-        noise = initial_noise_power(self.source, self.poses, self.threads, lambda n: None, NOISE_SAMPLE)
-        backend = load_backend(self.options.backend)
-        accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
 
         def load(particle: int) -> ParticleImages:
             return self.source.load(particle, self.poses.displacement_angstrom[particle])
+
+        noise = initial_noise_power(self.source, load, self.threads, lambda n: None, NOISE_SAMPLE)
+        backend = load_backend(self.options.backend)
+        accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
 
         for half, accumulator in accumulators.items():
             for number, series in enumerate(self.optset.series):

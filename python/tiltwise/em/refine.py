@@ -33,6 +33,8 @@ from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.units import Key, RunningSums, total_noise, units_of
 from tiltwise.errors import Aborted
 from tiltwise.exec import Job, Progress
+from tiltwise.extract.cache import ParticleCache
+from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
@@ -111,8 +113,15 @@ class Refinement:
         self.orientation = OrientationPrior.of(
             self.optset.particles, {name: getattr(options, f"sigma_{name}") for name in TERMS}, self.symmetry
         )
-        self.runner = UnitRunner(self.source, self.backend, self.threads, self.orientation, job.check_abort)
-        self.memory = plan_refine(self.box, PADDING, options.memory, symmetric=len(self.symmetry) > 1)
+        self.memory = plan_refine(
+            self.box,
+            PADDING,
+            options.memory,
+            symmetric=len(self.symmetry) > 1,
+            images=int(ParticleCache.sizes(self.source).sum()),
+        )
+        self.images = ParticleCache(self.source, self.memory.images)
+        self.runner = UnitRunner(self.images, self.backend, self.threads, self.orientation, job.check_abort)
         for path in self.optset.paths.values():
             job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
@@ -163,7 +172,11 @@ class Refinement:
         density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
-            noise = initial_noise_power(self.source, poses, self.threads, task.advance)
+
+            def load(particle: int) -> ParticleImages:
+                return self.images.load(particle, poses.displacement_angstrom[particle], 0)
+
+            noise = initial_noise_power(self.source, load, self.threads, task.advance)
         schedule = Schedule(
             order=options.healpix_order,
             local_order=options.auto_local_healpix_order,
@@ -181,8 +194,8 @@ class Refinement:
             0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve, contrast
         )
         with self.job.timing("grey scale"):
-            step, groups = self._step(state, 0, final=False), self._groups(state, None)
-            factor = fit_greyscale(self.runner.expectation(step, HALF_1), groups)
+            expectation = self.runner.expectation(self._step(state, 0, final=False), HALF_1)
+            factor = fit_greyscale(expectation, self._groups(state, None, expectation.coarse_count))
             self.runner.forget()
         self.job.event("greyscale", factor=factor)
         density = density * np.float32(factor)
@@ -215,8 +228,8 @@ class Refinement:
         references = {(half, 0): state.maps[half] for half in HALVES}
         return Step(settings, state.poses, state.noise, references, state.contrast)
 
-    def _groups(self, state: State, half: int | None) -> list[Group]:
-        """Particles of one half, or of both, series by series."""
+    def _groups(self, state: State, half: int | None, count: int) -> list[Group]:
+        """Particles of one half, or of both, series by series, with the first `count` pixels of every tilt."""
         groups = []
         for number, noise in enumerate(state.noise):
             chosen = self.source.series_of == number
@@ -224,7 +237,8 @@ class Refinement:
                 chosen &= self.halves == half
             members = np.flatnonzero(chosen)
             if len(members):
-                groups.append(self.runner.group(number, members, state.poses, noise, float(state.contrast[number])))
+                contrast = float(state.contrast[number])
+                groups.append(self.runner.group(number, members, state.poses, noise, contrast, count))
         return groups
 
     def _sums(self, state: State, *, final: bool) -> dict[Key, RunningSums]:
@@ -331,7 +345,7 @@ class Refinement:
         frequencies = self.source.disc.frequencies3d(count)
         scorer = self.runner.scorer(state.maps[1])
         found = []
-        for group in self._groups(state, 1):
+        for group in self._groups(state, 1, count):
             for local in range(min(5, len(group.members))):
                 image = whiten(group.load(local), self.source.disc, group.noise_power, count)
                 found.append(

@@ -14,6 +14,7 @@ from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.units import Key, Unit, UnitSums
+from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.kernels.api import Backend
@@ -40,7 +41,7 @@ class Step:
 class UnitRunner:
     """Computes units from images at hand."""
 
-    source: ParticleSource
+    images: ParticleCache
     backend: Backend
     threads: int
     orientation: OrientationPrior | None = None
@@ -48,6 +49,11 @@ class UnitRunner:
     before_load: Callable[[], None] = lambda: None
     """called before the images of every particle are read; may raise"""
     _last: tuple[Step, Key, Expectation] | None = field(init=False, default=None)
+
+    @property
+    def source(self) -> ParticleSource:
+        """Where images come from."""
+        return self.images.source
 
     def scorer(self, density: NDArray[np.float32]) -> Scorer:
         """Scores against a map (N, N, N)."""
@@ -69,15 +75,16 @@ class UnitRunner:
         poses: Poses,
         noise: NDArray[np.float64],
         contrast: float,
+        count: int,
         audited: int = 0,
     ) -> Group:
-        """Particles `members` of one series at their present poses."""
+        """Particles `members` of one series at their present poses, with the first `count` pixels of every tilt."""
         displaced = poses.displacement_angstrom
 
         def load(local: int) -> ParticleImages:
             self.before_load()
             particle = int(members[local])
-            return self.source.load(particle, displaced[particle]).with_contrast(contrast)
+            return self.images.load(particle, displaced[particle], count).with_contrast(contrast)
 
         return Group(
             self.source.optset.series[series],
@@ -95,7 +102,13 @@ class UnitRunner:
         expectation = self.expectation(step, unit.key)
         number = unit.series
         group = self.group(
-            number, unit.particles, step.poses, step.noise[number], float(step.contrast[number]), unit.audited
+            number,
+            unit.particles,
+            step.poses,
+            step.noise[number],
+            float(step.contrast[number]),
+            expectation.map_count,
+            unit.audited,
         )
         disc = self.source.disc
         accumulator = Accumulator.empty(disc.box, PADDING)

@@ -59,21 +59,25 @@ class CtfPlan:
         return cls(phase / (2 * np.pi), amplitude.astype(np.float32), damage, turns_per_angstrom, odd)
 
     def evaluate(
-        self, depth_defocus_angstrom: NDArray[np.float64], tilts: NDArray[np.intp] | slice = slice(None)
+        self,
+        depth_defocus_angstrom: NDArray[np.float64],
+        tilts: NDArray[np.intp] | slice = slice(None),
+        count: int | None = None,
     ) -> NDArray[np.float32]:
         """CTF x damage of one particle in the given tilts, `-amplitude * sin(gamma)`.
 
-        `depth_defocus_angstrom` `(len(tilts),)` is the defocus its depth adds in each tilt.
+        `depth_defocus_angstrom` `(len(tilts),)` is the defocus its depth adds in each tilt; `count` limits the last
+        axis to its first frequencies.
         """
         expand = (slice(None),) + (None,) * self.turns_per_angstrom.ndim
-        turns = self.turns_per_angstrom * depth_defocus_angstrom[expand]
-        turns += self.turns[tilts]
+        turns = self.turns_per_angstrom[..., :count] * depth_defocus_angstrom[expand]
+        turns += self.turns[..., :count][tilts]
         # Whole turns go in double precision; the rest is small enough for the much faster single sine.
         turns -= np.rint(turns)
         result = turns.astype(np.float32)
         result *= np.float32(-2 * np.pi)
         np.sin(result, out=result)
-        result *= self.amplitude[tilts]
+        result *= self.amplitude[..., :count][tilts]
         return result
 
 

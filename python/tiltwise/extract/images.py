@@ -44,7 +44,7 @@ class ParticleImages:
     data: NDArray[np.complex64]
     """(F, K) C X, for the reconstruction"""
     masked: NDArray[np.complex64]
-    """(F, K) C X inside the particle diameter, for scores"""
+    """(F, K) C X inside the particle diameter, for scores; the same array as `data` without a diameter"""
     ctf2: NDArray[np.float32]
     """(F, K) C^2"""
     power: NDArray[np.float64]
@@ -98,9 +98,11 @@ class Window:
         self.index = np.r_[0 : crop // 2, box - crop // 2 : box]
         radius = np.fft.ifftshift(distances(box, 2))
         self.circle_crop = CircleCrop(radius, crop / 2, EDGE_PX, self.index)
-        # The particle mask: 1 inside the diameter, falling to 0 over the edge outside it.
-        outer = np.inf if diameter_px is None else diameter_px / 2 + EDGE_PX
-        self.mask = soft_edge(radius[np.ix_(self.index, self.index)], outer, EDGE_PX).astype(np.float32)
+        self.mask: NDArray[np.float32] | None = None
+        """(crop, crop) of the particle: 1 inside the diameter, falling to 0 over the edge outside it"""
+        if diameter_px is not None:
+            distance = radius[np.ix_(self.index, self.index)]
+            self.mask = soft_edge(distance, diameter_px / 2 + EDGE_PX, EDGE_PX).astype(np.float32)
 
 
 class ImageExtractor:
@@ -260,7 +262,8 @@ class ImageExtractor:
         tilts = self.visible_tilts(points, self.visibility_radius_px)
         defocus = self.depth_defocus(position_px, tilts)
         data = np.empty((len(tilts), len(self.disc)), np.complex64)
-        masked = np.empty_like(data)
+        mask = self.window.mask
+        masked = data if mask is None else np.empty_like(data)
         power = np.empty((len(tilts), self.disc.n_shells))
         for start in range(0, len(tilts), self._batch):
             batch = slice(start, start + self._batch)
@@ -268,10 +271,17 @@ class ImageExtractor:
             power[batch] = self._power(spectra)
             images = self.premultiplied(spectra, self.box_plan.evaluate(defocus[batch], tilts[batch]))
             data[batch] = self.disc.take(rfft2(images))
-            images *= self.window.mask
-            masked[batch] = self.disc.take(rfft2(images))
-        ctf2 = self.disc_plan.evaluate(defocus, tilts) ** 2
+            if mask is not None:
+                images *= mask
+                masked[batch] = self.disc.take(rfft2(images))
+        ctf2 = self.ctf2(position_px, tilts)
         return ParticleImages(tilts=tilts, data=data, masked=masked, ctf2=ctf2, power=power)
+
+    def ctf2(
+        self, position_px: NDArray[np.float64], tilts: NDArray[np.intp], count: int | None = None
+    ) -> NDArray[np.float32]:
+        """(len(tilts), K) C^2 of a particle at the components of the disc, or the first `count` of them."""
+        return self.disc_plan.evaluate(self.depth_defocus(position_px, tilts), tilts, count) ** 2
 
     def _power(self, spectra: NDArray[np.complex64]) -> NDArray[np.float64]:
         """(n, S) mean |X|^2 in every shell, of at most a batch of transforms."""

@@ -13,7 +13,7 @@ from tiltwise.extract.stacks import StackLoader
 from tiltwise.geometry.projection import project_points
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
-from tiltwise.model import OptimisationSet
+from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import pixel_sizes, poses_of, series_index
 from tiltwise.spectral.disc import FourierDisc
 
@@ -67,7 +67,7 @@ class ParticleSource:
         binning: float,
         diameter_angstrom: float | None,
     ) -> None:
-        self.optset = optset
+        self.optset, self.masks = optset, diameter_angstrom is not None
         self.series_of = series_index(optset)
         pixel = {round(series.pixel_size_angstrom, 4) for series in optset.series}
         if len(pixel) > 1:
@@ -186,14 +186,42 @@ class ParticleSource:
         return self._loaders[int(self.series_of[particle]), int(self.optset.particles.optics_index[particle])]
 
     def load(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
-        """Images of a particle that is displaced from its stored coordinate, centred on its position."""
-        series, loader = self.optset.series[int(self.series_of[particle])], self.loader(particle)
-        stored = self.optset.particles.coordinate_px[particle]
-        position = stored + displacement_angstrom / series.pixel_size_angstrom
-        if isinstance(loader, StackLoader):
-            return loader.load(particle, stored, position)
-        motion = self.optset.trajectories.get(self.optset.particles.name[particle])
-        images = loader.load(position, None if motion is None else motion / series.pixel_size_angstrom)
-        where = f"{self.optset.particles.name[particle]} of {series.name}"
+        """Images of a particle that is displaced from its stored coordinate, centred on its position.
+
+        Raises
+        ------
+        DataError
+            if no tilt shows the particle, or a pixel is NaN or infinite.
+        """
+        images = self.cut(particle, displacement_angstrom)
+        if self.from_stacks:
+            return images
+        where = f"{self.optset.particles.name[particle]} of {self._series(particle).name}"
+        position = self._position_px(particle, displacement_angstrom)
         refuse_unless_visible(images.tilts, position, self.box * self.pixel_size, where)
         return images
+
+    def cut(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
+        """The same, with no images where no tilt shows the particle."""
+        series, loader = self._series(particle), self.loader(particle)
+        position = self._position_px(particle, displacement_angstrom)
+        if isinstance(loader, StackLoader):
+            return loader.load(particle, self.optset.particles.coordinate_px[particle], position)
+        motion = self.optset.trajectories.get(self.optset.particles.name[particle])
+        return loader.load(position, None if motion is None else motion / series.pixel_size_angstrom)
+
+    def ctf2(
+        self, particle: int, displacement_angstrom: NDArray[np.float64], tilts: NDArray[np.intp], count: int
+    ) -> NDArray[np.float32]:
+        """(len(tilts), count) C^2 that `load` gives, at the first components of the disc."""
+        loader = self.loader(particle)
+        if isinstance(loader, StackLoader):
+            return loader.ctf2(self.optset.particles.coordinate_px[particle], tilts, count)
+        return loader.ctf2(self._position_px(particle, displacement_angstrom), tilts, count)
+
+    def _series(self, particle: int) -> TiltSeries:
+        return self.optset.series[int(self.series_of[particle])]
+
+    def _position_px(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
+        stored = self.optset.particles.coordinate_px[particle]
+        return np.asarray(stored + displacement_angstrom / self._series(particle).pixel_size_angstrom)

@@ -19,7 +19,7 @@ from tiltwise.model import OpticsGroup, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import rfft2
 from tiltwise.spectral.masks import distances, soft_edge
-from tiltwise.spectral.phases import phase_ramps
+from tiltwise.spectral.phases import shift_ramps
 
 StackReader = Callable[[int], tuple[NDArray[np.intp], NDArray[np.float32]]]
 """particle index -> visible tilts (F,) and their images (F, N, N), centre at N // 2"""
@@ -68,23 +68,36 @@ class StackLoader:
             )
         if not np.isfinite(images).all():
             raise DataError("extracted images contain NaN or infinite pixels", where=f"row {particle + 1}")
-        moved = np.einsum("fij,j->fi", series.projection[tilts, :2, :3], position_px - stored_px)
-        moved *= series.pixel_size_angstrom / self.pixel_size
-        ramp = phase_ramps(self.disc.frequencies, moved * (2.0 * np.pi / self.disc.box))
-        depth = depth_offset_px(series.projection, stored_px[None], series.tomogram_size)[0, tilts]
-        ctf = self.plan.evaluate(series.hand * series.defocus_slope * series.pixel_size_angstrom * depth, tilts)
+        moved = (position_px - stored_px) * series.pixel_size_angstrom
+        box = self.disc.box * self.pixel_size
+        ramp = shift_ramps(series.projection[tilts], moved[None], self.disc.frequencies, box)[0]
+        ctf = self._ctf(stored_px, tilts, None)
         factor = 1.0 if self.premultiplied else ctf
         wrapped = np.fft.ifftshift(images, axes=(1, 2))
-        data = self.disc.take(rfft2(wrapped)) * ramp * factor
+        data = (self.disc.take(rfft2(wrapped)) * ramp * factor).astype(np.complex64)
         # The mask stays on the stored centre: a particle moves by much less than the mask is wide.
-        masked = self.disc.take(rfft2(wrapped * self.window.mask)) * ramp * factor
+        mask = self.window.mask
+        masked = data if mask is None else (self.disc.take(rfft2(wrapped * mask)) * ramp * factor).astype(np.complex64)
         spectra = self.disc.take(rfft2(wrapped * self.power_mask)).astype(np.complex128)
         power = self.disc.shell_means(np.abs(spectra) ** 2) / self.power_area
         return ParticleImages(
             tilts=tilts,
-            data=data.astype(np.complex64),
-            masked=masked.astype(np.complex64),
+            data=data,
+            masked=masked,
             ctf2=(ctf**2).astype(np.float32),
             power=power,
             premultiplied=self.premultiplied,
         )
+
+    def _ctf(self, stored_px: NDArray[np.float64], tilts: NDArray[np.intp], count: int | None) -> NDArray[np.float32]:
+        """CTF where the stack is centred."""
+        series = self.series
+        depth = depth_offset_px(series.projection, stored_px[None], series.tomogram_size)[0, tilts]
+        defocus = series.hand * series.defocus_slope * series.pixel_size_angstrom * depth
+        return self.plan.evaluate(defocus, tilts, count)
+
+    def ctf2(
+        self, stored_px: NDArray[np.float64], tilts: NDArray[np.intp], count: int | None = None
+    ) -> NDArray[np.float32]:
+        """(len(tilts), K) C^2 of a particle at the components of the disc, or the first `count` of them."""
+        return self._ctf(stored_px, tilts, count) ** 2

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
 from tiltwise.exec.threads import ordered_map
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource
 from tiltwise.io.mrc import read_map
 from tiltwise.maps.spectra import smoothed
 from tiltwise.spectral.filters import low_pass, resample
@@ -57,12 +58,16 @@ def prepare_map(path: Path, box: int, pixel_size: float, resolution: float) -> N
 
 
 def initial_noise_power(
-    source: ParticleSource, poses: Poses, threads: int, advance: Callable[[int], None], limit: int = 200
+    source: ParticleSource,
+    load: Callable[[int], ParticleImages],
+    threads: int,
+    advance: Callable[[int], None],
+    limit: int = 200,
 ) -> list[NDArray[np.float64]]:
     """sigma^2 (F, S) of every series before any model is known: the power of the images themselves.
 
-    Averages over up to `limit` particles of a series.  Of premultiplied images only C X is known; its power
-    is C^2 sigma^2 where noise dominates.
+    Averages over up to `limit` particles of a series; `load(i)` gives the images of particle i of all.  Of
+    premultiplied images only C X is known; its power is C^2 sigma^2 where noise dominates.
     """
     disc = source.disc
     spectra = []
@@ -72,7 +77,7 @@ def initial_noise_power(
         norm = np.zeros_like(total)
 
         def measure(particle: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-            images = source.load(particle, poses.displacement_angstrom[particle])
+            images = load(particle)
             if not images.premultiplied:
                 return images.tilts, images.power, np.ones_like(images.power)
             return images.tilts, images.power, disc.shell_means(images.ctf2.astype(np.float64))

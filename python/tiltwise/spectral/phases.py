@@ -18,3 +18,18 @@ def phase_ramps(frequencies: NDArray[np.signedinteger], slopes: NDArray[np.float
         table = np.exp(1j * slopes[..., axis, None] * np.arange(low, high + 1)).astype(np.complex64)
         phases *= table[..., frequencies[:, axis] - low]
     return phases
+
+
+def shift_ramps(
+    projection: NDArray[np.float64],
+    shifts_angstrom: NDArray[np.float64],
+    frequencies: NDArray[np.signedinteger],
+    box_angstrom: float,
+) -> NDArray[np.complex64]:
+    """(T, F, K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5).
+
+    `projection` (F, 2 or more, 3 or more) begins with the rows that give image coordinates, frequencies (K, 2) are in
+    cycles per box, and `box_angstrom` is the width of the box, N times the pixel size.
+    """
+    slopes = np.einsum("fij,tj->tfi", projection[:, :2, :3], shifts_angstrom)
+    return phase_ramps(frequencies, slopes * (2.0 * np.pi / box_angstrom))
