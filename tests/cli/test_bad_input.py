@@ -184,6 +184,12 @@ def test_empty_particle_set(case: Case, refuse: Refuse) -> None:
     refuse(case, DATA, "empty", "particles.star")
 
 
+def test_particles_of_other_tomograms(case: Case, refuse: Refuse) -> None:
+    names = ["TS_01"] * 4 + ["TS_07"] * 2
+    edit_star(case.folder / "particles.star", "particles", lambda table: table.set_text("rlnTomoName", names))
+    refuse(case, DATA, "rlnTomoName", "expected: TS_01", r"found: TS_07 \(2 of 6 particles\)", "fix: give --t")
+
+
 def test_no_half_sets_to_keep(case: Case, refuse: Refuse) -> None:
     edit_star(case.folder / "particles.star", "particles", lambda table: table.drop("rlnRandomSubset"))
     case.options["--split"] = "keep"
@@ -192,7 +198,7 @@ def test_no_half_sets_to_keep(case: Case, refuse: Refuse) -> None:
 
 def test_empty_half_set(case: Case, refuse: Refuse) -> None:
     edit_star(case.folder / "particles.star", "particles", lambda table: table.set_text("rlnRandomSubset", ["2"] * 6))
-    refuse(case, DATA, "half set is empty", "found: 0 and 6 of 6", "--split object")
+    refuse(case, DATA, "half set is empty", "found: 0 and 6 of 6", "fix: --split object draws")
 
 
 def test_particles_outside_every_tilt(case: Case, refuse: Refuse) -> None:
@@ -274,10 +280,16 @@ def test_truncated_reference(refine_case: Case, refuse: Refuse) -> None:
     refuse(refine_case, DATA, "truncated", re.escape(str(refine_case.reference)))
 
 
-def test_reference_of_another_size_is_resampled(refine_case: Case) -> None:
+@pytest.mark.parametrize(("pad", "size"), [(4, 6.0), (0, 30.0)], ids=["finer-and-larger", "too-coarse"])
+def test_reference_of_another_size_is_resampled(
+    refine_case: Case, capsys: pytest.CaptureFixture[str], pad: int, size: float
+) -> None:
     density, _ = read_map(refine_case.reference)
-    write_map(refine_case.reference, np.pad(density, 4), 6.0)
-    assert main([*refine_case.arguments(), "--quiet"]) == 0
+    write_map(refine_case.reference, np.pad(density, pad), size)
+    assert main(refine_case.arguments()) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{24 + 2 * pad} voxels of {size:g} Å is resampled to 24 voxels of 8 Å" in said
+    assert ("no detail finer than 60 Å" in said) == (size == 30.0)
     result, pixel_size = read_map(refine_case.output / "run_class001.mrc")
     assert result.shape == (24, 24, 24)
     assert pixel_size == pytest.approx(8.0)
@@ -317,6 +329,32 @@ def test_mask_is_used(case: Case) -> None:
     assert curves[0] != curves[1]
 
 
+@pytest.mark.parametrize("binning", ["1", "2"])
+def test_resolution_at_nyquist(refine_case: Case, capsys: pytest.CaptureFixture[str], binning: str) -> None:
+    """Inside a mask of a few voxels halves always agree; with binned images the next command has finer ones."""
+    size = 24 // int(binning)
+    path = refine_case.folder / "mask.mrc"
+    mask = np.zeros((size,) * 3, np.float32)
+    mask[size // 2, size // 2, size // 2] = 1
+    write_map(path, mask, 8.0 * int(binning))
+    refine_case.options |= {"--mask": str(path), "--bin": binning, "--b": str(size), "--crop": str(size)}
+    assert main([*refine_case.arguments(), "--quiet"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the resolution is at Nyquist ({16 * int(binning)}.0 Å)" in said
+    assert ("refine again with --bin 1" in said) == (binning == "2")
+    report = (refine_case.output / "report.html").read_text()
+    assert (f"--o {refine_case.output}_refine" in report) == (binning == "2")
+    assert "--b 24 --crop 24 --bin 1" in report
+
+
+def test_map_for_a_mask_names_the_command_that_makes_one(case: Case, refuse: Refuse) -> None:
+    case.options["--mask"] = str(case.reference)
+    spoil_map(case.reference, lambda density: density * 10 / np.abs(density).max())
+    command = f"tiltwise mask --i {case.reference} --o Mask"
+    text = refuse(case, DATA, "found: .* to 10")
+    assert command in " ".join(text.split())
+
+
 # ---- options --------------------------------------------------------------------------------------------
 
 
@@ -329,10 +367,21 @@ def test_mask_is_used(case: Case) -> None:
         ({"--b": "100000", "--crop": "99998"}, "larger than the tilt images"),
         ({"--b": "32", "--crop": "24", "--bin": "8"}, "larger than the tilt images"),
         ({"--b": "32", "--crop": "24", "--bin": "1.51"}, "--bin"),
+        ({"--particle-diameter": "193"}, "fix: use --crop 36 or more"),
         ({"--b": "10", "--crop": "24", "--backend": "abacus"}, "crop"),
         ({"--backend": "abacus"}, "abacus"),
     ],
-    ids=["odd-box", "odd-crop", "large-box", "huge-box", "large-binned", "binning", "crop-above-box", "backend"],
+    ids=[
+        "odd-box",
+        "odd-crop",
+        "large-box",
+        "huge-box",
+        "large-binned",
+        "binning",
+        "diameter",
+        "crop-above-box",
+        "backend",
+    ],
 )
 def test_bad_sizes(case: Case, refuse: Refuse, options: dict[str, str], pattern: str) -> None:
     case.options |= options
@@ -347,7 +396,8 @@ def test_bad_sizes(case: Case, refuse: Refuse, options: dict[str, str], pattern:
         (["--particle-diametre", "100"], "--particle-diameter"),
         (["--b", "many"], "many"),
         (["--split", "thirds"], "thirds"),
-        (["--sym", "X9"], "X9"),
+        (["--sym", "X9"], "expected: C1, C2, .*, T, O, I or I1 to I4\n *found: 'X9'"),
+        (["--sym", "C0"], "'C0'"),
         (["--particle-diameter", "-5"], "--particle-diameter"),
     ],
 )

@@ -25,7 +25,7 @@ from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.insertion import insert_images
-from tiltwise.maps.masks import focus_mask
+from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.maps.spectra import half_maps
 from tiltwise.maps.volumes import Accumulator, shell_means, solve_map
 from tiltwise.model import OptimisationSet, TiltSeries
@@ -82,6 +82,7 @@ class Reconstruction:
             binning=options.binning,
             diameter_angstrom=None,
         )
+        check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
         self.source.check_visibility(self.poses.displacement_angstrom)
         self.symmetry = symmetry_matrices(options.symmetry)
         self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)

@@ -41,7 +41,7 @@ from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
-from tiltwise.maps.masks import MASK_EDGE_PX, focus_mask
+from tiltwise.maps.masks import MASK_EDGE_PX, check_diameter, focus_mask
 from tiltwise.maps.spectra import (
     half_maps,
     join_low_resolution,
@@ -105,6 +105,7 @@ class Refinement:
             binning=options.binning,
             diameter_angstrom=self.diameter if options.zero_mask else None,
         )
+        check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
         self.source.check_visibility(Poses.of(self.optset).displacement_angstrom)
         self.box, self.pixel_size = self.source.box, self.source.pixel_size
         self.threads = options.threads or default_threads()
@@ -169,7 +170,7 @@ class Refinement:
             return state
         self.files().clear()
         options = self.options
-        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high)
+        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high, self.progress.note)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
 
@@ -434,9 +435,11 @@ class Refinement:
         density = solve_map(joined, prior_from_fsc(joined, joined_fsc(curve), self.options.tau2_fudge))
         resolution = resolution_angstrom(curve, self.box, self.pixel_size, 0.143)
         if resolution < 1.05 * 2 * self.pixel_size:
-            self.job.warn(
-                f"the resolution is at Nyquist ({2 * self.pixel_size:.1f} Å): refine again with smaller --bin"
+            binning = self.options.binning
+            more = (
+                f"refine again with --bin {max(1.0, binning / 2):g}" if binning > 1 else "the tilt images hold no more"
             )
+            self.job.warn(f"the resolution is at Nyquist ({2 * self.pixel_size:.1f} Å): {more}")
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
         if self.options.scale:

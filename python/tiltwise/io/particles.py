@@ -142,7 +142,7 @@ def _check_tomograms(block: StarBlock, tomogram: Sequence[str], series: dict[str
             where=block.where(unknown[0], "rlnTomoName"),
             expected=", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else ""),
             found=f"{', '.join(names[:5])} ({len(unknown)} of {len(tomogram)} particles)",
-            fix="give the tomogram set these particles were picked in",
+            fix="give --t the tomograms.star these particles were picked in, or --p particles of these tomograms",
         )
 
 

@@ -17,8 +17,12 @@ from tiltwise.maps.spectra import smoothed
 from tiltwise.spectral.filters import low_pass, resample
 
 
-def prepare_map(path: Path, box: int, pixel_size: float, resolution: float) -> NDArray[np.float32]:
+def prepare_map(
+    path: Path, box: int, pixel_size: float, resolution: float, note: Callable[[str], None]
+) -> NDArray[np.float32]:
     """Starting map, resampled to the box and pixel size of the images and low-passed at `resolution` Å.
+
+    `note` is told in words what has been changed.
 
     Raises
     ------
@@ -53,6 +57,12 @@ def prepare_map(path: Path, box: int, pixel_size: float, resolution: float) -> N
             fix="give another --ref",
         )
     if density.shape != (box,) * 3 or abs(own_pixel_size - pixel_size) > 1e-3 * pixel_size:
+        note(
+            f"the reference of {len(density)} voxels of {own_pixel_size:g} Å is resampled to {box} voxels of "
+            f"{pixel_size:g} Å, those of the images"
+        )
+        if 2 * own_pixel_size > resolution:
+            note(f"its voxels hold no detail finer than {2 * own_pixel_size:g} Å, --ini-high {resolution:g} adds none")
         density = resample(density, own_pixel_size, pixel_size, box)
     return np.asarray(low_pass(density, pixel_size, resolution), dtype=np.float32)
 

@@ -173,15 +173,19 @@ def write_demo_report(
 def next_after_refine(options: RefineOptions, result: RefineResult) -> str:
     """Command that is most useful after a refinement: finer images at Nyquist, else the map of the new poses."""
     at_nyquist = result.resolution_angstrom < 1.05 * 2.0 * result.pixel_size and options.binning > 1
+    binning = max(1.0, options.binning / 2) if at_nyquist else options.binning
+    finer = options.binning / binning
     chosen = {
         "--i": result.outputs["optimisation_set"],
-        "--b": options.box * (2 if at_nyquist else 1),
-        "--crop": options.map_size * (2 if at_nyquist else 1),
-        "--bin": max(1.0, options.binning / 2) if at_nyquist else options.binning,
+        "--b": 2 * round(options.box * finer / 2),
+        "--crop": 2 * round(options.map_size * finer / 2),
+        "--bin": binning,
         "--sym": options.symmetry,
     }
     if at_nyquist:
-        chosen["--ref"] = result.outputs["map"]
+        chosen |= {"--ref": result.outputs["map"], "--ini-high": float(np.ceil(1.5 * result.resolution_angstrom))}
+        if options.particle_diameter is not None:
+            chosen["--particle-diameter"] = options.particle_diameter
     name = "refine" if at_nyquist else "reconstruct"
     arguments = [
         text
