@@ -89,11 +89,13 @@ class SimulatedParticles:
         threads: int = 1,
         backend: str = "auto",
         seed: int = 1,
+        density: NDArray[np.float32] | None = None,
     ) -> SimulatedParticles:
         """`nats` is the mean power of the signal over the noise, sum of B |V|^2 below `radius`."""
         rng = np.random.default_rng(seed)
         series, disc, every = tilt_series(tilts, pixel_size), FourierDisc.create(box), np.arange(tilts)
-        scorer = Scorer(load_backend(backend), reference_volume(blobs(box, 40, 0.25 * box, 1.2)), 2.0, threads)
+        density = blobs(box, 40, 0.25 * box, 1.2) if density is None else density
+        scorer = Scorer(load_backend(backend), reference_volume(density), 2.0, threads)
         rotations = Rotation.random(n, rng=rng).as_matrix()
         shifts = rng.normal(size=(n, 3)) * reach_angstrom / 2.5
         ctf = np.cos(0.08 * disc.shells + 0.2 * every[:, None])

@@ -286,6 +286,10 @@ def test_peaks_are_cells_with_their_neighbours() -> None:
     many = Rotation.from_euler("z", np.arange(28)[:, None] * 12.8, degrees=True).as_matrix()
     assert find_peaks(np.full((28, 3), 1 / 84), many, shifts, GRID) is None
     assert find_peaks(np.zeros((0, 0)), many[:0], shifts[:0], GRID) is None
+    # at 0 and 90 degrees a particle with a 4-fold is the same
+    same = find_peaks(weights, turns, np.zeros((3, 3)), GRID, symmetry_matrices("C4"))
+    assert same is not None
+    np.testing.assert_array_equal(same[0], turns[[0]])
 
 
 def estimates(

@@ -9,6 +9,7 @@ import pytest
 
 from tiltwise.errors import ConfigError
 from tiltwise.geometry.rotations import rotation_z
+from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.sim.phantom import build_phantom
 
 
@@ -79,7 +80,19 @@ def test_cyclic_symmetry_about_z(order: int) -> None:
     assert np.median(distance.min(axis=1)) >= 2 * sigma
 
 
-@pytest.mark.parametrize(("diameter", "beads", "symmetry"), [(180.0, 10, "C1"), (0.0, 900, "C1"), (180.0, 900, "D2")])
+@pytest.mark.parametrize("symmetry", ["D7", "T", "O", "I2", "I3"])
+def test_point_groups(symmetry: str) -> None:
+    """Rotations of the group change nothing, and a turn by 20 degrees does."""
+    group = symmetry_matrices(symmetry)
+    phantom = build_phantom(200.0, 20 * len(group), symmetry)
+    k = shell(25.0, 300)
+    original = phantom.transform(k)
+    assert len(phantom.weight) == 20 * len(group)
+    assert min(correlation(phantom.transform(k @ operator), original) for operator in group[1::3]) >= 1 - 1e-9
+    assert correlation(phantom.transform(k @ rotation_z(20.0)), original) <= 0.8
+
+
+@pytest.mark.parametrize(("diameter", "beads", "symmetry"), [(180.0, 10, "C1"), (0.0, 900, "C1"), (180.0, 900, "X2")])
 def test_impossible_phantoms_are_refused(diameter: float, beads: int, symmetry: str) -> None:
     with pytest.raises(ConfigError):
         build_phantom(diameter, beads, symmetry)

@@ -216,7 +216,7 @@ class Expectation:
         peaks = None
         if settings.climb:
             kept = weights[np.ix_(rows, columns)].astype(np.float64)
-            peaks = find_peaks(kept, rotations[rows], shifts[columns], grid)
+            peaks = find_peaks(kept, rotations[rows], shifts[columns], grid, settings.symmetry)
             if peaks is not None and grid.local_sigma_deg is not None:
                 # where the particle was is worth a climb of its own
                 before = group.rotations[local]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
-from tiltwise.geometry.rotations import angular_distance_deg
+from tiltwise.geometry.symmetry import distance_to_mates_deg
 from tiltwise.kernels.api import F32
 
 MOST_PEAKS = 24
@@ -52,19 +52,25 @@ class CoarsePosterior:
 
 
 def find_peaks(
-    weights: NDArray[np.float64], rotations: NDArray[np.float64], shifts: NDArray[np.float64], grid: PoseGrid
+    weights: NDArray[np.float64],
+    rotations: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    grid: PoseGrid,
+    symmetry: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Rotations and shifts of the compact peaks of a posterior (R, T) on the coarse grid; None if they are many.
 
-    A peak is a best cell with its neighbours, up to 1.6 steps of rotation and 1.8 of shift away.
+    A peak is a best cell with its neighbours, up to 1.6 steps of rotation and 1.8 of shift away, and their mates in a
+    point group (G, 3, 3): an asymmetric unit cuts peaks at its rim in two.
     """
     left, total = weights.copy(), weights.sum()
+    group = np.eye(3)[None] if symmetry is None else symmetry
     found: list[tuple[int, int]] = []
     while left.sum() > (1.0 - PEAK_MASS) * total:
         if len(found) == MOST_PEAKS:
             return None
         row, column = np.unravel_index(int(np.argmax(left)), left.shape)
-        near = angular_distance_deg(rotations, rotations[row]) <= 1.6 * grid.coarse_step_deg
+        near = distance_to_mates_deg(rotations, rotations[row], group) <= 1.6 * grid.coarse_step_deg
         close = np.linalg.norm(shifts - shifts[column], axis=1) <= 1.8 * grid.shift_step_angstrom
         left[np.ix_(near, close)] = 0.0
         found.append((int(row), int(column)))

@@ -30,6 +30,7 @@ from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
+from tiltwise.em.symmetry_check import MOST_SHELLS, SymmetryCheck, SymmetryRelaxation
 from tiltwise.em.units import Key, RunningSums, total_noise, units_of
 from tiltwise.errors import Aborted
 from tiltwise.exec import Job, Progress
@@ -79,6 +80,8 @@ class RefineResult:
     outputs: Mapping[str, Path]
     masked: MaskedFsc | None = None
     """with a mask from a file: what the mask does to the FSC"""
+    symmetry: SymmetryCheck | None = None
+    """with a point group: whether the particle has it"""
 
 
 class Refinement:
@@ -440,6 +443,7 @@ class Refinement:
                 f"refine again with --bin {max(1.0, binning / 2):g}" if binning > 1 else "the tilt images hold no more"
             )
             self.job.warn(f"the resolution is at Nyquist ({2 * self.pixel_size:.1f} Å): {more}")
+        symmetry = self._check_symmetry(state, curve) if len(self.symmetry) > 1 else None
         optset = with_poses(self.optset, state.poses, self.halves)
         self.job.metric("resolution_angstrom", resolution)
         if self.options.scale:
@@ -464,7 +468,22 @@ class Refinement:
             reason,
             outputs,
             masked,
+            symmetry,
         )
+
+    def _check_symmetry(self, state: State, curve: NDArray[np.float64]) -> SymmetryCheck:
+        """Whether the final particles have the symmetry that was applied to them."""
+        disc = self.source.disc
+        shells = min(resolution_shell(curve, 0.143), MOST_SHELLS, int(disc.radius))
+        groups = {half: self._groups(state, half, disc.count(shells)) for half in HALVES}
+        with self.job.timing("symmetry check"):
+            check = SymmetryRelaxation(
+                self.backend, disc, self.pixel_size, self.symmetry, self.mask, shells, self.threads, self.options.seed
+            ).run(groups)
+        self.job.metric("symmetry_broken", check.mean)
+        if check.broken:
+            self.job.warn(check.words(self.options.symmetry))
+        return check
 
 
 def run(options: RefineOptions, job: Job, progress: Progress) -> RefineResult:

@@ -62,6 +62,8 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
             "whole box": result.masked.unmasked,
         }
     sections = _common_sections(options, result, maps, curves)
+    if result.symmetry is not None:
+        sections.append(pages.symmetry_section(result.symmetry, options.symmetry, result.pixel_size))
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
     start = load_optimisation_set(
         options.input,

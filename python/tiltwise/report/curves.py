@@ -78,6 +78,28 @@ def fsc_curves(
     return figure
 
 
+def symmetry_curves(curves: Mapping[str, NDArray[np.floating]], shells: int, limit: float, pixel_size: float) -> Figure:
+    """FSC curves `(N // 2 + 1,)` of what has a symmetry and what has not, to a shell; `limit` is that of noise."""
+    frequency = np.arange(shells + 1) / (2 * (len(next(iter(curves.values()))) - 1) * pixel_size)
+    with style():
+        figure = new_figure(5.6, 3.2)
+        axes = figure.add_axes((0.105, 0.155, 0.865, 0.66))
+        axes.axhspan(-limit, limit, color=GREY, alpha=0.18, lw=0)
+        where = axes.get_yaxis_transform()
+        axes.text(0.99, -limit, "noise, on average", color=GREY, fontsize=8, ha="right", va="top", transform=where)
+        for (name, curve), colour in zip(curves.items(), _COLOURS, strict=False):
+            axes.plot(frequency[1:], curve[1 : shells + 1], color=colour, label=name, marker="o", ms=3)
+        axes.axhline(0.0, color=INK, lw=0.8)
+        axes.set_xlim(0.0, frequency[-1] * 1.02)
+        axes.set_ylim(-0.6, 1.3)
+        axes.set_yticks([-0.5, 0.0, 0.5, 1.0])
+        axes.set_xlabel("spatial frequency (1/Å)")
+        axes.set_ylabel("Fourier shell correlation")
+        axes.legend(loc="upper right", ncols=2)
+        _angstrom_axis(axes, float(frequency[-1]))
+    return figure
+
+
 def _angstrom_axis(axes: Axes, nyquist: float) -> None:
     """Second axis on top, labelled with the resolution in Å at round values."""
     top = axes.secondary_xaxis("top")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.em.symmetry_check import SymmetryCheck
 from tiltwise.exec.protocols import Scalar
 from tiltwise.geometry.pose_errors import PoseErrors
 from tiltwise.geometry.projection import project_points
@@ -15,7 +16,7 @@ from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
-from tiltwise.report.curves import fsc_curves, iteration_curves
+from tiltwise.report.curves import fsc_curves, iteration_curves, symmetry_curves
 from tiltwise.report.html import Section, Table
 from tiltwise.report.maps import map_slices
 from tiltwise.report.particles import (
@@ -62,6 +63,29 @@ def fsc_section(
         f"Agreement of independent halves of the data, inside {inside}. Worry if a curve stays above zero to Nyquist "
         "(then binning limits the resolution, or the halves are not independent), or dips and rises again.",
         figure=fsc_curves(curves, pixel_size, thresholds=thresholds),
+        data=Table(columns, rows),
+    )
+
+
+def symmetry_section(check: SymmetryCheck, name: str, pixel_size: float) -> Section:
+    """Whether the particle has the point group `name`."""
+    curves = {"has the symmetry": check.symmetric, "has it not": check.rest}
+    found = f"{check.mean:.2f} on average over shells 2 to {check.shells}, where noise reaches {check.limit:.2f}"
+    verdict = (
+        f"That agrees ({found}): the particle does not have this symmetry"
+        if check.broken
+        else f"That does not agree ({found}): nothing speaks against this symmetry"
+    )
+    columns = ["shell", *curves]
+    rows: list[list[Scalar]] = [
+        [shell, *(float(values[shell]) for values in curves.values())] for shell in range(check.shells + 1)
+    ]
+    return Section(
+        f"Symmetry {name}",
+        f"Maps of {check.particles} particles of each half set, free to choose among their symmetry mates: FSC between "
+        f"the half sets of what has the symmetry, and of what symmetrising takes away. {verdict}. "
+        "Worry if the lower curve stays above zero over many shells.",
+        figure=symmetry_curves(curves, check.shells, check.limit, pixel_size),
         data=Table(columns, rows),
     )
 

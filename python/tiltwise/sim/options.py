@@ -23,7 +23,12 @@ class SimulateOptions(OutputOptions):
     particle_diameter: float | None = option(
         None, unit="Å", gt=0, help="diameter of the phantom (default: 180), or room that another model needs"
     )
-    symmetry: str = option("C1", flags=("--sym",), help="C1 or Cn, symmetry of the phantom", pattern=r"^[Cc][1-9]\d?$")
+    symmetry: str = option(
+        "C1",
+        flags=("--sym",),
+        help="point group of the phantom: C1, C2, ..., D2, ..., T, O, I or I1 to I4",
+        pattern=r"^([CcDd][1-9]\d?|[TtOo]|[Ii][1-4]?)$",
+    )
     beads: int = option(900, group="advanced", ge=20, help="Gaussians of the phantom")
     phantom_seed: int = option(1, group="advanced", ge=0, help="seed of the fold of the phantom")
     atomic_bfactor: float = option(40.0, unit="Å²", group="advanced", ge=0, help="B-factor of every atom of a model")

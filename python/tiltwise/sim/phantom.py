@@ -1,4 +1,4 @@
-"""A protein-like phantom: right-handed helices packed into lobes, joined by loops; chiral and without symmetry.
+"""A protein-like phantom: right-handed helices packed into lobes, joined by loops; chiral, and of any point group.
 
 Nothing of it comes from a data bank, and it looks like a protein at every resolution of interest: a shape
 of unequal lobes at 60 Å, rods at 20 Å, the pitch of helices beyond.  The whole is scaled to the diameter
@@ -46,18 +46,19 @@ def build_phantom(diameter_angstrom: float, n_beads: int = 900, symmetry: str = 
     diameter_angstrom
         of the sphere about the origin that holds every bead with two standard deviations.
     n_beads
-        in all; a multiple of n for symmetry Cn, else rounded down to one.
+        in all; rounded down to a multiple of the order of the point group.
     symmetry
-        `C1` (centre of mass at the origin) or `Cn` about z: a ring of n subunits.
+        `C1` (centre of mass at the origin), `Cn` about z: a ring of n subunits, or any point group: a shell of them.
     seed
         of the fold; the same seed gives the same phantom.
 
     Raises
     ------
     ConfigError
-        for another symmetry, too few beads, or a diameter that is not positive.
+        for an unknown symmetry, too few beads, or a diameter that is not positive.
     """
-    order = _cyclic_order(symmetry)
+    group = symmetry_matrices(symmetry)
+    order = len(group)
     per_subunit = n_beads // order
     if per_subunit < 20 or not diameter_angstrom > 0:
         raise ConfigError(
@@ -68,10 +69,11 @@ def build_phantom(diameter_angstrom: float, n_beads: int = 900, symmetry: str = 
     beads, sigma = _fold(per_subunit, np.random.default_rng(seed))
     beads -= beads.mean(axis=0)
     if order > 1:
-        # Neighbours on the ring touch: the distance of their centres is 1.5 times the rms extent along it.
+        # Neighbours touch: the distance of their centres is 3 times the rms extent along the ring.
         extent = np.sqrt((beads[:, 1] ** 2).mean())
-        beads[:, 0] += 1.5 * extent / np.sin(np.pi / order)
-        beads = np.concatenate([beads @ turn.T for turn in symmetry_matrices(f"C{order}")])
+        direction = _roomiest_direction(group)
+        beads += direction * (3.0 * extent / _distance_to_mates(group, direction[None])[0])
+        beads = np.concatenate([beads @ turn.T for turn in group])
     unit = diameter_angstrom / 2 / (np.linalg.norm(beads, axis=1).max() + 2 * sigma)
     return GaussianDensity(
         position_angstrom=beads * unit,
@@ -82,11 +84,21 @@ def build_phantom(diameter_angstrom: float, n_beads: int = 900, symmetry: str = 
     )
 
 
-def _cyclic_order(symmetry: str) -> int:
-    text = symmetry.strip().upper()
-    if not (text.startswith("C") and text[1:].isdigit() and int(text[1:]) > 0):
-        raise ConfigError("the phantom has cyclic symmetry only", where="--sym", expected="C1, C2, ...", found=symmetry)
-    return int(text[1:])
+def _roomiest_direction(group: F64) -> F64:
+    """(3,) unit vector whose symmetry mates are farthest apart, x for rotations about z."""
+    n = 4000
+    z = 1.0 - (2.0 * np.arange(n) + 1.0) / n
+    azimuth = np.arange(n) * (np.pi * (3.0 - np.sqrt(5.0)))
+    ring = np.sqrt(1.0 - z * z)
+    spiral = np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), z], axis=1)
+    directions = np.concatenate([[[1.0, 0.0, 0.0]], spiral])
+    return np.asarray(directions[np.argmax(np.round(_distance_to_mates(group, directions), 9))])
+
+
+def _distance_to_mates(group: F64, directions: F64) -> F64:
+    """(n,) distance of unit vectors (n, 3) from the nearest of their mates."""
+    mates = np.einsum("gij,nj->gni", group[1:], directions)
+    return np.asarray(np.linalg.norm(mates - directions, axis=-1).min(axis=0))
 
 
 def _fold(n_beads: int, rng: np.random.Generator) -> tuple[F64, float]:
