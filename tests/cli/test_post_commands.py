@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ import pytest
 from helpers.half_maps import BOX, PIXEL, half_maps, particle, write_half_maps
 from tiltwise.cli.main import main
 from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.star import read_star
+from tiltwise.spectral.masks import soft_sphere
 
 DATA = 3
+CORRECTED = "rlnFourierShellCorrelationCorrected"
 
 
 def call(*arguments: object) -> int:
@@ -96,3 +100,56 @@ def test_nothing_to_mask(refused: Refuse, tmp_path: Path) -> None:
     assert "no particle stands out" in refused("mask", "--i", write_half_maps(tmp_path / "noise", *noise))
     halves = write_half_maps(tmp_path / "halves", *half_maps(0.15))
     assert "above 50" in refused("mask", "--i", halves, "--threshold", 50)
+
+
+def test_postprocess_finds_its_mask(halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("postprocess", "--i", halves, "--autob-lowres", 40, "--o", tmp_path / "job") == 0
+    text = capsys.readouterr().out
+    assert "next: tiltwise local-resolution" in text
+    check_report(tmp_path / "job")
+    density, _ = read_map(tmp_path / "job" / "postprocess.mrc")
+    masked, _ = read_map(tmp_path / "job" / "postprocess_masked.mrc")
+    mask, _ = read_map(tmp_path / "job" / "mask.mrc")
+    np.testing.assert_allclose(masked, density * mask, rtol=1e-6, atol=1e-9)
+    content = json.loads((tmp_path / "job" / "job.json").read_text())
+    assert 8.0 < content["metrics"]["resolution_angstrom"] < 20.0
+    tree = ElementTree.parse(tmp_path / "job" / "postprocess_fsc.xml").getroot()
+    points = [(float(p[0].text or "nan"), float(p[1].text or "nan")) for p in tree.iter("coordinate")]
+    assert len(points) == BOX // 2
+    star = read_star(tmp_path / "job" / "postprocess.star")["fsc"]
+    np.testing.assert_allclose(
+        points, np.stack([star.floats("rlnResolution"), star.floats(CORRECTED)], 1)[1:], atol=1e-6
+    )
+    # RELION's way to name the maps, and its flags.
+    again = ("postprocess", "--i", halves / "half1.mrc", "--i2", halves / "half2.mrc", "--auto_bfac", "--auto_mask")
+    assert call(*again, "--autob_lowres", 40, "--angpix", PIXEL, "--o", tmp_path / "again", "-q") == 0
+    np.testing.assert_array_equal(read_map(tmp_path / "again" / "postprocess.mrc")[0], density)
+
+
+def test_masks_that_cannot_be_used(halves: Path, refused: Refuse, tmp_path: Path) -> None:
+    path = tmp_path / "mask.mrc"
+    for mask, message in (
+        (np.zeros((BOX,) * 3), "not all zero"),
+        (2.0 * particle(), " to 2"),
+        (particle() - 0.5, "the mask cannot be used"),
+        (np.ones((32,) * 3), "differ in size"),
+    ):
+        write_map(path, mask, PIXEL)
+        assert message in refused("postprocess", "--i", halves, "--mask", path)
+
+
+def test_agreement_up_to_nyquist_is_said_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_half_maps(tmp_path / "halves", *half_maps(1e-3))
+    assert call("postprocess", "--i", folder, "--o", tmp_path / "job") == 0
+    captured = capsys.readouterr()
+    assert "the limit of the pixels" in captured.out
+    assert "never falls below 0.143" in captured.out + captured.err
+
+
+def test_mask_beside_the_particle_is_not_used(halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = np.roll(soft_sphere(BOX, 8.0, 4.0), 18, axis=0)
+    write_map(tmp_path / "mask.mrc", beside, PIXEL)
+    assert call("postprocess", "--i", halves, "--mask", tmp_path / "mask.mrc", "--o", tmp_path / "job") == 0
+    captured = capsys.readouterr()
+    assert "the mask was not used" in captured.out + captured.err
+    assert "without mask" in captured.out

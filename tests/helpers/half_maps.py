@@ -24,7 +24,8 @@ def particle(box: int = BOX) -> NDArray[np.float32]:
 
 def half_maps(noise: float, seed: int = 1, box: int = BOX) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The particle plus independent white noise of that standard deviation."""
-    rng = np.random.default_rng(seed)
+    # Its own stream: phases randomised from the same numbers would not be independent of this noise.
+    rng = np.random.default_rng([seed, 77])
     first, second = ((particle(box) + rng.normal(0.0, noise, (box,) * 3)).astype(np.float32) for _ in range(2))
     return first, second
 

@@ -28,7 +28,7 @@ def test_threshold_comes_from_the_density_or_from_the_noise() -> None:
     assert "noise" in floor.reason
 
 
-@pytest.mark.parametrize("noise, filter_angstrom, share", [(0.1, 15.0, 0.9), (0.3, 20.0, 0.75)])
+@pytest.mark.parametrize("noise, filter_angstrom, share", [(0.1, 15.0, 0.9), (0.3, 18.0, 0.75)])
 def test_mask_of_noisy_halves_is_that_of_the_particle(noise: float, filter_angstrom: float, share: float) -> None:
     warnings: list[str] = []
     first, second = half_maps(noise)

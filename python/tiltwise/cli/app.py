@@ -25,6 +25,7 @@ COMMANDS = {
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
+    "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),
 }

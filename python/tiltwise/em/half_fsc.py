@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.spectral.fsc import fsc, resolution_angstrom
-from tiltwise.spectral.randomised import BLURRED_SHELLS, MaskedFsc, masked_fsc
-
-TIGHT = 0.1
-"""Mean FSC of randomised maps, up to the resolution, from which on a mask is called tight."""
+from tiltwise.spectral.fsc import fsc
+from tiltwise.spectral.randomised import MaskedFsc, mask_effect, masked_fsc
 
 
 @dataclass(slots=True)
@@ -45,14 +42,11 @@ class HalfFsc:
 
 def effect_of_mask(curves: MaskedFsc, box: int, pixel_size: float) -> str | None:
     """A sentence for the user if the mask makes the FSC look better than the maps are; None if not."""
-    before, after = (resolution_angstrom(curve, box, pixel_size) for curve in (curves.masked, curves.corrected))
-    first = curves.first_shell + BLURRED_SHELLS
-    last = max(round(box * pixel_size / before), first)
-    chance = float(curves.randomised[first : last + 1].mean()) if first < len(curves.randomised) else 0.0
-    if not (chance > TIGHT and after > before):
+    effect = mask_effect(curves, box, pixel_size)
+    if not (effect.tight and effect.after_angstrom > effect.before_angstrom):
         return None
     return (
-        f"the mask is tight: maps with random phases agree inside it (FSC {chance:.2f} on average up to "
-        f"{before:.1f} Å), and without its effect the resolution is {after:.1f} Å. Add --solvent-correct-fsc, or use a "
-        "wider mask with a softer edge"
+        f"the mask is tight: maps with random phases agree inside it (FSC {effect.chance:.2f} on average up to "
+        f"{effect.before_angstrom:.1f} Å), and without its effect the resolution is {effect.after_angstrom:.1f} Å. Add "
+        "--solvent-correct-fsc, or use a wider mask with a softer edge"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import OutputOptions, option
 from tiltwise.errors import ConfigError
+from tiltwise.spectral.randomised import RANDOMISE_AT
 
 
 class HalfMapOptions(OutputOptions):
@@ -73,3 +75,81 @@ class MaskOptions(HalfMapOptions):
         None, unit="Å", ge=0, help="width of the soft edge around it, a raised cosine; default: 6 pixels"
     )
     components: int = option(1, ge=1, group="advanced", help="connected pieces to keep, largest first")
+
+
+class PostprocessOptions(HalfMapOptions):
+    """Options of `tiltwise postprocess`."""
+
+    command: ClassVar[str] = "postprocess"
+    ignored_flags: ClassVar[Mapping[str, int]] = {"--auto-mask": 0}
+
+    mask: Path | None = option(
+        None, flags=("--mask", "--in-mask"), help="mask of the particle (MRC, 0 to 1); default: found as by `mask`"
+    )
+    force_mask: bool = option(
+        False, group="advanced", help="use the mask even if the resolution is worse inside it than without"
+    )
+    mtf: Path | None = option(None, help="STAR table of the detector's MTF, to divide by")
+    mtf_pixel_size: float | None = option(
+        None,
+        flags=("--mtf-angpix",),
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="pixel size of the detector; default: that of the map",
+    )
+    auto_bfactor: bool = option(True, flags=("--auto-bfac",), help="sharpen by the B-factor of the Guinier plot")
+    fit_low: float = option(
+        10.0,
+        flags=("--autob-lowres",),
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="lowest resolution of the fit of the B-factor",
+    )
+    fit_high: float = option(
+        0.0,
+        flags=("--autob-highres",),
+        unit="Å",
+        ge=0,
+        group="advanced",
+        help="highest resolution of that fit; 0: as far as the FSC has weight",
+    )
+    adhoc_bfactor: float | None = option(
+        None, flags=("--adhoc-bfac",), unit="Å²", help="B-factor to apply instead; negative sharpens, 0: none"
+    )
+    fsc_weighting: bool = option(True, group="advanced", help="weight shells by sqrt(2 FSC / (1 + FSC))")
+    low_pass: float | None = option(
+        None,
+        unit="Å",
+        group="advanced",
+        help="low-pass filter of the result, 0: none, negative: at the resolution; default: none where weighted",
+    )
+    randomise_at_fsc: float = option(
+        RANDOMISE_AT,
+        flags=("--randomize-at-fsc", "--randomise-at-fsc"),
+        gt=0,
+        lt=1,
+        group="advanced",
+        help="phases are randomised from where the FSC without mask falls below this",
+    )
+    randomise_at: float | None = option(
+        None,
+        flags=("--randomize-at-a", "--randomise-at"),
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="the same as a resolution",
+    )
+    mass: float | None = option(
+        None,
+        flags=("--molweight",),
+        unit="kDa",
+        gt=0,
+        group="advanced",
+        help="mass of the ordered particle, for the FSC of the particle alone; default: from the mask",
+    )
+    relion_compatible: bool = option(
+        False, group="advanced", help="sum shells as relion_postprocess does; FSC changes by some 0.003"
+    )
+    seed: int = option(1, flags=("--seed", "--random-seed"), group="advanced", ge=0, help="seed of the random phases")

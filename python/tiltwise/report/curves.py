@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ def fsc_curves(
     pixel_size: float,
     *,
     thresholds: Mapping[str, float] | None = None,
+    unmarked: Collection[str] = (),
 ) -> Figure:
     """FSC curves with thresholds and Nyquist frequency.
 
@@ -33,6 +34,8 @@ def fsc_curves(
         Å per voxel.
     thresholds
         name of a curve to the threshold at which its resolution is marked; 0.143 for those left out.
+    unmarked
+        names of curves that mean no resolution.
     """
     length = len(next(iter(curves.values())))
     size = 2 * (length - 1)
@@ -59,8 +62,9 @@ def fsc_curves(
             text = (
                 f"{name}: {resolution:.1f} Å at {threshold:g}" if reached else f"{name}: above {threshold:g} to Nyquist"
             )
-            axes.plot(frequency[1:], curve[1:], color=colour, label=text)
-            if reached:
+            marked = name not in unmarked
+            axes.plot(frequency[1:], curve[1:], color=colour, label=text if marked else name)
+            if reached and marked:
                 axes.plot([1.0 / resolution], [threshold], "o", color=colour, ms=5)
         axes.axhline(0.0, color=INK, lw=0.8)
         nyquist = 0.5 / pixel_size
@@ -112,6 +116,43 @@ def _angstrom_axis(axes: Axes, nyquist: float) -> None:
     labels = [f"{tick:g}" for tick in ticks] + [f"{1.0 / nyquist:.1f}"]
     top.set_xticks([1.0 / tick for tick in ticks] + [nyquist], labels)
     top.set_xlabel("resolution (Å)")
+
+
+def guinier_plot(
+    frequency_squared: NDArray[np.float64],
+    original: NDArray[np.float64],
+    weighted: NDArray[np.float64],
+    sharpened: NDArray[np.float64],
+    line: tuple[NDArray[np.float64], NDArray[np.float64], float] | None,
+) -> Figure:
+    """Logarithms of amplitudes `(S,)` against 1/d² in 1/Å²; `line` has the ends of the fit and its B-factor in Å²."""
+    with style():
+        figure = new_figure(5.6, 3.7)
+        axes = figure.add_axes((0.105, 0.135, 0.865, 0.72))
+        for values, name, colour in (
+            (original, "mean of the halves", GREY),
+            (weighted, "weighted by the FSC", BLUE),
+            (sharpened, "sharpened", GREEN),
+        ):
+            shown = np.isfinite(values)
+            shown[0] = False
+            axes.plot(frequency_squared[shown], values[shown], color=colour, label=name)
+        if line is not None:
+            x, y, bfactor = line
+            axes.plot(x, y, color=VERMILION, ls="--", label=f"fit: B-factor {bfactor:.0f} Å²")
+        axes.set_xlabel("1/d² (1/Å²)")
+        axes.set_ylabel("ln amplitude")
+        axes.legend(loc="upper right")
+        top = axes.secondary_xaxis("top")
+        last = float(frequency_squared[-1])
+        places = [d for d in (20, 14, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.75, 2.5, 2.25, 2) if 1 / d**2 < last]
+        kept: list[float] = []
+        for d in places:
+            if not kept or 1 / d**2 - 1 / kept[-1] ** 2 > 0.07 * last:
+                kept.append(d)
+        top.set_xticks([1 / d**2 for d in kept], [f"{d:g}" for d in kept])
+        top.set_xlabel("resolution (Å)")
+    return figure
 
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (

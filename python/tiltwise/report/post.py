@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.post.sharpening import frequencies
 from tiltwise.report import pages
-from tiltwise.report.html import Section, Summary, write_report
+from tiltwise.report.curves import fsc_curves, guinier_plot
+from tiltwise.report.html import Section, Summary, Table, write_report
 from tiltwise.report.masked import masked_slices
+from tiltwise.spectral.fsc import resolution_angstrom
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tiltwise.post.mask import MaskResult
-    from tiltwise.post.options import HalfMapOptions, MaskOptions
+    from tiltwise.post.options import HalfMapOptions, MaskOptions, PostprocessOptions
+    from tiltwise.post.postprocess import PostprocessResult
+    from tiltwise.post.sharpening import Guinier
 
 
 def write_mask_report(path: Path, options: MaskOptions, result: MaskResult, manifest: Mapping[str, Any]) -> None:
@@ -50,6 +55,103 @@ def mask_section(density: NDArray[np.float32], mask: NDArray[np.float32], pixel_
         form="png",
         shape="wide",
     )
+
+
+def write_postprocess_report(
+    path: Path, options: PostprocessOptions, result: PostprocessResult, manifest: Mapping[str, Any]
+) -> None:
+    """Report of `tiltwise postprocess`; `manifest` is the content of `job.json`."""
+    pixel_size, size = result.pixel_size, result.halves.size
+    without = resolution_angstrom(result.curves.unmasked, size, pixel_size)
+    facts = {
+        "resolution (FSC 0.143)": f"{result.resolution_angstrom:.2f} Å",
+        "without mask": f"{without:.2f} Å",
+        "chance inside the mask": f"{result.effect.chance:.3f}",
+        "B-factor": f"{result.bfactor_angstrom2:.0f} Å²",
+        "pixel size": f"{pixel_size:.3g} Å",
+        "box": f"{size} px",
+    }
+    summary = Summary(
+        f"{resolution_text(result)}.", facts, manifest["warnings"], next_after_postprocess(options, result)
+    )
+    maps = {"result": result.map, "mean of halves": result.halves.mean}
+    sections = [
+        mask_section(result.map, result.mask, pixel_size),
+        post_fsc_section(result),
+        guinier_section(result),
+        pages.map_section(maps, pixel_size),
+    ]
+    write_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def post_fsc_section(result: PostprocessResult) -> Section:
+    """The four curves of half maps."""
+    curves = result.curves
+    drawn = {
+        "corrected": curves.corrected,
+        "inside the mask": curves.masked,
+        "without mask": curves.unmasked,
+        "randomised phases": curves.randomised,
+    }
+    frequency = frequencies(result.halves.size, result.pixel_size)
+    names = [*drawn, "particle alone"]
+    columns = np.stack([frequency, *drawn.values(), result.particle_fsc], axis=1)
+    start = ""
+    if curves.first_shell < len(frequency):
+        first = 1 / frequency[curves.first_shell]
+        start = f" Phases are random beyond {first:.1f} Å; what still agrees there is the mask's doing."
+    return Section(
+        "Fourier shell correlation",
+        "Agreement of independent halves. The corrected curve is that inside the mask, freed of what the mask alone "
+        f"makes agree.{start} Worry if the randomised curve is not near zero at the resolution (a mask too tight), or "
+        "if the corrected curve dips and rises again.",
+        figure=fsc_curves(drawn, result.pixel_size, unmarked=("randomised phases",)),
+        data=Table(["shell", "1/Å", *names], [[i, *row] for i, row in enumerate(columns.tolist())]),
+    )
+
+
+def guinier_section(result: PostprocessResult) -> Section:
+    """Amplitudes against the square of the frequency, and the fitted line."""
+    guinier = result.guinier
+    sharpened = guinier.weighted - 0.25 * result.bfactor_angstrom2 * guinier.frequency_squared
+    rows = np.stack([guinier.frequency_squared, guinier.original, guinier.weighted, sharpened], axis=1)[1:]
+    caption = (
+        "Logarithm of the mean amplitude against the square of the frequency. Proteins scatter about evenly beyond "
+        "10 Å, so the curve should be flat there; its slope is the blur of images, poses and motion together. Worry "
+        "if the fitted range is not straight."
+    )
+    if not guinier.fitted.any():
+        caption += " No line was fitted: there are too few shells beyond the lowest resolution of the fit."
+    return Section(
+        "Guinier plot",
+        caption,
+        figure=guinier_plot(guinier.frequency_squared, guinier.original, guinier.weighted, sharpened, _line(guinier)),
+        data=Table(
+            ["1/Å²", "ln F", "ln F weighted", "ln F sharpened"],
+            [[float(v) if np.isfinite(v) else None for v in row] for row in rows],
+        ),
+    )
+
+
+def _line(guinier: Guinier) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
+    """Ends of the fitted line and the B-factor."""
+    if not guinier.fitted.any():
+        return None
+    x = guinier.frequency_squared[guinier.fitted][[0, -1]]
+    return x, guinier.intercept + guinier.slope * x, guinier.bfactor_angstrom2
+
+
+def resolution_text(result: PostprocessResult) -> str:
+    """Resolution in words."""
+    inside = "inside the mask, corrected" if result.mask_used else "without mask"
+    if result.reaches_nyquist:
+        return f"better than {result.resolution_angstrom:.2f} Å, the limit of the pixels (FSC above 0.143, {inside})"
+    return f"{result.resolution_angstrom:.2f} Å (FSC 0.143 {inside})"
+
+
+def next_after_postprocess(options: PostprocessOptions, result: PostprocessResult) -> str:
+    """Command that is most useful after post-processing."""
+    return _command("local-resolution", half_map_arguments(options), result.outputs["mask"], options.output)
 
 
 def next_after_mask(options: MaskOptions, result: MaskResult) -> str:

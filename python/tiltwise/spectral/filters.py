@@ -22,9 +22,13 @@ def low_pass(
     on the shell of the resolution, `N * pixel_size / resolution`.
     """
     size = volume.shape[0]
-    cut = size * pixel_size / resolution_angstrom
-    gain = soft_edge(radii(size, 3), cut + edge_shells / 2.0, edge_shells)
+    gain = low_pass_gain(radii(size, 3), size * pixel_size / resolution_angstrom, edge_shells)
     return np.asarray(irfft3(rfft3(volume) * gain, size), dtype=volume.dtype)
+
+
+def low_pass_gain(radius: NDArray[np.float64], cut_shell: float, edge_shells: float = 2.0) -> NDArray[np.float64]:
+    """Raised cosine in |k| (`radius`, in shells) that falls from 1 to 0 over `edge_shells`, centred on a shell."""
+    return soft_edge(radius, cut_shell + edge_shells / 2.0, edge_shells)
 
 
 def resample(

@@ -13,12 +13,16 @@ from tiltwise.spectral.shells import shell_counts, shell_indices, shell_totals
 
 
 def fsc(
-    a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]], mask: NDArray[np.floating[Any]] | None = None
+    a: NDArray[np.floating[Any]],
+    b: NDArray[np.floating[Any]],
+    mask: NDArray[np.floating[Any]] | None = None,
+    *,
+    stored_once: bool = False,
 ) -> NDArray[np.float64]:
     """Correlation of two real volumes in shells round(|k|), `(N // 2 + 1,)`.
 
     `a`, `b` and `mask` are `(N, N, N)`; the mask is multiplied in first.  A shell without power in either
-    map has correlation 0.
+    map has correlation 0.  `stored_once` sums as RELION does, see `shell_totals`.
 
     Raises
     ------
@@ -31,15 +35,21 @@ def fsc(
     if a.ndim != 3 or len(set(a.shape)) != 1:
         raise ShapeError("not a cubic volume", expected="(N, N, N)", found=str(a.shape))
     first, second = (rfft3(np.asarray(v if mask is None else v * mask, dtype=np.float64)) for v in (a, b))
-    return fsc_of_transforms(first, second, a.shape[0])
+    return fsc_of_transforms(first, second, a.shape[0], stored_once=stored_once)
 
 
 def fsc_of_transforms(
-    a: NDArray[np.complexfloating[Any, Any]], b: NDArray[np.complexfloating[Any, Any]], size: int
+    a: NDArray[np.complexfloating[Any, Any]],
+    b: NDArray[np.complexfloating[Any, Any]],
+    size: int,
+    *,
+    stored_once: bool = False,
 ) -> NDArray[np.float64]:
     """As `fsc`, of two half-complex transforms `(size, size, size // 2 + 1)`."""
-    cross = shell_totals((a.conj() * b).real, size, 3)
-    power = shell_totals(np.abs(a) ** 2, size, 3) * shell_totals(np.abs(b) ** 2, size, 3)
+    cross, first, second = (
+        shell_totals(v, size, 3, stored_once=stored_once) for v in ((a.conj() * b).real, np.abs(a) ** 2, np.abs(b) ** 2)
+    )
+    power = first * second
     return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
 
 

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.spectral.fft import irfft3, rfft3
-from tiltwise.spectral.fsc import fsc
-from tiltwise.spectral.shells import shell_indices
+from tiltwise.spectral.fsc import fsc, resolution_angstrom
+from tiltwise.spectral.shells import radii
 
 RANDOMISE_AT = 0.8
 """FSC without mask below which phases are randomised."""
 BLURRED_SHELLS = 2
 """Shells beyond the first randomised one into which a mask still carries true signal: not corrected."""
+TIGHT = 0.1
+"""Mean FSC of randomised maps, up to the resolution, from which on a mask is called tight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,15 @@ class MaskedFsc:
 def randomise_phases(
     volume: NDArray[np.floating[Any]], first_shell: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A map `(N, N, N)` with random phases in all shells round(|k|) >= `first_shell`; amplitudes stay.
+    """A map `(N, N, N)` with random phases where |k| >= `first_shell`; amplitudes stay.
 
-    The phases are those of white noise, so the map stays real.
+    |k| is not rounded, as in RELION: the inner half of that shell keeps its phases.  The phases are those of white
+    noise, so the map stays real.
     """
     size = volume.shape[0]
     spectrum = rfft3(np.asarray(volume, dtype=np.float64))
     noise = rfft3(rng.standard_normal(volume.shape))
-    chosen = shell_indices(size, 3) >= first_shell
+    chosen = radii(size, 3) >= first_shell
     spectrum[chosen] = np.abs(spectrum[chosen]) * noise[chosen] / np.abs(noise[chosen])
     return np.asarray(irfft3(spectrum, size))
 
@@ -72,19 +75,21 @@ def masked_fsc(
     seed: int | Sequence[int] = 1,
     threshold: float = RANDOMISE_AT,
     first_shell: int | None = None,
+    stored_once: bool = False,
 ) -> MaskedFsc:
     """FSC of two half maps `(N, N, N)` inside a mask, and what is left of it without the effect of the mask.
 
     Phases of both maps are randomised, independently of each other, from the first shell on in which the FSC
-    without mask is below `threshold` (or from `first_shell`).  Same seed, same result.
+    without mask is below `threshold` (or from `first_shell`).  Same seed, same result.  `stored_once` sums
+    as RELION does, see `tiltwise.spectral.shells.shell_totals`.
 
     Raises
     ------
     ShapeError
         if maps and mask are not cubes of one size.
     """
-    masked = fsc(first, second, mask)
-    unmasked = fsc(first, second)
+    masked = fsc(first, second, mask, stored_once=stored_once)
+    unmasked = fsc(first, second, stored_once=stored_once)
     if first_shell is None:
         below = np.flatnonzero(~(unmasked[1:] >= threshold)) + 1
         first_shell = int(below[0]) if len(below) else len(unmasked)
@@ -92,5 +97,31 @@ def masked_fsc(
         return MaskedFsc(unmasked, masked, masked.copy(), masked.copy(), len(unmasked))
     rng = np.random.default_rng(seed)
     random_first, random_second = (randomise_phases(volume, first_shell, rng) for volume in (first, second))
-    randomised = fsc(random_first, random_second, mask)
+    randomised = fsc(random_first, random_second, mask, stored_once=stored_once)
     return MaskedFsc(unmasked, masked, randomised, corrected_fsc(masked, randomised, first_shell), first_shell)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskEffect:
+    """What a mask does to the FSC of half maps."""
+
+    chance: float
+    """mean FSC of the randomised maps from the first corrected shell to the resolution inside the mask"""
+    before_angstrom: float
+    """resolution (FSC 0.143) inside the mask"""
+    after_angstrom: float
+    """the same of the corrected curve"""
+
+    @property
+    def tight(self) -> bool:
+        """Whether the mask makes random phases agree."""
+        return self.chance > TIGHT
+
+
+def mask_effect(curves: MaskedFsc, box: int, pixel_size: float) -> MaskEffect:
+    """Effect of a mask on the FSC of half maps of `box` voxels of `pixel_size` Å."""
+    before, after = (resolution_angstrom(curve, box, pixel_size) for curve in (curves.masked, curves.corrected))
+    first = curves.first_shell + BLURRED_SHELLS
+    last = max(round(box * pixel_size / before), first)
+    chance = float(curves.randomised[first : last + 1].mean()) if first < len(curves.randomised) else 0.0
+    return MaskEffect(chance, before, after)

@@ -40,27 +40,34 @@ def half_weights(size: int) -> NDArray[np.float64]:
     return weights
 
 
-def shell_totals(values: NDArray[np.floating[Any]], size: int, ndim: int) -> NDArray[np.float64]:
+def shell_totals(
+    values: NDArray[np.floating[Any]], size: int, ndim: int, *, stored_once: bool = False
+) -> NDArray[np.float64]:
     """Sums of a half-complex array `(..., size, size // 2 + 1)` over the shells of the full plane.
 
-    The last `ndim` axes are the grid.  Returns `(..., size // 2 + 1)` float64.
+    The last `ndim` axes are the grid.  Returns `(..., size // 2 + 1)` float64.  With `stored_once` every stored
+    component counts once, as RELION sums: those with x = 0, which hold their own mates, then weigh twice as much as the
+    others.
     """
     shells = shell_indices(size, ndim).ravel()
     lead = values.shape[: values.ndim - ndim]
-    flat = (values * half_weights(size)).reshape(-1, shells.size)
+    flat = (values if stored_once else values * half_weights(size)).reshape(-1, shells.size)
     n = size // 2 + 1
     sums = [np.bincount(shells, weights=row, minlength=n)[:n] for row in flat]
     return np.asarray(sums, dtype=np.float64).reshape(*lead, n)
 
 
-def shell_counts(size: int, ndim: int) -> NDArray[np.float64]:
-    """Number of components of the full plane or volume in every shell, `(size // 2 + 1,)`."""
-    return shell_totals(np.ones((size,) * (ndim - 1) + (size // 2 + 1,)), size, ndim)
+def shell_counts(size: int, ndim: int, *, stored_once: bool = False) -> NDArray[np.float64]:
+    """Number of components of the full plane or volume in every shell, `(size // 2 + 1,)`; see `shell_totals`."""
+    return shell_totals(np.ones((size,) * (ndim - 1) + (size // 2 + 1,)), size, ndim, stored_once=stored_once)
 
 
-def shell_means(values: NDArray[np.floating[Any]], size: int, ndim: int) -> NDArray[np.float64]:
+def shell_means(
+    values: NDArray[np.floating[Any]], size: int, ndim: int, *, stored_once: bool = False
+) -> NDArray[np.float64]:
     """Averages over the shells of the full plane, `(..., size // 2 + 1)`; see `shell_totals`."""
-    return shell_totals(values, size, ndim) / shell_counts(size, ndim)
+    totals = shell_totals(values, size, ndim, stored_once=stored_once)
+    return totals / shell_counts(size, ndim, stored_once=stored_once)
 
 
 def spread(profile: NDArray[np.floating[Any]], size: int, ndim: int) -> NDArray[np.float64]:

@@ -1,0 +1,277 @@
+"""`tiltwise postprocess`: how far two half maps agree, and the map to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.exec import Job, Progress
+from tiltwise.io.mrc import write_map
+from tiltwise.kernels.threads import default_threads
+from tiltwise.maps.masks import read_mask
+from tiltwise.post.half_maps import HalfMaps, load_half_maps
+from tiltwise.post.mask import find_particle, soft_mask
+from tiltwise.post.options import PostprocessOptions
+from tiltwise.post.postprocess_files import Postprocessed, write_fsc_xml, write_postprocess_star
+from tiltwise.post.sharpening import (
+    Guinier,
+    bfactor_filter,
+    fit_guinier,
+    frequencies,
+    fsc_weights,
+    read_mtf,
+)
+from tiltwise.spectral.fft import irfft3, rfft3
+from tiltwise.spectral.filters import low_pass_gain
+from tiltwise.spectral.fsc import resolution_angstrom
+from tiltwise.spectral.randomised import MaskedFsc, MaskEffect, mask_effect, masked_fsc
+from tiltwise.spectral.shells import radii, shell_means, spread
+
+F64 = NDArray[np.float64]
+
+THRESHOLD = 0.143
+PROTEIN_SHARE = 0.476
+"""Share of the box that a protein may fill where the FSC of the particle alone is estimated from its volume, as
+cisTEM has it; the same factor as RELION."""
+DALTON_PER_ANGSTROM3 = 0.81
+"""Density of protein."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostprocessResult:
+    """Curves, filters and maps; curves are `(N // 2 + 1,)`."""
+
+    halves: HalfMaps
+    mask: NDArray[np.float32]
+    curves: MaskedFsc
+    particle_fsc: F64
+    """FSC that the particle alone would have, from the unmasked one and the share of the box it fills"""
+    fsc: F64
+    """the curve that counts: corrected; or unmasked, where the mask was discarded"""
+    mask_used: bool
+    effect: MaskEffect
+    resolution_angstrom: float
+    """interpolated between shells"""
+    reaches_nyquist: bool
+    """the curve never falls below 0.143: the resolution is that of the pixels"""
+    guinier: Guinier
+    bfactor_angstrom2: float
+    """applied; 0: none"""
+    map: NDArray[np.float32]
+    outputs: Mapping[str, Path]
+
+    @property
+    def pixel_size(self) -> float:
+        """Å"""
+        return self.halves.pixel_size
+
+
+def run(options: PostprocessOptions, job: Job, progress: Progress) -> PostprocessResult:
+    """Compare the halves, sharpen and weight their mean; the entry point of `tiltwise postprocess`."""
+    halves = load_half_maps(options)
+    size, pixel_size = halves.size, halves.pixel_size
+    for path in halves.paths:
+        job.add_input(path)
+    progress.title("postprocess", {"box_px": size, "pixel_size_angstrom": pixel_size})
+    mask, mask_path = _mask(options, halves, job)
+    job.check_abort()
+    with job.timing("FSC"):
+        first_shell = None
+        if options.randomise_at is not None:
+            first_shell = round(size * pixel_size / options.randomise_at)
+        curves = masked_fsc(
+            halves.first,
+            halves.second,
+            mask,
+            seed=options.seed,
+            threshold=options.randomise_at_fsc,
+            first_shell=first_shell,
+            stored_once=options.relion_compatible,
+        )
+    effect = mask_effect(curves, size, pixel_size)
+    curve, mask_used = _curve_that_counts(curves, options, halves, job)
+    resolution = resolution_angstrom(curve, size, pixel_size, THRESHOLD)
+    reaches_nyquist = bool((curve[1:] >= THRESHOLD).all())
+    _warn(job, effect if mask_used else None, resolution, reaches_nyquist)
+    job.check_abort()
+    with job.timing("sharpening"):
+        sharpened, guinier, bfactor = sharpen(options, halves.mean, curve, pixel_size, resolution, job)
+    share = PROTEIN_SHARE / max(float(np.mean(mask > 0.5)), 1e-9)
+    if options.mass is not None:
+        share = PROTEIN_SHARE * (size * pixel_size) ** 3 * DALTON_PER_ANGSTROM3 / (1000.0 * options.mass)
+    outputs = {
+        "map": job.path("postprocess.mrc"),
+        "masked": job.path("postprocess_masked.mrc"),
+        "star": job.path("postprocess.star"),
+        "xml": job.path("postprocess_fsc.xml"),
+        "mask": mask_path,
+    }
+    write_map(outputs["map"], sharpened, pixel_size)
+    write_map(outputs["masked"], sharpened * mask, pixel_size)
+    result = PostprocessResult(
+        halves,
+        mask,
+        curves,
+        fsc_of_particle(curves.unmasked, share),
+        curve,
+        mask_used,
+        effect,
+        resolution,
+        reaches_nyquist,
+        guinier,
+        bfactor,
+        sharpened,
+        outputs,
+    )
+    _write_tables(result, share)
+    job.add_output(outputs["map"], "DensityMap.mrc.relion.postprocess")
+    job.add_output(outputs["masked"], "DensityMap.mrc.relion.postprocess")
+    job.add_output(outputs["star"], "ProcessData.star.relion.postprocess")
+    job.add_output(outputs["xml"])
+    job.metric("resolution_angstrom", resolution)
+    job.metric("resolution_unmasked_angstrom", resolution_angstrom(curves.unmasked, size, pixel_size, THRESHOLD))
+    job.metric("bfactor_angstrom2", bfactor)
+    return result
+
+
+def fsc_of_particle(unmasked: F64, share: float) -> F64:
+    """`f FSC / (1 + (f - 1) FSC)`: FSC if the box held the particle alone, which fills 1/f of it (as cisTEM has it).
+
+    Noise is in the whole box and signal in the particle: without the solvent, the ratio of signal to noise, FSC /
+    (1 - FSC), is f times as large.
+    """
+    return np.asarray(share * unmasked / (1.0 + (share - 1.0) * unmasked))
+
+
+def sharpen(
+    options: PostprocessOptions,
+    density: NDArray[np.float32],
+    curve: F64,
+    pixel_size: float,
+    resolution: float,
+    job: Job,
+) -> tuple[NDArray[np.float32], Guinier, float]:
+    """Map `(N, N, N)` after detector, FSC weights, B-factor and low-pass filter; the Guinier plot; the B-factor.
+
+    `curve` is the FSC of the half maps `(N // 2 + 1,)`, `resolution` in Å.
+    """
+    size, threads = density.shape[0], options.threads or default_threads()
+    frequency, radius = frequencies(size, pixel_size), radii(size, 3)
+    spectrum = rfft3(density, threads, norm="forward")
+    weights = fsc_weights(curve) if options.fsc_weighting else np.ones(len(curve))
+    detector, gain = np.ones(len(frequency)), spread(weights, size, 3)
+    if options.mtf is not None:
+        job.add_input(options.mtf)
+        mtf_pixel_size = options.mtf_pixel_size or pixel_size
+        detector = 1.0 / read_mtf(options.mtf, frequency, mtf_pixel_size)
+        gain /= read_mtf(options.mtf, np.minimum(radius, size // 2) / (size * pixel_size), mtf_pixel_size)
+    guinier = fit_guinier(
+        shell_means(np.abs(spectrum), size, 3, stored_once=options.relion_compatible),
+        detector * weights,
+        frequency,
+        options.fit_low,
+        options.fit_high or 2 * pixel_size,
+    )
+    bfactor = _bfactor(options, guinier, resolution, job)
+    gain *= bfactor_filter(bfactor, radius / (size * pixel_size))
+    cut = options.low_pass
+    if cut is None:
+        cut = 0.0 if options.fsc_weighting else resolution
+    elif cut < 0:
+        cut = resolution
+    if cut > 0:
+        gain *= low_pass_gain(radius, size * pixel_size / cut)
+    spectrum *= gain.astype(np.float32)
+    return np.asarray(irfft3(spectrum, size, threads, norm="forward"), dtype=np.float32), guinier, bfactor
+
+
+def _mask(options: PostprocessOptions, halves: HalfMaps, job: Job) -> tuple[NDArray[np.float32], Path]:
+    """Mask of the options and its file; an automatic one is written to the job folder."""
+    if options.mask is not None:
+        job.add_input(options.mask)
+        return read_mask(options.mask, halves.size, halves.pixel_size), options.mask
+    with job.timing("mask"):
+        found = find_particle(halves.mean, halves.noise, halves.pixel_size, job.warn)
+        mask = soft_mask(found.voxels, halves.pixel_size, job.warn)
+    path = job.path("mask.mrc")
+    write_map(path, mask, halves.pixel_size)
+    job.add_output(path, "Mask3D.mrc.relion")
+    return mask, path
+
+
+def _curve_that_counts(curves: MaskedFsc, options: PostprocessOptions, halves: HalfMaps, job: Job) -> tuple[F64, bool]:
+    """The corrected FSC; the unmasked one, with a warning, where the resolution is better without the mask."""
+    inside, without = (
+        resolution_angstrom(c, halves.size, halves.pixel_size, THRESHOLD) for c in (curves.corrected, curves.unmasked)
+    )
+    if without >= inside or options.force_mask:
+        return curves.corrected, True
+    job.warn(
+        f"the mask was not used: the resolution is {without:.1f} Å without it and {inside:.1f} Å inside it. It may "
+        "miss the particle; look at its outline, or insist by --force-mask"
+    )
+    return curves.unmasked, False
+
+
+def _warn(job: Job, effect: MaskEffect | None, resolution: float, reaches_nyquist: bool) -> None:
+    if effect is not None and effect.tight:
+        job.warn(
+            f"the mask is tight: maps with random phases agree inside it (FSC {effect.chance:.2f} on average up to "
+            f"{effect.before_angstrom:.1f} Å). The corrected curve takes that off; a wider mask with a softer edge "
+            "leaves less to correct"
+        )
+    if reaches_nyquist:
+        job.warn(
+            f"the FSC never falls below {THRESHOLD:g}: {resolution:.2f} Å is the limit of the pixels and not of the "
+            "data, if the halves are independent. Reconstruct with smaller pixels; check that the half sets share no "
+            "particles"
+        )
+
+
+def _bfactor(options: PostprocessOptions, guinier: Guinier, resolution: float, job: Job) -> float:
+    if options.adhoc_bfactor is not None:
+        return options.adhoc_bfactor
+    if not options.auto_bfactor:
+        return 0.0
+    if not guinier.fitted.any():
+        job.warn(
+            f"no B-factor was fitted, the map is not sharpened: at {resolution:.1f} Å there are too few shells beyond "
+            f"--autob-lowres {options.fit_low:g} Å. Give a larger one, or --adhoc-bfac"
+        )
+    elif guinier.slope > 0:
+        job.warn(
+            f"amplitudes rise with the frequency (B-factor {guinier.bfactor_angstrom2:.0f} Å²): the map is not "
+            "blurred, or was sharpened before. It is not sharpened; --adhoc-bfac does so all the same"
+        )
+        return 0.0
+    return guinier.bfactor_angstrom2
+
+
+def _write_tables(result: PostprocessResult, share: float) -> None:
+    """`postprocess.star` and the XML file for the EMDB."""
+    halves, guinier = result.halves, result.guinier
+    frequency = frequencies(halves.size, halves.pixel_size)
+    length = halves.size * halves.pixel_size
+    last_shell = max(1, int(length / result.resolution_angstrom + 1e-6))
+    tables = Postprocessed(
+        half_maps=halves.paths,
+        map=result.outputs["map"],
+        masked_map=result.outputs["masked"],
+        mask=result.outputs["mask"] if result.mask_used else None,
+        resolution_angstrom=length / last_shell,
+        randomise_from_angstrom=length / result.curves.first_shell,
+        bfactor_angstrom2=result.bfactor_angstrom2,
+        box_over_particle=share,
+        frequency=frequency,
+        corrected=result.fsc,
+        particle=result.particle_fsc,
+        curves=result.curves,
+        guinier=guinier,
+        sharpened=guinier.weighted - 0.25 * result.bfactor_angstrom2 * guinier.frequency_squared,
+    )
+    write_postprocess_star(result.outputs["star"], tables)
+    write_fsc_xml(result.outputs["xml"], frequency, result.fsc)
