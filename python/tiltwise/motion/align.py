@@ -1,0 +1,412 @@
+"""`tiltwise align`: geometry of the tilts, positions and motion of the particles (Eqs. 31-42).
+
+References are made from the particles as they are, every particle is predicted without itself, correlations of its
+images with the predictions are tabulated, and tilts, positions and motion climb to the best sum of correlations.
+The references of the next round are made from what was found.  At the end held-out data judge every family of
+parameters, series by series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.errors import DataError
+from tiltwise.exec import Job, Progress
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
+from tiltwise.kernels.select import default_threads, load_backend
+from tiltwise.maps.cross_fit import HALVES, CrossFit, affordable_folds, assign_folds
+from tiltwise.maps.half_sets import half_sets
+from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.masks import focus_mask
+from tiltwise.model import OptimisationSet
+from tiltwise.motion.climb import Climbed, climb, climb_lbfgs
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.given import GivenReferences
+from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
+from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.options import AlignOptions
+from tiltwise.motion.results import SeriesResult, errors_of, write_results
+from tiltwise.motion.series import Correlator, SeriesData, centred
+from tiltwise.motion.shifts import SharedShifts, shared_shifts
+from tiltwise.motion.verdict import FAMILIES, Judge, Verdict, rigid_part
+
+F64 = NDArray[np.float64]
+
+NOISE_SAMPLE = 40
+"""Particles per series whose images give the noise power."""
+KEPT_SHARE = 0.5
+"""Of the memory allowed that images of particles may keep."""
+DEFAULT_MEMORY = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """State of one series between rounds."""
+
+    specimen: Specimen
+    alignment: Alignment
+    shared: SharedShifts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlignResult:
+    """What an alignment ends with."""
+
+    optset: OptimisationSet
+    """as written"""
+    series: list[SeriesResult]
+    prior: MotionPrior | None
+    curves: list[F64]
+    """FSC of the references of every round, zero beyond the shells used"""
+    pixel_size: float
+    outputs: Mapping[str, Path]
+
+    def words(self) -> list[str]:
+        """What came out, in sentences."""
+        changed = [one for one in self.series if not one.reason]
+        lines = [f"{len(changed)} of {len(self.series)} tilt series aligned."]
+        if changed:
+            square = np.concatenate([(one.moved_angstrom**2).sum(axis=2).ravel() for one in changed])
+            lines.append(f"Predicted positions in the images moved by {np.sqrt(square.mean()):.1f} Å (rms).")
+        for family in FAMILIES:
+            judged = [one.applied[family] for one in self.series if family in one.applied]
+            if judged:
+                lines.append(f"Held-out data support new {family} in {sum(judged)} of {len(judged)} series.")
+        clipped = sum(int(one.shared.clipped.sum()) for one in self.series if one.shared is not None)
+        if clipped:
+            lines.append(f"{clipped} tilts lie at the limit of --range: they may be shifted further.")
+        return lines
+
+
+class Alignments:
+    """Data and options of one run."""
+
+    def __init__(self, options: AlignOptions, job: Job, progress: Progress) -> None:
+        self.options, self.job, self.progress = options, job, progress
+        self.optset = load_optimisation_set(
+            options.input,
+            tomograms=options.tomograms,
+            particles=options.particles,
+            trajectories=options.trajectories,
+            coordinate_binning=options.coordinate_binning,
+        )
+        for path in self.optset.paths.values():
+            job.add_input(path)
+        for note in notes_of(self.optset):
+            progress.note(note)
+        self.halves = half_sets(self.optset, options, job)
+        self.poses = Poses.of(self.optset)
+        self.threads = options.threads or default_threads()
+        self.backend = load_backend(options.backend)
+        self.source = ParticleSource(
+            self.optset,
+            box_px=options.box,
+            crop_px=options.map_size,
+            binning=options.binning,
+            diameter_angstrom=None,
+        )
+        self.box, self.pixel_size, self.disc = self.source.box, self.source.pixel_size, self.source.disc
+        self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
+        self.symmetry = symmetry_matrices(options.symmetry)
+        self.memory = int(options.memory * 1e9) if options.memory else DEFAULT_MEMORY
+        self.folds = affordable_folds(self.box, options.folds, self.memory) if options.folds > 1 else 1
+        if self.folds < options.folds:
+            job.warn(f"memory for {self.folds} instead of {options.folds} folds: references are noisier; see --memory")
+        size = options.size_of_particle(self.pixel_size)
+        self.fold = assign_folds(self.optset, self.halves, self.folds, size, options.seed)
+        self.data = [SeriesData.of(self.source, self.poses, n) for n in range(len(self.optset.series))]
+        self._refuse_unfit()
+        self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
+        if options.shift_only:
+            self.free = Free(angles=False, shifts=True, positions=False)
+        self._images: dict[int, ParticleImages] = {}
+        progress.title(
+            "align",
+            {
+                "particles": len(self.optset.particles),
+                "tilt series": len(self.optset.series),
+                "box_px": self.box,
+                "pixel_size_angstrom": self.pixel_size,
+                "motion": options.motion,
+                "folds": self.folds,
+            },
+        )
+
+    def _refuse_unfit(self) -> None:
+        """Raises DataError for data that cannot be aligned at all; warns of series that will stay as they are."""
+        names = [one.series.name for one in self.data if not one.seen.any()]
+        for name in names:
+            self.job.warn(f"{name} has no particle that its tilt images show: it stays as it is")
+        if len(names) == len(self.data):
+            raise DataError(
+                "no tilt series shows a particle",
+                where="particles",
+                fix="check coordinates and binning, or use a smaller --crop",
+            )
+        undosed = [one.series.name for one in self.data if not (one.dose > 0).any() and one.series.n_tilts > 1]
+        if self.options.motion and undosed:
+            raise DataError(
+                "motion needs the order and dose of the tilts",
+                where=", ".join(undosed[:5]),
+                expected="different values of rlnMicrographPreExposure",
+                found="the same value in all tilts",
+                fix="write the dose before every tilt into the tilt series, or align without --motion",
+            )
+
+    # ---- images and references ---------------------------------------------------------------------------
+
+    def image(self, particle: int) -> ParticleImages:
+        """Images of a particle where it was at the start; kept if memory allows."""
+        self.job.check_abort()
+        kept = self._images.get(particle)
+        if kept is not None:
+            return kept
+        images = self.source.load(particle, self.poses.displacement_angstrom[particle])
+        size = images.data.nbytes + images.ctf2.nbytes
+        if (len(self._images) + 1) * size <= KEPT_SHARE * self.memory:
+            self._images[particle] = replace(images, masked=images.data)
+        return images
+
+    def references(self, noise: list[F64], fitted: list[Fitted]) -> CrossFit:
+        """Sums of all folds from the alignments found so far."""
+        fit = CrossFit(self.box, self.mask, self.backend, self.threads, self.symmetry, self.folds)
+        with self.progress.task("references", len(self.optset.particles)) as task:
+            for data, now, power in zip(self.data, fitted, noise, strict=True):
+                rank = data.rank
+                turned = replace(data.series, projection=now.alignment.projection(now.specimen)[rank])
+                moved = now.alignment.predict(now.specimen)[:, rank] / self.options.binning
+                for half in HALVES:
+                    for fold in range(self.folds):
+                        of_fold = (self.halves[data.members] == half) & (self.fold[data.members] == fold) & data.seen
+                        rows = np.flatnonzero(of_fold)
+
+                        def load(row: int, data: SeriesData = data, moved: F64 = moved) -> ParticleImages:
+                            images = self.image(int(data.members[row]))
+                            return centred(images, moved[row][images.tilts], self.disc)
+
+                        images = ordered_map(load, [int(r) for r in rows], self.threads)
+                        fit.add(half, fold, turned, images, data.rotations[rows], power, self.disc)
+                        task.advance(len(rows))
+        fit.finish()
+        return fit
+
+    def _volumes(self, fit: CrossFit | GivenReferences) -> dict[tuple[int, int], NDArray[np.complex64]]:
+        keys = [(half, fold) for half in HALVES for fold in range(self.folds)]
+        alone = self.folds == 1
+        made = ordered_map(lambda key: fit.reference(key[0], None if alone else key[1]), keys, min(self.threads, 2))
+        return dict(zip(keys, made, strict=True))
+
+    # ---- one round ---------------------------------------------------------------------------------------
+
+    def climb(self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free) -> Climbed:
+        """By the method that was asked for."""
+        if self.options.solver == "l-bfgs":
+            return climb_lbfgs(specimen, evidence, start, free)
+        return climb(specimen, evidence, start, free)
+
+    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, first: bool) -> Fitted:
+        """Tilts and positions; starts from the shifts that all particles share, in the first round."""
+        still = data.specimen()
+        start = replace(now.alignment, coefficients=Alignment.none(still).coefficients)
+        shared = now.shared
+        if first:
+            shared = shared_shifts(evidence, still.n_tilts)
+            if self.free.shifts:
+                start = shared.start(start)
+        found = self.climb(still, evidence, start, self.free)
+        return Fitted(still, found.alignment, shared)
+
+    def moving(
+        self, data: SeriesData, evidence: Evidence, start: Fitted, velocity: float, length: float
+    ) -> tuple[Fitted, float]:
+        """The same with motion, and its log evidence; starts from any alignment."""
+        basis = data.basis(length, self.options.kernel).functions
+        specimen = data.specimen(basis, velocity)
+        before = start.alignment.motion(start.specimen)
+        coefficients = as_coefficients(specimen, np.diff(before, axis=1))
+        begun = replace(start.alignment, coefficients=coefficients)
+        found = self.climb(specimen, evidence, begun, self.free)
+        weight = log_evidence(found, self.free)
+        return Fitted(specimen, found.alignment, start.shared), weight
+
+    def settled(self, data: SeriesData, now: Fitted) -> Fitted:
+        """Without the freedoms that the map of each half has, and particles without images moved with the others.
+
+        A half map may drift with the positions of its particles: what all of them moved, in the frame of the map, is
+        taken back.
+        """
+        alignment = now.alignment
+        moved = alignment.displacement_px.copy()
+        if self.free.positions:
+            for half in HALVES:
+                rows = np.flatnonzero((self.halves[data.members] == half) & data.seen)
+                if len(rows) < 2:
+                    continue
+                frames = data.rotations[rows]
+                drift = np.linalg.lstsq(frames.reshape(-1, 3), moved[rows].ravel(), rcond=1e-3)[0]
+                moved[rows] -= frames @ drift
+        alignment = replace(alignment, displacement_px=moved)
+        rigid = rigid_part(now.specimen, alignment, data.seen)
+        moved = np.where(data.seen[:, None], moved, rigid)
+        return replace(now, alignment=replace(alignment, displacement_px=moved))
+
+    def evidences(self, fit: CrossFit | GivenReferences, noise: list[F64], fitted: list[Fitted]) -> list[Evidence]:
+        """Correlations of all series."""
+        reach = self.options.fit_range / self.pixel_size
+        if self.options.range_px is not None:
+            reach = self.options.range_px / self.options.binning
+        correlator = Correlator(
+            self.disc,
+            self.backend,
+            self.threads,
+            self.options.binning,
+            min(fit.shell + 1.0, self.box / 2),
+            min(reach, 0.4 * self.box),
+        )
+        volumes = self._volumes(fit)
+        found = []
+        with self.progress.task("correlations", len(self.data)) as task:
+            for data, now, power in zip(self.data, fitted, noise, strict=True):
+                keys = zip(self.halves[data.members], self.fold[data.members], strict=True)
+                references = {row: volumes[int(half), int(fold)] for row, (half, fold) in enumerate(keys)}
+                found.append(
+                    correlator.evidence(data, now.alignment, now.specimen, self.image, references, power)
+                    if data.seen.any()
+                    else correlator.nothing()
+                )
+                task.advance()
+        return found
+
+    def learn(self, evidence: list[Evidence], fitted: list[Fitted]) -> MotionPrior:
+        """Prior of the motion that explains the series with most images best."""
+        counts = [len(one.particle) for one in evidence]
+        chosen = [int(i) for i in np.argsort(counts)[::-1][:SERIES] if counts[i]]
+        starts = list(fitted)
+
+        def total(velocity: float, length: float) -> float:
+            weight = 0.0
+            for i in chosen:
+                self.job.check_abort()
+                starts[i], own = self.moving(self.data[i], evidence[i], starts[i], velocity, length)
+                weight += own
+            return weight
+
+        return learn(total, self.options.velocity, self.options.divergence)
+
+    # ---- the run -----------------------------------------------------------------------------------------
+
+    def run(self) -> AlignResult:
+        """Rounds, verdicts, files."""
+        options = self.options
+        with self.job.timing("noise power"):
+            noise = initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE)
+        fitted = [Fitted(data.specimen(), Alignment.none(data.specimen())) for data in self.data]
+        prior: MotionPrior | None = None
+        curves = []
+        given = None
+        if options.reference1 is not None and options.reference2 is not None:
+            given = GivenReferences.read(
+                (options.reference1, options.reference2), self.mask, self.pixel_size, options.opposite_half
+            )
+        rounds = 1 if given is not None else options.rounds
+        for number in range(rounds):
+            with self.job.timing("references"):
+                fit: CrossFit | GivenReferences = given or self.references(noise, fitted)
+            curves.append(fit.curve)
+            with self.job.timing("correlations"):
+                evidence = self.evidences(fit, noise, fitted)
+            del fit
+            with self.job.timing("fits"):
+                for i, data in enumerate(self.data):
+                    fitted[i] = self.rigid(data, evidence[i], fitted[i], number == 0)
+                    if given is not None:
+                        evidence[i] = in_scale(evidence[i], fitted[i])
+                        fitted[i] = self.rigid(data, evidence[i], fitted[i], first=False)
+                last = number == rounds - 1
+                if options.motion:
+                    # the references of earlier rounds are too poor to learn from
+                    prior = self.learn(evidence, fitted) if last else usual_prior(options.velocity, options.divergence)
+                    for i, data in enumerate(self.data):
+                        start = fitted[i]
+                        fitted[i], _ = self.moving(data, evidence[i], start, prior.velocity, prior.length_angstrom)
+                if not last:
+                    fitted = [self.settled(data, one) for data, one in zip(self.data, fitted, strict=True)]
+            self._report_round(number, curves[-1], fitted, evidence, prior)
+        with self.job.timing("verdicts"):
+            series = [self.conclude(i, evidence[i], fitted[i], prior) for i in range(len(self.data))]
+        optset, outputs = write_results(self.job, self.optset, self.data, series, prior)
+        return AlignResult(optset, series, prior, curves, self.pixel_size, outputs)
+
+    def _report_round(
+        self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], prior: MotionPrior | None
+    ) -> None:
+        moved = [
+            one.alignment.predict(one.specimen)[own.particle, own.tilt]
+            for one, own in zip(fitted, evidence, strict=True)
+        ]
+        total = np.concatenate(moved) * self.optset.series[0].pixel_size_angstrom
+        shell = int(np.flatnonzero(curve > 0).max(initial=1))
+        self.job.iteration(
+            {
+                "round": number + 1,
+                "reference_angstrom": self.box * self.pixel_size / max(shell, 1),
+                "moved_rms_angstrom": float(np.sqrt((total**2).sum(axis=1).mean())),
+                "moved_largest_angstrom": float(np.sqrt((total**2).sum(axis=1).max())),
+                "velocity_angstrom_per_dose": prior.velocity if prior else 0.0,
+                "length_angstrom": prior.length_angstrom if prior else 0.0,
+            }
+        )
+
+    def conclude(self, number: int, evidence: Evidence, found: Fitted, prior: MotionPrior | None) -> SeriesResult:
+        """Verdicts of one series, and the alignment they leave."""
+        data, free = self.data[number], self.free
+        none = Alignment.none(data.specimen())
+        if not len(evidence.particle):
+            return SeriesResult.unchanged(data, "no particle is visible")
+        families = int(free.angles or free.shifts) + int(free.positions) + int(prior is not None)
+        judge = Judge(data, evidence, self.halves[data.members], free, self.climb, families)
+        verdicts: list[Verdict] = []
+        start = found.shared.start(none) if found.shared is not None and free.shifts else none
+        if free.angles or free.shifts:
+            verdicts.append(judge.tilts(start))
+        if prior is not None:
+            still = self.rigid(data, evidence, replace(found, shared=None), first=False)
+            verdicts.append(judge.motion(still.alignment, prior.length_angstrom, prior.velocity, self.options.kernel))
+        if free.positions:
+            verdicts.append(judge.positions(found.alignment, found.specimen))
+        good = {verdict.family: verdict.improved or self.options.force for verdict in verdicts}
+        kept, applied = found, dict(good)
+        if "motion" in good and not good["motion"]:
+            kept = still
+        if "positions" in good and not good["positions"]:
+            fixed = Free(free.angles, free.shifts, positions=False)
+            alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
+            kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, fixed).alignment)
+        if "tilts" in good and not good["tilts"]:
+            # positions and motion were fitted along with tilts that do not hold
+            return SeriesResult.unchanged(data, "held-out particles do not support new tilts", verdicts, found.shared)
+        kept = self.settled(data, kept)
+        used = Free(free.angles, free.shifts, free.positions and good.get("positions", True))
+        errors = errors_of(kept.specimen, evidence, kept.alignment, used, self.options.seed)
+        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
+
+
+def in_scale(evidence: Evidence, fitted: Fitted) -> Evidence:
+    """Evidence as from references in the grey scale of the images: `2 a cross - a^2 quadratic` is largest at a."""
+    cross, _ = evidence.at(fitted.alignment.predict(fitted.specimen))
+    factor = float(cross.sum() / max(evidence.power.sum(), 1e-12))
+    return evidence.scaled(factor) if factor > 0 else evidence
+
+
+def run(options: AlignOptions, job: Job, progress: Progress) -> AlignResult:
+    """Align tilt series; the entry point of `tiltwise align` and of Python scripts."""
+    return Alignments(options, job, progress).run()

@@ -1,0 +1,161 @@
+"""Expected curvature of the log posterior of an alignment, in the blocks of bundle adjustment.
+
+Particles meet only through tilts and motion: their 3 x 3 blocks are eliminated first (Schur complement), and what is
+left has 5 parameters per tilt and 3 per mode and transition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from tiltwise.motion.geometry import Alignment, Specimen, gauge, tilt_jacobian
+from tiltwise.motion.objective import Evidence, Free, Gradient
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class NormalEquations:
+    """Fisher information of all parameters, without priors."""
+
+    particle: F64
+    """(P, 3, 3)"""
+    mixed: F64
+    """(P, 3, C) particles with tilts, then modes (m, b, i)"""
+    common: F64
+    """(C, C)"""
+    conditions: F64
+    """(5 F, 6) see `tiltwise.motion.geometry.gauge`"""
+
+    @classmethod
+    def of(cls, specimen: Specimen, evidence: Evidence, alignment: Alignment) -> NormalEquations:
+        """At an alignment."""
+        arms = alignment.arms(specimen)
+        count, tilts = arms.shape[:2]
+        modes = specimen.basis.shape[1]
+        information = np.zeros((count, tilts, 2, 2))
+        information[evidence.particle, evidence.tilt] = evidence.information
+        by_tilt = tilt_jacobian(arms)
+        rotation = alignment.rotations(specimen)[:, :2]
+        weighted = np.einsum("pfij,fjk->pfik", information, rotation, optimize=True)  # F R
+        space = np.einsum("fij,pfik->pfjk", rotation, weighted, optimize=True)  # R^T F R
+        crossed = np.einsum("pfia,pfik->pfak", by_tilt, weighted, optimize=True)  # J^T F R
+        own = np.einsum("pfia,pfij,pfjb->fab", by_tilt, information, by_tilt, optimize=True)
+        n_tilt, n_modes = 5 * tilts, 3 * modes * (tilts - 1)
+        common = np.zeros((n_tilt + n_modes,) * 2)
+        for f in range(tilts):
+            common[5 * f : 5 * f + 5, 5 * f : 5 * f + 5] = own[f]
+        mixed = np.zeros((count, 3, n_tilt + n_modes))
+        mixed[:, :, :n_tilt] = np.moveaxis(crossed, (1, 2, 3), (2, 3, 1)).reshape(count, 3, n_tilt)
+        if n_modes:
+            later = np.cumsum(space[:, :0:-1], axis=1)[
+                :, ::-1
+            ]  # (P, F - 1, 3, 3) sums over tilts after each transition
+            steps = specimen.step_px
+            mixed[:, :, n_tilt:] = np.einsum("pb,pmij,m->pimbj", specimen.basis, later, steps, optimize=True).reshape(
+                count, 3, n_modes
+            )
+            of_tilts = np.einsum("pb,pfak->fabk", specimen.basis, crossed, optimize=True)
+            acts = np.arange(tilts)[:, None] > np.arange(tilts - 1)
+            block = np.einsum("fabk,m,fm->fambk", of_tilts, steps, acts.astype(np.float64), optimize=True)
+            common[:n_tilt, n_tilt:] = block.reshape(n_tilt, n_modes)
+            common[n_tilt:, :n_tilt] = common[:n_tilt, n_tilt:].T
+            common[n_tilt:, n_tilt:] = _modes_block(specimen, later)
+        conditions = gauge(specimen, alignment)
+        return cls(np.asarray(space.sum(axis=1)), mixed, common, conditions)
+
+    def rescaled(self, factor: float) -> NormalEquations:
+        """With velocities whose standard deviation is `factor` times larger."""
+        n_tilt = len(self.conditions)
+        scale = np.ones(len(self.common))
+        scale[n_tilt:] = factor
+        return NormalEquations(self.particle, self.mixed * scale, self.common * scale * scale[:, None], self.conditions)
+
+
+def _modes_block(specimen: Specimen, later: F64) -> F64:
+    """(3 B (F-1),) squared: modes with modes; those of transitions m and n act together after the later one."""
+    transitions, modes = later.shape[1], specimen.basis.shape[1]
+    pairs = (specimen.basis[:, :, None] * specimen.basis[:, None, :]).reshape(len(later), -1)
+    sums = (pairs.T @ later.reshape(len(later), -1)).reshape(modes, modes, transitions, 3, 3)
+    last = np.maximum.outer(np.arange(transitions), np.arange(transitions))
+    scale = np.outer(specimen.step_px, specimen.step_px)
+    block = np.moveaxis(sums, 2, 0)[last] * scale[:, :, None, None, None, None]  # (m, n, b, c, i, j)
+    return np.asarray(block.transpose(0, 2, 4, 1, 3, 5).reshape(3 * modes * transitions, -1))
+
+
+class Solver:
+    """Factorised normal equations with priors and damping."""
+
+    def __init__(self, normal: NormalEquations, free: Free, damping: float = 0.0) -> None:
+        self.normal, self.free = normal, free
+        n_tilt, n = len(normal.conditions), len(normal.common)
+        self.fixed = np.zeros(n, bool)
+        self.fixed[:n_tilt] = ~np.tile(free.tilt, n_tilt // 5)
+        typical = max(float(np.trace(normal.particle.sum(axis=0))) / max(1, 3 * len(normal.particle)), 1e-12)
+        eye = np.eye(3)
+        diagonal = np.einsum("pii->pi", normal.particle)
+        self.blocks = normal.particle + (damping * diagonal + 1e-9 * typical)[:, :, None] * eye
+        common = normal.common.copy()
+        common[np.arange(n), np.arange(n)] += damping * np.diagonal(normal.common)
+        common[np.arange(n_tilt, n), np.arange(n_tilt, n)] += 1.0  # the prior of the modes
+        if free.positions:
+            self.inverse = np.linalg.inv(self.blocks)
+            self.carried = np.matmul(self.inverse, normal.mixed)
+            common -= np.tensordot(normal.mixed, self.carried, axes=((0, 1), (0, 1)))
+            # the six rigid freedoms, in the scale of what they compete with
+            strength = float(np.abs(np.diagonal(normal.common)[:n_tilt]).max(initial=1.0))
+            common[:n_tilt, :n_tilt] += strength * normal.conditions @ normal.conditions.T
+        common[self.fixed] = 0.0
+        common[:, self.fixed] = 0.0
+        common[self.fixed, self.fixed] = 1.0
+        # tilts that see nothing stay where they are
+        empty = np.diagonal(common) <= 0
+        common[empty, empty] = 1.0
+        self.factor = cho_factor(common, lower=True, check_finite=False)
+
+    def step(self, gradient: Gradient) -> tuple[F64, F64, F64]:
+        """Newton step: tilts (F, 5), particles (P, 3), coefficients (F - 1, B, 3)."""
+        right = np.concatenate([gradient.tilt.ravel(), gradient.coefficients.ravel()])
+        if self.free.positions:
+            right = right - np.einsum("pic,pi->c", self.carried, gradient.particle)
+        right[self.fixed] = 0.0
+        common = cho_solve(self.factor, right, check_finite=False)
+        particle = np.zeros_like(gradient.particle)
+        if self.free.positions:
+            left = gradient.particle - self.normal.mixed @ common
+            particle = np.einsum("pij,pj->pi", self.inverse, left)
+        n_tilt = gradient.tilt.size
+        return common[:n_tilt].reshape(-1, 5), particle, common[n_tilt:].reshape(gradient.coefficients.shape)
+
+    def log_determinant(self) -> float:
+        """Of everything that is free."""
+        total = 2.0 * float(np.log(np.diagonal(self.factor[0])).sum())
+        if self.free.positions:
+            total += float(np.linalg.slogdet(self.blocks)[1].sum())
+        return total
+
+    def covariance(self) -> tuple[F64, F64]:
+        """Covariance of tilts and modes (C, C), and of the particles (P, 3, 3)."""
+        n = len(self.fixed)
+        common = cho_solve(self.factor, np.eye(n), check_finite=False)
+        common[self.fixed] = 0.0
+        common[:, self.fixed] = 0.0
+        if not self.free.positions:
+            return common, np.zeros_like(self.blocks)
+        return common, self.inverse + np.matmul(self.carried @ common, np.swapaxes(self.carried, 1, 2))
+
+    def draw(self, rng: np.random.Generator, modes: int) -> tuple[F64, F64, F64]:
+        """A step drawn from the Gaussian with this curvature: tilts (F, 5), particles (P, 3), coefficients."""
+        n, n_tilt = len(self.fixed), len(self.normal.conditions)
+        common = solve_triangular(self.factor[0], rng.normal(size=n), lower=True, trans="T", check_finite=False)
+        common[self.fixed] = 0.0
+        particle = np.zeros((len(self.blocks), 3))
+        if self.free.positions:
+            roots = np.linalg.cholesky(self.inverse)
+            particle = np.einsum("pij,pj->pi", roots, rng.normal(size=particle.shape)) - self.carried @ common
+        coefficients = common[n_tilt:].reshape(n_tilt // 5 - 1, modes, 3)
+        return common[:n_tilt].reshape(-1, 5), particle, coefficients

@@ -1,0 +1,116 @@
+"""What an alignment maximises: the sum of cross-correlations, less the prior of the motion (Eqs. 36, 42)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.motion.geometry import Alignment, Specimen, tilt_jacobian
+from tiltwise.motion.tables import TableGrid, interpolate
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Correlations of n particle images; lengths in unbinned pixels."""
+
+    grid: TableGrid
+    tables: NDArray[np.float32]
+    """(n, S, S)"""
+    information: F64
+    """(n, 2, 2) Fisher information in shifts of the image"""
+    power: F64
+    """(n,) sum of |P|^2 / sigma^2 over the full plane"""
+    particle: NDArray[np.intp]
+    """(n,)"""
+    tilt: NDArray[np.intp]
+    """(n,) in the order of dose"""
+    scale: float
+    """unbinned pixels per pixel of the tables"""
+
+    @property
+    def reach_px(self) -> float:
+        """Displacement beyond which a table knows nothing."""
+        return self.grid.reach_px * self.scale
+
+    def at(self, displacement: F64) -> tuple[F64, F64]:
+        """Correlations (n,) and their gradients (n, 2) at displacements (P, F, 2)."""
+        shifts = displacement[self.particle, self.tilt] / self.scale
+        value, gradient = interpolate(self.tables, self.grid, shifts)
+        return value, gradient / self.scale
+
+    def only(self, rows: NDArray[np.bool_]) -> Evidence:
+        """Some images, (n,) bool; particles keep their numbers."""
+        return replace(
+            self,
+            tables=self.tables[rows],
+            information=self.information[rows],
+            power=self.power[rows],
+            particle=self.particle[rows],
+            tilt=self.tilt[rows],
+        )
+
+    def of(self, chosen: NDArray[np.bool_]) -> Evidence:
+        """Images of some particles, (P,) bool."""
+        return self.only(chosen[self.particle])
+
+    def scaled(self, factor: float) -> Evidence:
+        """With predictions `factor` times as strong."""
+        return replace(
+            self,
+            tables=self.tables * np.float32(factor),
+            information=self.information * factor**2,
+            power=self.power * factor**2,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Which parameters are fitted."""
+
+    angles: bool = True
+    shifts: bool = True
+    positions: bool = True
+
+    @property
+    def tilt(self) -> NDArray[np.bool_]:
+        """(5,) of every tilt."""
+        return np.array([self.angles] * 3 + [self.shifts] * 2)
+
+
+def value(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> float:
+    """Log posterior up to a constant."""
+    found, _ = evidence.at(alignment.predict(specimen))
+    return float(found.sum()) - 0.5 * float((alignment.coefficients**2).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Derivatives of the log posterior."""
+
+    value: float
+    tilt: F64
+    """(F, 5) in (w, t)"""
+    particle: F64
+    """(P, 3)"""
+    coefficients: F64
+    """(F - 1, B, 3)"""
+    arms: F64
+    """(P, F, 3) see `Alignment.arms`"""
+
+
+def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gradient:
+    """Value and derivatives; the sums over later tilts of Eq. 37 run backwards once."""
+    arms = alignment.arms(specimen)
+    found, slopes = evidence.at(alignment.predict(specimen))
+    image = np.zeros((*arms.shape[:2], 2))
+    image[evidence.particle, evidence.tilt] = slopes
+    tilt = np.einsum("pfij,pfi->fj", tilt_jacobian(arms), image, optimize=True)
+    space = np.einsum("fij,pfi->pfj", alignment.rotations(specimen)[:, :2], image)
+    later = np.cumsum(space[:, :0:-1], axis=1)[:, ::-1]  # sums over tilts after each transition
+    modes = np.einsum("pb,pmi,m->mbi", specimen.basis, later, specimen.step_px, optimize=True)
+    prior = 0.5 * float((alignment.coefficients**2).sum())
+    return Gradient(float(found.sum()) - prior, tilt, space.sum(axis=1), modes - alignment.coefficients, arms)

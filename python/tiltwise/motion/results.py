@@ -1,0 +1,228 @@
+"""What an alignment leaves: tilt series, particles, trajectories, and a table of changes with their errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from tiltwise.exec import Job
+from tiltwise.files import atomic_path
+from tiltwise.io.optimisation_set import (
+    write_optimisation_set,
+    write_particles,
+    write_tomograms,
+    write_trajectories,
+)
+from tiltwise.model import OptimisationSet
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.learning import MotionPrior
+from tiltwise.motion.normal import NormalEquations, Solver
+from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.series import SeriesData
+from tiltwise.motion.shifts import SharedShifts
+from tiltwise.motion.verdict import Verdict
+
+F64 = NDArray[np.float64]
+
+SAMPLES = 48
+"""Draws from the posterior that give the errors of predicted positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Standard deviations of what was fitted, tilts in the order of dose."""
+
+    turn_deg: F64
+    """(F, 3) about the axes of each image"""
+    shift_angstrom: F64
+    """(F, 2); where motion is fitted too, a common motion cannot be told from shifts"""
+    position_angstrom: F64
+    """(P, 3) along tomogram axes"""
+    image_angstrom: F64
+    """(F,) of predicted positions in the images, root mean square over particles and both axes"""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesResult:
+    """One series."""
+
+    data: SeriesData
+    specimen: Specimen
+    alignment: Alignment
+    verdicts: Sequence[Verdict] = ()
+    applied: Mapping[str, bool] = field(default_factory=dict)
+    errors: Errors | None = None
+    shared: SharedShifts | None = None
+    reason: str = ""
+    """why nothing was applied"""
+
+    @classmethod
+    def unchanged(
+        cls, data: SeriesData, reason: str, verdicts: Sequence[Verdict] = (), shared: SharedShifts | None = None
+    ) -> SeriesResult:
+        """A series that stays as it was."""
+        specimen = data.specimen()
+        applied = {verdict.family: False for verdict in verdicts}
+        return cls(data, specimen, Alignment.none(specimen), verdicts, applied, None, shared, reason)
+
+    @property
+    def moved_angstrom(self) -> F64:
+        """(P, F, 2) change of the predicted positions in the images, tilts in the order of dose."""
+        return self.alignment.predict(self.specimen) * self.data.series.pixel_size_angstrom
+
+    @property
+    def motion_angstrom(self) -> F64:
+        """(P, F, 3) motion of the particles, tilts in the order of dose."""
+        return self.alignment.motion(self.specimen) * self.data.series.pixel_size_angstrom
+
+    @property
+    def turn_deg(self) -> F64:
+        """(F, 3) rotation vectors of the tilts about the axes of each image."""
+        return np.asarray(np.degrees(Rotation.from_matrix(self.alignment.turn).as_rotvec()))
+
+    @property
+    def shift_angstrom(self) -> F64:
+        """(F, 2) shifts of the images."""
+        return self.alignment.shift_px * self.data.series.pixel_size_angstrom
+
+
+def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free: Free, seed: int) -> Errors:
+    """From the Fisher information at the alignment, in Å by the pixel size of `evidence`'s series."""
+    solver = Solver(NormalEquations.of(specimen, evidence, alignment), free)
+    common, particle = solver.covariance()
+    tilts = specimen.n_tilts
+    sigma = np.sqrt(np.maximum(np.diagonal(common)[: 5 * tilts], 0.0)).reshape(tilts, 5)
+    here = alignment.predict(specimen)
+    rng = np.random.default_rng(seed)
+    square = np.zeros((len(here), tilts))
+    for _ in range(SAMPLES):
+        drawn = alignment.moved(*solver.draw(rng, specimen.basis.shape[1]))
+        square += ((drawn.predict(specimen) - here) ** 2).sum(axis=2) / 2.0
+    counted = np.zeros((len(here), tilts))
+    counted[evidence.particle, evidence.tilt] = 1.0
+    mean = (square / SAMPLES * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1.0)
+    pixel = specimen.pixel_size_angstrom
+    return Errors(
+        np.degrees(sigma[:, :3]),
+        sigma[:, 3:] * pixel,
+        np.sqrt(np.maximum(np.einsum("pii->pi", particle), 0.0)) * pixel,
+        np.sqrt(mean) * pixel,
+    )
+
+
+def write_results(
+    job: Job,
+    optset: OptimisationSet,
+    data: Sequence[SeriesData],
+    results: Sequence[SeriesResult],
+    prior: MotionPrior | None,
+) -> tuple[OptimisationSet, dict[str, Path]]:
+    """Writes tomograms, particles, trajectories, the set and `align.json`; returns the new set and the paths."""
+    coordinates = optset.particles.coordinate_px.copy()
+    series, trajectories = [], dict(optset.trajectories)
+    moving = any(result.applied.get("motion", False) for result in results)
+    for result in results:
+        own = result.data
+        if result.reason:
+            series.append(own.series)
+        else:
+            projection = result.alignment.projection(result.specimen)[own.rank]
+            series.append(replace(own.series, projection=projection))
+            coordinates[own.members] += result.alignment.displacement_px
+        if moving:
+            motion = result.motion_angstrom[:, own.rank]
+            for member, path in zip(own.members, motion, strict=True):
+                trajectories[optset.particles.name[member]] = path
+    particles = replace(optset.particles, coordinate_px=coordinates)
+    new = replace(optset, series=tuple(series), particles=particles, trajectories=trajectories)
+    outputs = {
+        "tomograms": job.path("tomograms.star"),
+        "particles": job.path("particles.star"),
+        "optimisation_set": job.path("optimisation_set.star"),
+        "table": job.path("align.json"),
+    }
+    write_tomograms(outputs["tomograms"], optset, series=new.series)
+    write_particles(outputs["particles"], optset, particles=particles)
+    named: dict[str, Path | str | None] = {"trajectories": optset.paths.get("trajectories")}
+    if trajectories:
+        outputs["trajectories"] = job.path("motion.star")
+        write_trajectories(outputs["trajectories"], trajectories)
+        named["trajectories"] = outputs["trajectories"]
+    write_optimisation_set(
+        outputs["optimisation_set"],
+        particles=outputs["particles"],
+        tomograms=outputs["tomograms"],
+        trajectories=named["trajectories"],
+    )
+    with atomic_path(outputs["table"]) as path:
+        path.write_text(json.dumps(table_of(results, prior), indent=1) + "\n")
+    labels = {
+        "tomograms": "TomogramGroupMetadata.star.relion.tomo.aligntiltseries",
+        "particles": "ParticleGroupMetadata.star.relion.tomo.aligntiltseries",
+        "optimisation_set": "TomoOptimisationSet.star.relion.tomo.aligntiltseries",
+        "trajectories": "TomoTrajectoryData.star.relion.tomo.aligntiltseries",
+    }
+    for name, path in outputs.items():
+        job.add_output(path, labels.get(name))
+    return new, outputs
+
+
+def table_of(results: Sequence[SeriesResult], prior: MotionPrior | None) -> dict[str, Any]:
+    """`align.json`: tilts in the order of their rows."""
+
+    def rounded(values: F64) -> list[Any]:
+        return (
+            [None if not np.isfinite(v) else v for v in np.round(values, 5).tolist()]
+            if values.ndim == 1
+            else [rounded(row) for row in values]
+        )
+
+    table: dict[str, Any] = {"series": {}}
+    if prior is not None:
+        table["motion_prior"] = {
+            "velocity_angstrom_per_dose": prior.velocity,
+            "length_angstrom": prior.length_angstrom,
+            "trials": prior.trials,
+        }
+    for result in results:
+        rank, errors = result.data.rank, result.errors
+        entry: dict[str, Any] = {
+            "particles": int(result.data.seen.sum()),
+            "verdicts": [
+                {
+                    "family": one.family,
+                    "verdict": one.word,
+                    "held_out_gain_nats": round(one.gain, 2),
+                    "lower_limit_nats": None if not np.isfinite(one.limit) else round(one.limit, 2),
+                    "blocks": one.blocks,
+                    "applied": bool(result.applied.get(one.family, False)),
+                }
+                for one in result.verdicts
+            ],
+            "turn_deg": rounded(result.turn_deg[rank]),
+            "shift_angstrom": rounded(result.shift_angstrom[rank]),
+            "position_change_angstrom": rounded(
+                result.alignment.displacement_px * result.data.series.pixel_size_angstrom
+            ),
+        }
+        if errors is not None:
+            entry |= {
+                "turn_sigma_deg": rounded(errors.turn_deg[rank]),
+                "shift_sigma_angstrom": rounded(errors.shift_angstrom[rank]),
+                "position_sigma_angstrom": rounded(errors.position_angstrom),
+                "predicted_position_sigma_angstrom": rounded(errors.image_angstrom[rank]),
+            }
+        if result.shared is not None:
+            entry["clipped"] = result.shared.clipped[rank].tolist()
+            entry["no_evidence"] = result.shared.unseen[rank].tolist()
+        if result.reason:
+            entry["unchanged_because"] = result.reason
+        table["series"][result.data.series.name] = entry
+    return table

@@ -1,0 +1,156 @@
+"""One tilt series as an alignment sees it: particles, tilts in the order of dose, and what images say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.whitening import slice_matrices
+from tiltwise.model import TiltSeries
+from tiltwise.motion.gaussian_process import MotionBasis
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.objective import Evidence
+from tiltwise.motion.tables import TableGrid
+from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.phases import phase_ramps
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesData:
+    """What is known of one series before it is aligned."""
+
+    series: TiltSeries
+    members: NDArray[np.intp]
+    """(P,) particles of the set"""
+    seen: NDArray[np.bool_]
+    """(P,) whether any tilt shows the particle"""
+    rotations: F64
+    """(P, 3, 3) reference to tomogram"""
+    position_px: F64
+    """(P, 3) unbinned"""
+    motion_px: F64
+    """(P, F, 3) given with the particles, tilts in the order of dose"""
+    order: NDArray[np.intp]
+    """(F,) rows of the series in the order of dose"""
+
+    @classmethod
+    def of(cls, source: ParticleSource, poses: Poses, number: int) -> SeriesData:
+        """Series `number` of the set of a source."""
+        optset = source.optset
+        series = optset.series[number]
+        members = np.flatnonzero(source.series_of == number)
+        order = np.argsort(series.pre_exposure, kind="stable")
+        pixel = series.pixel_size_angstrom
+        still = np.zeros((series.n_tilts, 3))
+        names = [optset.particles.name[m] for m in members]
+        motion = np.array([optset.trajectories.get(name, still) for name in names]).reshape(-1, series.n_tilts, 3)
+        position = poses.stored_px[members] + poses.displacement_angstrom[members] / pixel
+        seen = source.visible(poses.displacement_angstrom)[members]
+        return cls(series, members, seen, poses.rotation[members], position, motion[:, order] / pixel, order)
+
+    @property
+    def rank(self) -> NDArray[np.intp]:
+        """(F,) place of every row of the series in the order of dose."""
+        return np.argsort(self.order)
+
+    @property
+    def dose(self) -> F64:
+        """(F - 1,) e/Å^2 between consecutive tilts."""
+        return np.diff(self.series.pre_exposure[self.order])
+
+    def basis(self, length_angstrom: float, kernel: str) -> MotionBasis:
+        """Modes of the velocities of all particles, those no tilt shows included."""
+        positions = self.position_px * self.series.pixel_size_angstrom
+        return MotionBasis.create(positions, length_angstrom, "gaussian" if kernel == "gaussian" else "exponential")
+
+    def specimen(self, basis: F64 | None = None, velocity: float = 0.0) -> Specimen:
+        """Without motion, or with modes (P, B) and a velocity in Å per e/Å^2."""
+        projection = self.series.projection[self.order]
+        points = self.position_px[:, None] + self.motion_px
+        cut = np.einsum("fij,pfj->pfi", projection[:, :2, :3], points) + projection[:, :2, 3]
+        modes = np.zeros((len(self.members), 0)) if basis is None else basis
+        return Specimen(
+            projection[:, :3, :3],
+            projection[:, :3, 3],
+            np.asarray(self.series.tomogram_size) / 2.0,
+            self.position_px,
+            self.motion_px,
+            cut,
+            modes,
+            velocity * self.dose / self.series.pixel_size_angstrom,
+            self.series.pixel_size_angstrom,
+        )
+
+
+def centred(images: ParticleImages, displacement: F64, disc: FourierDisc) -> ParticleImages:
+    """Images whose particles lie `displacement` (F, 2), in their pixels, from the centre, moved back to it."""
+    ramps = phase_ramps(disc.frequencies, displacement * (2.0 * np.pi / disc.box))
+    return replace(images, data=(images.data * ramps).astype(np.complex64))
+
+
+@dataclass(frozen=True, slots=True)
+class Correlator:
+    """Makes the correlation tables of a series."""
+
+    disc: FourierDisc
+    backend: Backend
+    threads: int
+    binning: float
+    radius: float
+    """shells that enter"""
+    reach_px: float
+    """in pixels of the images"""
+
+    def nothing(self) -> Evidence:
+        """Of a series without visible particles."""
+        grid = TableGrid.create(self.disc, self.radius, self.reach_px)
+        size = 2 * grid.half + 1
+        none = np.zeros(0, np.intp)
+        return Evidence(
+            grid, np.zeros((0, size, size), np.float32), np.zeros((0, 2, 2)), np.zeros(0), none, none, self.binning
+        )
+
+    def evidence(
+        self,
+        data: SeriesData,
+        alignment: Alignment,
+        specimen: Specimen,
+        load: Callable[[int], ParticleImages],
+        references: Mapping[int, NDArray[np.complex64]],
+        noise_power: F64,
+    ) -> Evidence:
+        """Tables of every visible image; `references` are the volumes of the members, by their number.
+
+        Predictions are made at the present angles of the tilts; images are where they were cut.
+        """
+        grid = TableGrid.create(self.disc, self.radius, self.reach_px)
+        frequencies, shells, rank = self.disc.frequencies3d(grid.count), self.disc.shells[: grid.count], data.rank
+        turned = replace(data.series, projection=alignment.projection(specimen)[rank])
+
+        def of(member: int) -> tuple[NDArray[np.float32], F64, F64, NDArray[np.intp], NDArray[np.intp]]:
+            images = load(int(data.members[member]))
+            volume = references[member]
+            padded = volume.shape[0]
+            matrices = slice_matrices(turned, images.tilts, data.rotations[member][None], padded / self.disc.box)
+            model = self.backend.project(volume, matrices, frequencies, padded // 2, threads=1)
+            weight = 1.0 / noise_power[images.tilts][:, shells]
+            weight[:, 0] = 0.0  # the mean grey value says nothing
+            products = (model.conj() * images.data[:, : grid.count] * weight).astype(np.complex64)
+            powers = (images.ctf2[:, : grid.count] * np.abs(model) ** 2 * weight).astype(np.float32)
+            information = grid.information(powers, self.disc.box) / self.binning**2
+            number = np.full(len(images.tilts), member, np.intp)
+            power = 2.0 * powers.sum(axis=1, dtype=np.float64)
+            return grid.coefficients(products), information, power, number, rank[images.tilts]
+
+        parts = ordered_map(of, [int(m) for m in np.flatnonzero(data.seen)], self.threads)
+        tables, information, power, particle, tilt = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Evidence(grid, tables, information, power, particle, tilt, self.binning)

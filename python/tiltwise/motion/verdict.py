@@ -1,0 +1,179 @@
+"""Does an alignment predict data it was not fitted to?  Otherwise it is reported and not applied.
+
+Tilts are fitted to one half set and judged by the particles of the other, which predict themselves from references
+of their own half; positions are fitted to every second tilt and judged by the others; motion is fitted to one half
+set and judged by the trajectories that its prior predicts for the particles of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.learning import Climb
+from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.series import SeriesData
+
+F64 = NDArray[np.float64]
+
+LEVEL = 0.05
+"""Chance of accepting anything in a series without signal, all families together."""
+BLOCKS = 16
+"""Spatial blocks of particles, at most, that count as independent."""
+FAMILIES = ("tilts", "positions", "motion")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Of one family of parameters."""
+
+    family: str
+    gain: float
+    """nats that held-out images gain"""
+    limit: float
+    """one-sided lower limit of the gain"""
+    blocks: int
+
+    @property
+    def improved(self) -> bool:
+        """Whether held-out images gain beyond chance."""
+        return self.limit > 0.0
+
+    @property
+    def word(self) -> str:
+        """improved, worse or unchanged."""
+        if self.improved:
+            return "improved"
+        return "worse" if self.gain < 0.0 and 2.0 * self.gain - self.limit < 0.0 else "unchanged"
+
+
+def judged(family: str, gains: F64, block: NDArray[np.intp], families: int) -> Verdict:
+    """Verdict from gains (n,) of particles in spatial blocks (n,)."""
+    sums = np.array([gains[block == number].sum() for number in np.unique(block)])
+    n = len(sums)
+    if n < 2:
+        return Verdict(family, float(gains.sum()), -np.inf, n)
+    quantile = float(student.ppf(1.0 - LEVEL / families, n - 1))
+    return Verdict(family, float(sums.sum()), float(sums.sum() - quantile * np.sqrt(n) * sums.std(ddof=1)), n)
+
+
+def spatial_blocks(positions: F64, seen: NDArray[np.bool_], most: int = BLOCKS) -> NDArray[np.intp]:
+    """(P,) block of every particle: cut in two along the longest extent until there are `most`, -1 if unseen."""
+    result = np.full(len(positions), -1, np.intp)
+    parts = [np.flatnonzero(seen)]
+    while len(parts) < most:
+        parts.sort(key=len)
+        largest = parts.pop()
+        if len(largest) < 4:
+            parts.append(largest)
+            break
+        axis = int(np.argmax(np.ptp(positions[largest], axis=0)))
+        order = largest[np.argsort(positions[largest, axis], kind="stable")]
+        parts += [order[: len(order) // 2], order[len(order) // 2 :]]
+    for number, part in enumerate(parts):
+        result[part] = number
+    return result
+
+
+def gains_of(specimen: Specimen, evidence: Evidence, after: Alignment, before: Alignment, other: Specimen) -> F64:
+    """(P,) gain of every particle; `other` is the specimen of `before`."""
+    new, _ = evidence.at(after.predict(specimen))
+    old, _ = evidence.at(before.predict(other))
+    return np.bincount(evidence.particle, new - old, minlength=len(specimen.position_px)).astype(np.float64)
+
+
+def tilts_alone(alignment: Alignment, specimen: Specimen) -> Alignment:
+    """The turns and shifts of an alignment, particles where they were."""
+    return replace(Alignment.none(specimen), turn=alignment.turn, shift_px=alignment.shift_px)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What the verdicts of one series need."""
+
+    data: SeriesData
+    evidence: Evidence
+    halves: NDArray[np.int64]
+    """(P,) of the members"""
+    free: Free
+    climb: Climb
+    families: int
+    """verdicts of this series, which share the level"""
+
+    def _blocks(self) -> NDArray[np.intp]:
+        return spatial_blocks(self.data.position_px, self.data.seen)
+
+    def _judge(self, family: str, gains: F64) -> Verdict:
+        seen = np.bincount(self.evidence.particle, minlength=len(gains)) > 0
+        return judged(family, gains[seen], self._blocks()[seen], self.families)
+
+    def tilts(self, start: Alignment) -> Verdict:
+        """Turns and shifts."""
+        still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
+        gains = np.zeros(len(self.halves))
+        for half in (1, 2):
+            fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
+            if not (len(fitting.particle) and len(testing.particle)):
+                continue
+            fitted = self.climb(still, fitting, start, self.free).alignment
+            none = Alignment.none(still)
+            after = self.climb(still, testing, tilts_alone(fitted, still), only).alignment
+            before = self.climb(still, testing, none, only).alignment
+            gains += gains_of(still, testing, after, before, still)
+        return self._judge("tilts", gains)
+
+    def positions(self, fitted: Alignment, specimen: Specimen) -> Verdict:
+        """Positions, the rigid part of which belongs to the tilts."""
+        only = Free(angles=False, shifts=False, positions=True)
+        gains = np.zeros(len(self.halves))
+        rigid = replace(fitted, displacement_px=rigid_part(specimen, fitted, self.data.seen))
+        for parity in (0, 1):
+            fitting, testing = (self.evidence.only(self.evidence.tilt % 2 == p) for p in (parity, 1 - parity))
+            frozen = replace(self.data.specimen(), motion_px=fitted.motion(specimen))
+            start = replace(rigid, coefficients=np.zeros((specimen.n_tilts - 1, 0, 3)))
+            after = self.climb(frozen, fitting, start, only).alignment
+            gains += gains_of(frozen, testing, after, start, frozen)
+        return self._judge("positions", gains)
+
+    def motion(self, start: Alignment, length_angstrom: float, velocity: float, kernel: str) -> Verdict:
+        """Velocities."""
+        still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
+        gains = np.zeros(len(self.halves))
+        for half in (1, 2):
+            fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
+            known = np.flatnonzero((self.halves == half) & self.data.seen)
+            if len(known) < 2 or not len(testing.particle):
+                continue
+            # modes of the fitted half, and what they mean for the particles of the other
+            part = replace(self.data, members=self.data.members[known], position_px=self.data.position_px[known])
+            basis = part.basis(length_angstrom, kernel)
+            functions = basis.at(self.data.position_px * self.data.series.pixel_size_angstrom)
+            moving = self.data.specimen(functions, velocity)
+            none = replace(start, coefficients=Alignment.none(moving).coefficients)
+            moved = self.climb(moving, fitting, none, self.free).alignment
+            fixed = self.climb(still, fitting, start, self.free).alignment
+            frozen = replace(still, motion_px=moved.motion(moving))
+            after = self.climb(frozen, testing, tilts_alone(moved, frozen), only).alignment
+            before = self.climb(still, testing, tilts_alone(fixed, still), only).alignment
+            gains += gains_of(frozen, testing, after, before, still)
+        return self._judge("motion", gains)
+
+
+def rigid_part(specimen: Specimen, alignment: Alignment, seen: NDArray[np.bool_]) -> F64:
+    """(P, 3) the rigid motion closest to the displacements of the particles that were seen."""
+    arms = specimen.position_px - specimen.centre_px
+    displacement = alignment.displacement_px
+    if seen.sum() < 3:
+        return np.tile(displacement[seen].mean(axis=0) if seen.any() else np.zeros(3), (len(arms), 1))
+    # d = a + r x arm, linear in six numbers
+    design = np.zeros((len(arms), 3, 6))
+    design[:, :, :3] = np.eye(3)
+    for axis in range(3):
+        design[:, :, 3 + axis] = np.cross(np.eye(3)[axis], arms)
+    chosen = design[seen].reshape(-1, 6)
+    six = np.linalg.lstsq(chosen, displacement[seen].ravel(), rcond=1e-9)[0]
+    return np.asarray(design @ six)

@@ -1,0 +1,160 @@
+"""Report of `tiltwise align`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiltwise.exec.protocols import Scalar
+from tiltwise.report import pages
+from tiltwise.report.alignment import tilt_changes, trails
+from tiltwise.report.html import Section, Summary, Table, write_report
+
+if TYPE_CHECKING:
+    from tiltwise.motion.align import AlignResult
+    from tiltwise.motion.options import AlignOptions
+    from tiltwise.motion.results import SeriesResult
+
+SHOWN = 6
+"""Series with figures of their own; the tables hold all."""
+TRAIL_LENGTH = 0.06
+"""Of the longest trail shown, over the width of the field."""
+
+
+def write_align_report(path: Path, options: AlignOptions, result: AlignResult, manifest: Mapping[str, Any]) -> None:
+    """What moved, by how much and how surely, and what held-out data say; `manifest` is the content of `job.json`."""
+    last = result.curves[-1]
+    shell = int(np.flatnonzero(last > 0).max(initial=1))
+    box = 2 * (len(last) - 1)
+    facts = {
+        "tilt series": str(len(result.series)),
+        "particles": f"{len(result.optset.particles):,}",
+        "references": f"{box * result.pixel_size / shell:.1f} Å",
+        "pixel size": f"{result.pixel_size:.3g} Å",
+    }
+    if result.prior is not None:
+        facts["motion, width"] = f"{result.prior.velocity:.2g} Å per e/Å²"
+        facts["motion, range"] = f"{result.prior.length_angstrom:.0f} Å"
+    words = " ".join(result.words())
+    summary = Summary(words, facts, manifest["warnings"], next_after_align(options, result))
+    sections = [verdict_section(result)]
+    for one in result.series[:SHOWN]:
+        if not one.reason:
+            sections += series_sections(one)
+    sections.append(
+        pages.fsc_section(
+            {f"round {number + 1}": curve for number, curve in enumerate(result.curves)},
+            result.pixel_size,
+            inside="the mask of the particle; references use the shells before the first one below 0.143",
+        )
+    )
+    write_report(path, f"Align {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def verdict_section(result: AlignResult) -> Section:
+    """What held-out data say of every series."""
+    rows: list[list[Scalar]] = []
+    for one in result.series:
+        name = one.data.series.name
+        if not one.verdicts:
+            rows.append([name, "", one.reason or "not judged", None, None, ""])
+        for verdict in one.verdicts:
+            limit = None if not np.isfinite(verdict.limit) else round(verdict.limit, 1)
+            used = "applied" if one.applied.get(verdict.family) and not one.reason else "not applied"
+            rows.append([name, verdict.family, verdict.word, round(verdict.gain, 1), limit, used])
+    return Section(
+        "Verdicts",
+        "Gain in log-likelihood of images that were not fitted: tilts and motion fitted to one half set are judged by "
+        "the other, positions fitted to every second tilt by the tilts between. A family is improved if the lower "
+        "limit (95 %, over blocks of particles, all families together) is above zero; others are not applied.",
+        table=Table(["series", "family", "verdict", "gain (nats)", "lower limit", ""], rows),
+    )
+
+
+def series_sections(one: SeriesResult) -> list[Section]:
+    """Changes of the tilts and of the particles of a series."""
+    series, rank = one.data.series, one.data.rank
+    tilt = series.nominal_tilt_deg
+    turn, shift = one.turn_deg[rank], one.shift_angstrom[rank]
+    errors = one.errors
+    turn_sigma = np.zeros_like(turn) if errors is None else errors.turn_deg[rank]
+    shift_sigma = np.zeros_like(shift) if errors is None else errors.shift_angstrom[rank]
+    image_sigma = np.zeros(len(tilt)) if errors is None else errors.image_angstrom[rank]
+    names = ["tilt", "turn x°", "turn y°", "turn z°", "shift x Å", "shift y Å", "error of predicted positions Å"]
+    values = np.column_stack([tilt, turn, shift, image_sigma])
+    sections = [
+        Section(
+            f"Tilts of {series.name}",
+            "Changes of the geometry of every tilt, with one standard deviation. Worry if changes grow where errors "
+            "do, or if single tilts jump: such images may be better left out."
+            + (
+                " Shifts cannot be told from a motion that all particles share: their errors are large, "
+                "those of predicted positions are not."
+                if one.applied.get("motion")
+                else ""
+            ),
+            figure=tilt_changes(tilt, turn, turn_sigma, shift, shift_sigma),
+            data=Table(names, np.round(values, 4).tolist()),
+        )
+    ]
+    moved = one.moved_angstrom
+    motion = one.motion_angstrom if one.applied.get("motion") else None
+    points = one.data.position_px * series.pixel_size_angstrom
+    label = "Motion" if motion is not None else "Displacements"
+    paths = motion if motion is not None else _steps(one)
+    longest = float(np.linalg.norm(np.ptp(paths[:, :, :2], axis=1), axis=1).max(initial=0.0))
+    width = float(np.ptp(points[:, :2], axis=0).max(initial=1.0))
+    magnify = _round_down(TRAIL_LENGTH * width / longest) if longest > 0 else 1.0
+    sections.append(
+        Section(
+            f"{label} of the particles of {series.name}",
+            (
+                "Motion of every particle from the first tilt (dark) to the last (light)"
+                if motion is not None
+                else "Displacement of every particle"
+            )
+            + f", seen along z and drawn {magnify:g} times as long. Predicted positions in the images moved by "
+            f"{float(np.sqrt((moved**2).sum(axis=2).mean())):.1f} Å (root mean square). Worry if neighbours move in "
+            "different directions.",
+            figure=trails(points, paths, magnify),
+            shape="tall",
+            data=Table(
+                ["x Å", "y Å", "z Å", "dx Å", "dy Å", "dz Å"],
+                np.round(
+                    np.column_stack([points, one.alignment.displacement_px * series.pixel_size_angstrom]), 3
+                ).tolist(),
+            ),
+        )
+    )
+    return sections
+
+
+def _steps(one: SeriesResult) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(P, 2, 3) from the old to the new position."""
+    displacement = one.alignment.displacement_px * one.data.series.pixel_size_angstrom
+    return np.stack([np.zeros_like(displacement), displacement], axis=1)
+
+
+def _round_down(value: float) -> float:
+    """1, 2 or 5 times a power of ten."""
+    power = 10.0 ** np.floor(np.log10(max(value, 1e-6)))
+    return float(max(step * power for step in (1.0, 2.0, 5.0) if step * power <= value * (1 + 1e-9)))
+
+
+def next_after_align(options: AlignOptions, result: AlignResult) -> str:
+    """Reconstruct with the new geometry."""
+    arguments = {
+        "--i": result.outputs["optimisation_set"],
+        "--b": options.box,
+        "--crop": options.map_size,
+        "--bin": f"{options.binning:g}",
+        "--sym": options.symmetry,
+        "--o": f"{options.output}_reconstruct",
+    }
+    if options.mask is not None:
+        arguments["--mask"] = options.mask
+    return shlex.join(["tiltwise", "reconstruct", *(str(part) for pair in arguments.items() for part in pair)])

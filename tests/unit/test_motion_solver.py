@@ -1,0 +1,279 @@
+"""Alignment without images: gradients, gauge, and the errors of estimators on correlations that are known parabolas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from tiltwise.motion.climb import climb, climb_lbfgs
+from tiltwise.motion.gaussian_process import MotionBasis, covariance
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.learning import as_coefficients, learn, log_evidence
+from tiltwise.motion.normal import NormalEquations, Solver
+from tiltwise.motion.objective import Evidence, Free, gradient, value
+from tiltwise.motion.tables import TableGrid
+from tiltwise.spectral.disc import FourierDisc
+
+F64 = NDArray[np.float64]
+PIXEL, DOSE = 1.35, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parabolas(Evidence):
+    """Correlations -(d - d*)^T F (d - d*) / 2 around observed displacements d*."""
+
+    observed: F64
+    """(n, 2)"""
+
+    def at(self, displacement: F64) -> tuple[F64, F64]:
+        away = displacement[self.particle, self.tilt] - self.observed
+        pull = np.einsum("nij,nj->ni", self.information, away)
+        return -0.5 * (away * pull).sum(axis=1), -pull
+
+
+def specimen(particles: int, tilts: int, rng: np.random.Generator) -> Specimen:
+    """Particles in 3600 x 3600 x 600 px, tilts of +-60 degrees by turns."""
+    size = np.array([3600.0, 3600.0, 600.0])
+    angles = np.linspace(-60, 60, tilts)
+    angles = angles[np.argsort(np.abs(angles), kind="stable")]
+    rotation = Rotation.from_euler("y", angles[:, None], degrees=True).as_matrix()
+    position, centre = rng.uniform(0, size, (particles, 3)), size / 2
+    offset = centre - rotation @ centre
+    cut = np.einsum("fij,pj->pfi", rotation[:, :2], position) + offset[:, :2]
+    still = np.zeros((particles, tilts, 3))
+    none = np.zeros((particles, 0))
+    return Specimen(rotation, offset, centre, position, still, cut, none, np.zeros(tilts - 1), PIXEL)
+
+
+def moving(one: Specimen, length_angstrom: float, velocity: float, kernel: str = "gaussian") -> Specimen:
+    basis = MotionBasis.create(one.position_px * PIXEL, length_angstrom, kernel).functions  # type: ignore[arg-type]
+    return replace(one, basis=basis, step_px=np.full(one.n_tilts - 1, velocity * DOSE / PIXEL))
+
+
+def observed(one: Specimen, truth: Alignment, sigma: float, rng: np.random.Generator, hidden: float = 0.0) -> Parabolas:
+    """Displacements with Gaussian errors of `sigma` px; a share of the images is not seen."""
+    exact = truth.predict(one)
+    particle, tilt = np.nonzero(rng.random(exact.shape[:2]) >= hidden)
+    n = len(particle)
+    grid = TableGrid.create(FourierDisc.create(16), 4.0, 3.0)
+    information = np.tile(np.eye(2) / sigma**2, (n, 1, 1))
+    seen = exact[particle, tilt] + rng.normal(size=(n, 2)) * sigma
+    return Parabolas(grid, np.zeros((n, 1, 1), np.float32), information, np.ones(n), particle, tilt, 1.0, seen)
+
+
+def planted(one: Specimen, rng: np.random.Generator, motion: bool = False) -> Alignment:
+    """Angles of 1 mrad, shifts of 2 px, positions of 1 px, and motion drawn from its prior."""
+    tilt = np.concatenate([rng.normal(size=(one.n_tilts, 3)) * 1e-3, rng.normal(size=(one.n_tilts, 2)) * 2], axis=1)
+    none = Alignment.none(one)
+    modes = rng.normal(size=none.coefficients.shape) if motion else none.coefficients
+    return none.moved(tilt, rng.normal(size=none.displacement_px.shape), modes)
+
+
+def rms(one: Specimen, found: Alignment, other: Specimen, truth: Alignment) -> float:
+    """Of predicted positions in the images, both axes together."""
+    return float(np.sqrt(((found.predict(one) - truth.predict(other)) ** 2).sum(axis=2).mean() / 2.0))
+
+
+@pytest.mark.parametrize("block", ["turn", "shift", "particle", "motion"])
+def test_gradient_of_every_block_is_that_of_differences(block: str) -> None:
+    rng = np.random.default_rng(1)
+    one = moving(specimen(7, 6, rng), 3000.0, 0.2)
+    evidence = observed(one, planted(one, rng, motion=True), 0.7, rng, hidden=0.2)
+    at = planted(one, rng, motion=True)
+    found = gradient(one, evidence, at)
+    steps = [np.zeros((6, 5)), np.zeros((7, 3)), np.zeros_like(at.coefficients)]
+    part = {"turn": 0, "shift": 0, "particle": 1, "motion": 2}[block]
+    direction = rng.normal(size=steps[part].shape)
+    if part == 0:
+        direction *= np.array([1e-3] * 3 + [0.0] * 2) if block == "turn" else np.array([0.0] * 3 + [1.0] * 2)
+    analytic = float((direction * (found.tilt, found.particle, found.coefficients)[part]).sum())
+    h = 1e-4
+    steps[part] = h * direction
+    plus = value(one, evidence, at.moved(*steps))
+    steps[part] = -h * direction
+    minus = value(one, evidence, at.moved(*steps))
+    assert analytic == pytest.approx((plus - minus) / (2 * h), rel=1e-6)
+
+
+def whole_matrix(normal: NormalEquations) -> F64:
+    """All parameters at once, particles last."""
+    count, common = len(normal.particle), len(normal.common)
+    matrix = np.zeros((common + 3 * count,) * 2)
+    matrix[:common, :common] = normal.common
+    for i in range(count):
+        rows = slice(common + 3 * i, common + 3 * i + 3)
+        matrix[rows, rows] = normal.particle[i]
+        matrix[rows, :common] = normal.mixed[i]
+        matrix[:common, rows] = normal.mixed[i].T
+    return matrix
+
+
+def test_curvature_is_that_of_the_gradient() -> None:
+    rng = np.random.default_rng(2)
+    one = moving(specimen(6, 5, rng), 3000.0, 0.2)
+    none = Alignment.none(one)
+    evidence = observed(one, none, 1e-9, rng, hidden=0.2)  # parabolas at no displacement: curvature is expected
+    evidence = replace(evidence, information=np.tile(np.eye(2), (len(evidence.particle), 1, 1)))
+    matrix = whole_matrix(NormalEquations.of(one, evidence, none))
+    n_tilt, n_modes = 25, none.coefficients.size
+    step = rng.normal(size=len(matrix)) * np.concatenate(
+        [np.tile([1e-4] * 3 + [0.1] * 2, 5), np.full(n_modes + 18, 0.1)]
+    )
+    tilt, modes, particle = np.split(step, [n_tilt, n_tilt + n_modes])
+    h = 1e-4
+    moved = none.moved(h * tilt.reshape(5, 5), h * particle.reshape(6, 3), h * modes.reshape(none.coefficients.shape))
+    found = gradient(one, evidence, moved)
+    data = found.coefficients + moved.coefficients  # without the prior
+    change = -np.concatenate([found.tilt.ravel(), data.ravel(), found.particle.ravel()]) / h
+    expected = matrix @ step
+    assert np.linalg.norm(change - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+def test_rigid_problem_has_exactly_six_null_directions() -> None:
+    rng = np.random.default_rng(3)
+    one = specimen(80, 41, rng)
+    evidence = observed(one, Alignment.none(one), 1.0, rng)
+    matrix = whole_matrix(NormalEquations.of(one, evidence, planted(one, rng)))
+    scale = 1.0 / np.sqrt(np.diagonal(matrix))
+    singular = np.linalg.svd(matrix * scale * scale[:, None], compute_uv=False)
+    assert len(singular) == 445
+    assert (singular < 1e-9 * singular[0]).sum() == 6
+    assert singular[-7] > 1e-6 * singular[0]
+
+
+def test_climb_takes_no_rigid_motion_from_its_start() -> None:
+    rng = np.random.default_rng(4)
+    one = specimen(60, 21, rng)
+    truth = planted(one, rng)
+    evidence = observed(one, truth, 0.5, rng)
+    found = climb(one, evidence, Alignment.none(one))
+    turned = np.einsum("fji,fj->fi", one.rotation, Rotation.from_matrix(found.alignment.turn).as_rotvec())
+    assert np.abs(turned.mean(axis=0)).max() <= 1e-6  # radians, mean turn of the specimen
+    # a rigid motion added to the start changes no predicted position
+    r, a = np.array([1e-3, -2e-3, 5e-4]), np.array([3.0, -1.0, 2.0])
+    tilt = np.concatenate([one.rotation @ r, one.rotation[:, :2] @ a], axis=1)
+    arms = one.position_px - one.centre_px
+    inverse = Rotation.from_rotvec(-r).as_matrix()
+    shifted = replace(
+        Alignment.none(one).moved(tilt, np.zeros((60, 3)), np.zeros((20, 0, 3))),
+        displacement_px=arms @ inverse.T - arms - a @ inverse.T,
+    )
+    again = climb(one, evidence, shifted)
+    assert rms(one, again.alignment, one, found.alignment) <= 1e-3
+
+
+def test_rigid_errors_are_those_of_least_squares() -> None:
+    rng = np.random.default_rng(5)
+    one = specimen(80, 41, rng)
+    truth = planted(one, rng)
+    found = climb(one, observed(one, truth, 1.0, rng), Alignment.none(one))
+    assert found.converged
+    parameters, observations = 445 - 6, 2 * 80 * 41
+    assert rms(one, found.alignment, one, truth) <= 1.1 * np.sqrt(parameters / observations)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "length", "sigma", "limit"),
+    [
+        ("exponential", 15000.0, 0.3, 0.10),
+        ("exponential", 15000.0, 1.0, 0.29),
+        ("gaussian", 2000.0, 0.3, 0.11),
+        ("gaussian", 2000.0, 1.0, 0.33),
+    ],
+)
+def test_motion_errors_are_those_of_the_posterior(kernel: str, length: float, sigma: float, limit: float) -> None:
+    rng = np.random.default_rng(6)
+    one = moving(specimen(80, 41, rng), length, 0.2, kernel)
+    one = replace(one, basis=one.basis[:, :8])
+    truth = planted(one, rng, motion=True)
+    evidence = observed(one, truth, sigma, rng)
+    found = climb(one, evidence, Alignment.none(one)).alignment
+    still = replace(one, basis=one.basis[:, :0])
+    rigid = climb(still, evidence, Alignment.none(still)).alignment
+    with_motion = rms(one, found, one, truth)
+    assert with_motion <= 1.2 * limit
+    assert with_motion < rms(still, rigid, one, truth)
+
+
+def test_error_bars_cover_predicted_positions() -> None:
+    rng = np.random.default_rng(7)
+    one = moving(specimen(20, 9, rng), 3000.0, 0.2)
+    ratios = []
+    for _ in range(6):
+        truth = planted(one, rng, motion=True)
+        evidence = observed(one, truth, 1.0, rng)
+        found = climb(one, evidence, Alignment.none(one)).alignment
+        solver = Solver(NormalEquations.of(one, evidence, found), Free())
+        drawn = [found.moved(*solver.draw(rng, one.basis.shape[1])).predict(one) for _ in range(60)]
+        sigma2 = np.mean([((d - found.predict(one)) ** 2).sum(axis=2) for d in drawn], axis=0)
+        ratios.append((((found.predict(one) - truth.predict(one)) ** 2).sum(axis=2) / sigma2).mean())
+    assert 0.8 <= np.mean(ratios) <= 1.25
+
+
+def test_prior_is_calibrated() -> None:
+    rng = np.random.default_rng(8)
+    one = moving(specimen(40, 21, rng), 3000.0, 0.5)
+    truth = replace(Alignment.none(one), coefficients=rng.normal(size=Alignment.none(one).coefficients.shape))
+    alone = Free(angles=False, shifts=False, positions=False)
+    found = climb(one, observed(one, truth, 0.01, rng), Alignment.none(one), alone, steps=200).alignment
+    modes = found.coefficients.size
+    assert abs((found.coefficients**2).sum() - modes) <= 3.0 * np.sqrt(2.0 * modes)
+    silent = observed(one, Alignment.none(one), 1.0, rng)
+    nothing = replace(silent, information=np.zeros_like(silent.information))
+    assert np.abs(climb(one, nothing, Alignment.none(one)).alignment.coefficients).max() == 0.0
+
+
+def test_methods_agree() -> None:
+    rng = np.random.default_rng(9)
+    one = moving(specimen(20, 11, rng), 3000.0, 0.2)
+    evidence = observed(one, planted(one, rng, motion=True), 0.5, rng)
+    newton = climb(one, evidence, Alignment.none(one))
+    quasi = climb_lbfgs(one, evidence, Alignment.none(one), steps=3000)
+    assert quasi.value == pytest.approx(newton.value, abs=0.05)
+
+
+def test_frozen_parameters_stay() -> None:
+    rng = np.random.default_rng(10)
+    one = specimen(20, 11, rng)
+    evidence = observed(one, planted(one, rng), 0.5, rng)
+    for method in (climb, climb_lbfgs):
+        found = method(one, evidence, Alignment.none(one), Free(angles=False, positions=False)).alignment
+        assert np.array_equal(found.turn, np.tile(np.eye(3), (11, 1, 1)))
+        assert not found.displacement_px.any()
+        assert found.shift_px.any()
+
+
+@pytest.mark.parametrize("velocity", [0.1, 0.4])
+def test_width_and_range_of_motion_are_learned(velocity: float) -> None:
+    rng = np.random.default_rng(11)
+    plain = specimen(36, 13, rng)
+    length = 1500.0
+    one = moving(plain, length, velocity)
+    evidence = observed(one, planted(one, rng, motion=True), 0.7, rng)
+    start = [climb(plain, evidence, Alignment.none(plain)).alignment, plain]
+
+    def total(v: float, d: float) -> float:
+        other = moving(plain, d, v)
+        before = start[0].motion(start[1])
+        begun = replace(start[0], coefficients=as_coefficients(other, np.diff(before, axis=1)))
+        found = climb(other, evidence, begun)
+        start[:] = [found.alignment, other]
+        return log_evidence(found, Free())
+
+    found = learn(total, None, None)
+    assert 1 / 1.5 <= found.velocity / velocity <= 1.5
+    assert 0.5 <= found.length_angstrom / length <= 2.0
+
+
+def test_basis_is_the_covariance() -> None:
+    rng = np.random.default_rng(12)
+    points = rng.uniform(0, 4000, (50, 3))
+    for kernel in ("gaussian", "exponential"):
+        basis = MotionBasis.create(points, 2000.0, kernel)  # type: ignore[arg-type]
+        full = covariance(points, points, 2000.0, kernel)  # type: ignore[arg-type]
+        assert np.abs(basis.functions @ basis.functions.T - full).max() <= 2e-3
+        assert np.abs(basis.at(points) - basis.functions).max() <= 1e-6
