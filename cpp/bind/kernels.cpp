@@ -247,7 +247,7 @@ void condense(const Kernels& self, const py::object& volume, const py::object& m
   const auto s = input<std::int32_t>(starts, {"condense", "starts", "(G + 1,)"}, {groups + 1});
   check_starts(s.data, groups, n, "condense");
   const auto d = input<float>(slopes, {"condense", "slopes", "(K,)"}, {k});
-  const auto o = in_place<double>(out, {"condense", "out", "(G, 7, K)"}, {groups, condensed_terms, k});
+  const auto o = in_place<double>(out, {"condense", "out", "(G, 8, K)"}, {groups, condensed_terms, k});
   const CondenseArgs args = {v.data, m.data, f.data, x.data, z.data, s.data, t.data, d.data,
                              o.data, size,   n,      k,      groups, radius, threads};
   call(self.table, self.table->condense, args, "condense");

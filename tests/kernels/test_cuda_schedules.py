@@ -136,7 +136,7 @@ def _condense(backend, size=14):
     n, k, groups = 5, 300, 3
     volume, frequencies = _complex(rng, size, size, size // 2 + 1), _frequencies(rng, size, k)
     depths, turns, slopes = _real(rng, n), _real(rng, groups, k), _real(rng, k)
-    out = np.zeros((groups, 7, k))
+    out = np.zeros((groups, 8, k))
     arrays = _rotations(rng, n), frequencies, _radius(size), _complex(rng, n, k), depths, starts, turns, slopes
     backend.condense(volume, *arrays, out)
     return [out]

@@ -42,7 +42,7 @@ class CondenseProblem:
     def computed(self, backend: Backend, start: float = 0.0, threads: int = 0) -> NDArray[np.float64]:
         """The kernel, adding to `start`."""
         p = self.slices
-        out = np.full((len(self.turns), 7, p.slices.shape[1]), start)
+        out = np.full((len(self.turns), 8, p.slices.shape[1]), start)
         backend.condense(
             p.volume,
             p.matrices,
@@ -67,8 +67,8 @@ def test_condensed_evidence_matches_the_oracle(
     found, expected = p.computed(compiled, 2.0), p.computed(oracle, 2.0)
     # Coordinates are rounded at their size, phases at that of their turns (a few, times 2 pi): terms move in
     # proportion to what is summed, energy for the matrix and its geometric mean with the power for the vector.
-    energy, power = np.abs(expected[:, 0] + expected[:, 2] - 4) ** 0.5, np.abs(expected[:, 6] - 2) ** 0.5
-    scales = [energy**2] * 3 + [energy * power] * 3 + [power**2]
+    energy, power = np.abs(expected[:, 0] + expected[:, 2] - 4) ** 0.5, np.abs(expected[:, 7] - 2) ** 0.5
+    scales = [energy**2] * 3 + [energy * power] * 4 + [power**2]
     for row, scale in enumerate(scales):
         error = np.linalg.norm(found[:, row] - expected[:, row]) / max(float(np.linalg.norm(scale)), 1e-30)
         assert error <= 128 * EPS32, f"row {row}: {error:.2e}"
@@ -87,7 +87,7 @@ def test_evidence_is_the_residual(oracle: Backend, backend: Backend) -> None:
             group = int(i >= 4)
             gamma = 2 * np.pi * (p.turns[group].astype(np.float64) + p.slopes.astype(np.float64) * depth)
             direct += np.abs(p.slices.slices[i] + np.sin(gamma + error) * slices[i]) ** 2
-        r00, r01, r11, b0, b1, _, power = found.sum(axis=0)
+        r00, r01, r11, b0, b1, _, _, power = found.sum(axis=0)
         c, s = np.cos(error), np.sin(error)
         condensed = r00 * c * c + 2 * r01 * c * s + r11 * s * s - 2 * (b0 * c + b1 * s) + power
         tolerance = 1e-10 if backend.name == "reference" else 256 * EPS32
@@ -95,12 +95,14 @@ def test_evidence_is_the_residual(oracle: Backend, backend: Backend) -> None:
 
 
 def test_odd_evidence_turns_with_the_image(oracle: Backend, backend: Backend) -> None:
-    """X exp(i r): rows 3 and 5 are the real and imaginary part of one number that turns by r."""
+    """X exp(i r): rows 3 and 5, and 4 and 6, are the parts of one number that turns by r."""
     p = CondenseProblem.create(16, 8.0, [0, 5], 90)
     before = p.computed(backend)[0]
     p.slices.slices = np.ascontiguousarray(p.slices.slices * np.exp(0.7j), np.complex64)
     after = p.computed(backend)[0]
-    assert_close(after[3] + 1j * after[5], (before[3] + 1j * before[5]) * np.exp(0.7j), 64 * EPS32)
+    for real, imaginary in ((3, 5), (4, 6)):
+        turned = (before[real] + 1j * before[imaginary]) * np.exp(0.7j)
+        assert_close(after[real] + 1j * after[imaginary], turned, 64 * EPS32)
 
 
 def test_groups_and_chunks_do_not_matter(backend: Backend) -> None:

@@ -56,7 +56,7 @@ def curvature(backend: Backend, threads: int) -> list[np.ndarray]:
 
 def condense(backend: Backend, threads: int) -> list[np.ndarray]:
     p = SLICES
-    out = np.zeros((2, 7, 300))
+    out = np.zeros((2, 8, 300))
     starts, depths = np.array([0, 3, 7], np.int32), p.weights[:, 0].copy()
     turns, slopes = p.weights[:2].copy(), p.weights[2].copy()
     arrays = p.volume, p.matrices, p.frequencies, p.radius, p.slices, depths, starts, turns, slopes, out

@@ -24,6 +24,7 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate tilt series with known truth"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
+    "refine-ctf": Entry("refine_ctf", "refine defocus, astigmatism and contrast of every tilt"),
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),

@@ -143,6 +143,7 @@ class ImageExtractor:
         self.disc_plan = CtfPlan.create(series, optics, *(disc.frequencies * step).T)
         self._batch = max(1, BATCH_PIXELS // box_px**2)
         self.dose_allowed = np.ones(series.n_tilts, bool) if max_dose is None else series.pre_exposure <= max_dose
+        self._circle = CircleCrop(distances(self.cut_px, 2), self.cut_px / 2, EDGE_PX)
         self._prepare_power()
 
     def _prepare_power(self) -> None:
@@ -209,9 +210,40 @@ class ImageExtractor:
         ctf = self.box_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
         return tilts, self._spectra(points, tilts), ctf
 
-    def _spectra(self, points: NDArray[np.float64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:
+    def observed(
+        self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None, disc: FourierDisc
+    ) -> tuple[NDArray[np.intp], NDArray[np.complex64]]:
+        """Visible tilts and un-multiplied transforms (F, K) of the large box at the pixels of `disc`, unitary.
+
+        Boxes are cut to their inscribed soft circle and freed of the mean outside it, so that gradients of the
+        background do not leak over the edges; `observed_area` tells what that leaves of the noise power.  Contrast
+        is inverted and odd aberrations are corrected.
+
+        Raises
+        ------
+        DataError
+            if a pixel is NaN or infinite.
+        """
+        points = self.project(position_px, motion_px)
+        tilts = self.visible_tilts(points, self.visibility_radius_px)
+        observed = np.empty((len(tilts), len(disc)), np.complex64)
+        for start in range(0, len(tilts), self._batch):
+            batch = slice(start, start + self._batch)
+            observed[batch] = disc.take(self._spectra(points, tilts[batch], self._circle))
+        return tilts, observed
+
+    @property
+    def observed_area(self) -> float:
+        """Noise power of `observed` over that of the whole box: the mean square of its soft circle."""
+        return float(np.mean(soft_edge(distances(self.cut_px, 2), self.cut_px / 2, EDGE_PX) ** 2))
+
+    def _spectra(
+        self, points: NDArray[np.float64], tilts: NDArray[np.intp], circle: CircleCrop | None = None
+    ) -> NDArray[np.complex64]:
         """Contrast-inverted transforms (len(tilts), b, b // 2 + 1) centred on `points` (F, 2+), odd aberrations out."""
         boxes, offsets = cut_boxes(self.reader, self.series.image_size, tilts, points[tilts, :2], self.cut_px)
+        if circle is not None:
+            boxes = circle(boxes)
         try:
             spectra = centred_transforms(boxes, offsets, self.window.box, self.binning)
         except DataError as error:

@@ -239,7 +239,7 @@ class Backend(Protocol):
         *,
         threads: int = 0,
     ) -> None:
-        """Condensed evidence about the CTF phase of every pixel (Eqs. 23-26): adds to `out` `(G, 7, K)`, in place.
+        """Condensed evidence about the CTF phase of every pixel (Eqs. 23-26): adds to `out` `(G, 8, K)`, in place.
 
         Image `i` has the slice `V_i[k] = V(matrices[i] @ frequencies[k])`, the row `images[i]` `(K,)`, and a
         depth; the images of group g are `starts[g] : starts[g + 1]`, `starts` `(G + 1,)`.  The CTF phase is
@@ -249,11 +249,11 @@ class Backend(Protocol):
 
         0-2     upper triangle of `|V|^2 d d^T`
         3, 4    `Re(X V*) d`
-        5       `Im(X V*) d_0`, for odd aberrations
-        6       `|X|^2`
+        5, 6    `Im(X V*) d`, for odd aberrations
+        7       `|X|^2`
 
         The CTF of gamma + e is `u . d` with `u = (cos e, sin e)`, so that `sum |X - C V|^2` is
-        `u.R.u - 2 b.u` plus row 6.  (The printed Eq. 25 has the components of d in the other order.)  Samples
+        `u.R.u - 2 b.u` plus row 7.  (The printed Eq. 25 has the components of d in the other order.)  Samples
         that are not inside have V = 0.  Images are added in their order, whatever the number of threads.
         """
         ...

@@ -31,7 +31,8 @@ TW_HD void add_condensed(double* sums, std::int64_t stride, ComplexF v, ComplexF
   sums[3 * stride] -= static_cast<double>(cross * wave.im);
   sums[4 * stride] -= static_cast<double>(cross * wave.re);
   sums[5 * stride] -= static_cast<double>(turned * wave.im);
-  sums[6 * stride] += static_cast<double>(mul_add(x.re, x.re, x.im * x.im));
+  sums[6 * stride] -= static_cast<double>(turned * wave.re);
+  sums[7 * stride] += static_cast<double>(mul_add(x.re, x.re, x.im * x.im));
 }
 
 /// Linear and quadratic part of the cost of one pixel at a phase error d, with two derivatives: b.u and u.R.u.

@@ -8,7 +8,7 @@
 namespace tiltwise {
 
 /// Raised whenever a struct of args.hpp or KernelTable changes.
-constexpr std::uint32_t abi_number = 4;
+constexpr std::uint32_t abi_number = 5;
 
 /// What a kernel returns; anything but `ok` comes with a text.
 enum Status : int {

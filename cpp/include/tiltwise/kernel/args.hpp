@@ -113,8 +113,8 @@ struct CurvatureArgs {
   std::int32_t threads;
 };
 
-/// Numbers per pixel that `condense` sums: three of the matrix, two of the vector, the odd one, the power.
-constexpr int condensed_terms = 7;
+/// Numbers per pixel that `condense` sums: three of the matrix, two of either part of the vector, the power.
+constexpr int condensed_terms = 8;
 
 /// Condensed evidence about the CTF phase of every pixel (Eqs. 23-26): adds to `out`.
 struct CondenseArgs {

@@ -32,8 +32,8 @@ def condense(
             energy, product = np.abs(v) ** 2, x * v.conj()
             out[group, :3] += energy * np.stack([d[0] * d[0], d[0] * d[1], d[1] * d[1]])
             out[group, 3:5] += product.real * d
-            out[group, 5] += product.imag * d[0]
-            out[group, 6] += np.abs(x) ** 2
+            out[group, 5:7] += product.imag * d
+            out[group, 7] += np.abs(x) ** 2
 
 
 def phase_cost(

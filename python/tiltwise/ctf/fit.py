@@ -1,0 +1,236 @@
+"""Defocus and astigmatism of tilts: a grid over the defocus, then Newton steps (Eqs. 16, 27-30).
+
+Parameters of a tilt are changes of its mean defocus and of the two terms of its astigmatism, in Å:
+
+    defocus matrix = [[z + a1, a2], [a2, z - a1]],   phase error = -pi lambda (dz k^2 + da1 (kx^2 - ky^2) + da2 2 kx ky)
+
+The scale of the tilt is fitted with them: with l and q the linear and quadratic part of the likelihood, that of the
+best scale is l^2 / (2 q).  A wrong defocus lowers l, so a scale fitted alone would follow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.kernels.api import Backend
+
+F64 = NDArray[np.float64]
+PARAMETERS = 3
+STARTS = 3
+"""Best minima of the grid from which Newton steps begin."""
+STEPS = 30
+ANGSTROM = 100.0
+"""Unit of parameters inside the solver."""
+TOLERANCE_ANGSTROM = 0.01
+"""Newton steps end where they become shorter."""
+STEPS_PER_PERIOD = 8
+"""Points of the grid per period of the CTF at the highest frequency."""
+
+
+def defocus_basis(wavelength: float, kx: F64, ky: F64) -> F64:
+    """(3, K) phase in radians per Å of mean defocus and of either astigmatism term, at kx, ky in 1/Å (Eq. 29)."""
+    return np.asarray(-np.pi * wavelength * np.stack([kx * kx + ky * ky, kx * kx - ky * ky, 2.0 * kx * ky]))
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Gaussian on the parameters of every tilt (Eq. 30)."""
+
+    mean: F64
+    """(F, 3) Å"""
+    precision: F64
+    """(3,) 1/Å^2"""
+    mean_variance: F64
+    """(3,) Å^2, of the mean, whose error all tilts share"""
+
+    @classmethod
+    def flat(cls, n_tilts: int) -> Prior:
+        """No prior."""
+        return cls(np.zeros((n_tilts, PARAMETERS)), np.zeros(PARAMETERS), np.zeros(PARAMETERS))
+
+    def widened(self, covariance: F64) -> F64:
+        """(..., 3, 3) covariance of fits with this prior, the error of its mean included."""
+        pull = covariance * self.precision
+        return np.asarray(covariance + (pull * self.mean_variance) @ np.swapaxes(pull, -1, -2))
+
+
+@dataclass(frozen=True, slots=True)
+class TiltFit:
+    """Fit of all F tilts of a series."""
+
+    change: F64
+    """(F, 3) Å; 0 without evidence"""
+    covariance: F64
+    """(F, 3, 3) Å^2, inverse Hessian of the fit, the prior and the error of its mean included; NaN without
+    evidence"""
+    gain: F64
+    """(F,) log-likelihood of the fit minus that of no change, prior not included"""
+    known: NDArray[np.bool_]
+    """(F,) tilts with evidence, whose Hessian is that of a maximum"""
+
+    @property
+    def sigma(self) -> F64:
+        """(F, 3) standard deviations in Å."""
+        return np.asarray(np.sqrt(np.einsum("fii->fi", self.covariance)))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedEvidence:
+    """Condensed evidence with all weights, so that `log L = a b.u - a^2 / 2 u.R.u` summed over pixels."""
+
+    matrices: F64
+    """(F, 3, K)"""
+    vectors: F64
+    """(F, 2, K)"""
+    squares: NDArray[np.int64]
+    """(K,) kx^2 + ky^2 in cycles per box, ascending"""
+
+
+def defocus_grid(wavelength: float, highest: float, low: float, high: float) -> F64:
+    """Changes of defocus in Å from `low` to `high`, both included, with 0, and several per period of the CTF.
+
+    A change that turns the phase by 2 pi at the highest frequency (1/Å) is one period.
+    """
+    step = 2.0 / (wavelength * highest**2) / STEPS_PER_PERIOD
+    below = np.linspace(low, 0.0, 1 + int(np.ceil(-low / step))) if low < 0 else np.array([low])
+    above = np.linspace(0.0, high, 1 + int(np.ceil(high / step))) if high > 0 else np.array([high])
+    return np.unique(np.concatenate([below, above]))
+
+
+def grid_likelihood(evidence: WeightedEvidence, slope: float, grid: F64, fit_scale: bool) -> F64:
+    """(F, G) likelihood at changes of the mean defocus; the phase is `slope` x defocus x |k|^2 in cycles per box.
+
+    Pixels of one |k| have the same phase error, so their sums are added first.
+    """
+    squares, starts = np.unique(evidence.squares, return_index=True)
+    rings = np.add.reduceat(np.concatenate([evidence.matrices, evidence.vectors], axis=1), starts, axis=2)
+    errors = np.outer(slope * squares, grid)
+    c, s = np.cos(errors), np.sin(errors)
+    quadratic = rings[:, 0] @ (c * c) + 2.0 * (rings[:, 1] @ (c * s)) + rings[:, 2] @ (s * s)
+    linear = rings[:, 3] @ c + rings[:, 4] @ s
+    return profile(linear, quadratic) if fit_scale else np.asarray(linear - 0.5 * quadratic)
+
+
+def profile(linear: F64, quadratic: F64) -> F64:
+    """Likelihood at the best scale that is not negative."""
+    positive = np.maximum(linear, 0.0)
+    return np.asarray(np.divide(positive**2, 2.0 * quadratic, out=np.zeros_like(positive), where=quadratic > 0))
+
+
+def local_maxima(values: F64, count: int) -> NDArray[np.intp]:
+    """Indices of the largest local maxima along an axis of (G,), at most `count`, the largest first."""
+    padded = np.pad(values, 1, constant_values=-np.inf)
+    peaks = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]))
+    return peaks[np.argsort(-values[peaks], kind="stable")][:count]
+
+
+class Objective:
+    """Log-posterior of items, each some parameters of one tilt, with derivatives."""
+
+    def __init__(
+        self, evidence: WeightedEvidence, basis: F64, prior: Prior, backend: Backend, threads: int, fit_scale: bool
+    ) -> None:
+        self.evidence, self.prior, self.backend, self.threads = evidence, prior, backend, threads
+        self.basis, self.fit_scale = np.ascontiguousarray(basis * ANGSTROM), fit_scale
+
+    def __call__(self, rows: NDArray[np.int32], x: F64) -> tuple[F64, F64, F64, F64]:
+        """Likelihood (n,), and value, gradient and Hessian of the posterior, at `x` (n, 3) in units of `ANGSTROM`."""
+        terms = self.backend.phase_cost(
+            self.evidence.matrices, self.evidence.vectors, self.basis, x, rows, threads=self.threads
+        )
+        count = len(self.basis)
+        upper = np.triu_indices(count)
+        hessians = np.zeros((len(x), 2, count, count))
+        hessians[:, :, upper[0], upper[1]] = hessians[:, :, upper[1], upper[0]] = terms[:, :, 1 + count :]
+        (linear, quadratic), (gl, gq) = terms[:, :, 0].T, np.moveaxis(terms[:, :, 1 : 1 + count], 1, 0)
+        hl, hq = np.moveaxis(hessians, 1, 0)
+        if self.fit_scale:
+            usable = (quadratic > 0) & (linear > 0)
+            a = np.divide(linear, quadratic, out=np.zeros_like(linear), where=usable)
+            value, gradient = 0.5 * a * linear, a[:, None] * gl - 0.5 * (a**2)[:, None] * gq
+            # the scale follows: da = (gl - a gq) / q
+            pull = gl - a[:, None] * gq
+            follow = np.divide(pull, quadratic[:, None], out=np.zeros_like(gl), where=usable[:, None])
+            hessian = a[:, None, None] * hl - 0.5 * (a**2)[:, None, None] * hq + follow[:, :, None] * pull[:, None, :]
+        else:
+            value, gradient, hessian = linear - 0.5 * quadratic, gl - 0.5 * gq, hl - 0.5 * hq
+        precision = self.prior.precision[:count] * ANGSTROM**2
+        away = x - self.prior.mean[rows][:, :count] / ANGSTROM
+        posterior = value - 0.5 * (away**2) @ precision
+        return value, posterior, gradient - away * precision, hessian - np.diag(precision)
+
+
+def maximise(objective: Objective, rows: NDArray[np.int32], start: F64) -> tuple[F64, F64, F64, F64]:
+    """Damped Newton steps of all items at once: parameters, likelihood, posterior, Hessian."""
+    x, damping = start.copy(), np.full(len(start), 1e-3)
+    value, posterior, gradient, hessian = objective(rows, x)
+    moving = np.ones(len(x), bool)
+    for _ in range(STEPS):
+        if not moving.any():
+            break
+        step = ascent(gradient, hessian, damping)
+        trial = x + step
+        small = (np.abs(step) * ANGSTROM).max(axis=1, initial=0.0) < TOLERANCE_ANGSTROM
+        active = np.flatnonzero(moving & ~small)
+        moving &= ~small
+        if not len(active):
+            break
+        found = objective(rows[active], trial[active])
+        better = found[1] >= posterior[active]
+        kept = active[better]
+        x[kept] = trial[kept]
+        value[kept], posterior[kept], gradient[kept], hessian[kept] = (part[better] for part in found)
+        damping[kept] *= 0.1
+        damping[active[~better]] *= 10.0
+        moving &= damping < 1e8
+    return x, value, posterior, hessian
+
+
+def ascent(gradient: F64, hessian: F64, damping: F64) -> F64:
+    """(n, P) uphill steps: Newton where the surface is a hill, along the gradient with its curvature where not."""
+    values, vectors = np.linalg.eigh(hessian)
+    scale = np.maximum(np.abs(values).max(axis=1, initial=0.0), 1e-30)
+    curvature = np.maximum(np.abs(values), 1e-6 * scale[:, None]) + (damping * scale)[:, None]
+    along = np.einsum("nij,ni->nj", vectors, gradient) / curvature
+    return np.asarray(np.einsum("nij,nj->ni", vectors, along))
+
+
+def fit_tilts(objective: Objective, slope: float, grid: F64, bound: float) -> TiltFit:
+    """Best change of every tilt: Newton steps from the best points of the grid and from no change.
+
+    `slope` is that of `grid_likelihood`.  A maximum further than `bound` Å away does not count.
+    """
+    evidence, prior = objective.evidence, objective.prior
+    n_tilts = len(evidence.matrices)
+    scores = grid_likelihood(evidence, slope, grid, objective.fit_scale)
+    scores -= 0.5 * prior.precision[0] * (grid - prior.mean[:, :1]) ** 2
+    rows, starts = [], []
+    for tilt in range(n_tilts):
+        if not evidence.matrices[tilt].any():
+            continue
+        for point in sorted({0.0, *(float(grid[i]) for i in local_maxima(scores[tilt], STARTS))}):
+            rows.append(tilt)
+            starts.append([point / ANGSTROM, *prior.mean[tilt, 1:] / ANGSTROM])
+    change = np.zeros((n_tilts, PARAMETERS))
+    covariance = np.full((n_tilts, PARAMETERS, PARAMETERS), np.nan)
+    gain, known = np.zeros(n_tilts), np.zeros(n_tilts, bool)
+    if not rows:
+        return TiltFit(change, covariance, gain, known)
+    items = np.array(rows, np.int32)
+    x, value, posterior, hessian = maximise(objective, items, np.array(starts))
+    present = np.unique(items)
+    zero = objective(present.astype(np.int32), np.zeros((len(present), PARAMETERS)))[0]
+    for tilt, reference in zip(present, zero, strict=True):
+        mine = np.flatnonzero((items == tilt) & (np.abs(x * ANGSTROM).max(axis=1) <= bound))
+        if not len(mine):
+            continue
+        best = mine[int(np.argmax(posterior[mine]))]
+        information = -hessian[best] / ANGSTROM**2
+        if not np.linalg.eigvalsh(information)[0] > 0 or not value[best] > 0:
+            continue
+        change[tilt], covariance[tilt] = x[best] * ANGSTROM, prior.widened(np.linalg.inv(information))
+        gain[tilt], known[tilt] = value[best] - reference, True
+    return TiltFit(change, covariance, gain, known)

@@ -1,0 +1,79 @@
+"""Options of `tiltwise refine-ctf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.errors import ConfigError
+from tiltwise.maps.options import ImageOptions
+
+
+class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
+    """Options of `tiltwise refine-ctf`."""
+
+    command: ClassVar[str] = "refine-ctf"
+
+    defocus: bool = option(
+        True, flags=("--defocus", "--do-defocus"), help="refine defocus and astigmatism of every tilt"
+    )
+    scale: bool = option(True, flags=("--scale", "--do-scale"), help="refine the contrast scale of every tilt")
+    scale_model: Literal["tilt", "lambert"] = option(
+        "tilt", help="scales: one per tilt, or those of a slab of ice that absorbs (Lambert)"
+    )
+    d0: float = option(-3000.0, unit="Å", help="smallest change of defocus that is searched")
+    d1: float = option(3000.0, unit="Å", help="largest change of defocus that is searched")
+    kmin: float = option(30.0, unit="Å", gt=0, help="resolution from which on phases are fitted")
+    scale_kmin: float = option(
+        60.0, unit="Å", gt=0, group="advanced", help="resolution from which on scales are fitted"
+    )
+    resolution: float | None = option(
+        None,
+        flags=("--resolution", "--freq-cutoff"),
+        unit="Å",
+        gt=0,
+        help="resolution up to which images are used; default: as far as the half maps agree",
+    )
+    sigma_defocus: float | None = option(
+        None, unit="Å", gt=0, help="scatter of the defocus about that of its series; default: learned from the data"
+    )
+    sigma_astigmatism: float | None = option(
+        None, unit="Å", gt=0, help="scatter of the astigmatism about that of its series; default: learned"
+    )
+    folds: int = option(
+        5, ge=2, le=20, group="advanced", help="parts of each half set; a particle is predicted without its own"
+    )
+    ref1: Path | None = option(None, help="half map 1, instead of cross-fitted references: biased to the present CTFs")
+    ref2: Path | None = option(None, help="half map 2")
+    opposite_half: bool = option(
+        False, group="advanced", help="with --ref1 and --ref2: predict particles from the other half map"
+    )
+    force: bool = option(False, help="apply what was fitted, whatever held-out particles say")
+
+    @model_validator(mode="after")
+    def _usable(self) -> RefineCtfOptions:
+        if (self.ref1 is None) != (self.ref2 is None):
+            raise ConfigError(
+                "one half map is not enough", where="--ref1, --ref2", expected="both, or neither", fix="give both"
+            )
+        if self.opposite_half and self.ref1 is None:
+            raise ConfigError(
+                "--opposite-half is about given half maps",
+                where="--opposite-half",
+                expected="--ref1 and --ref2",
+                found="neither",
+                fix="leave it out: cross-fitted references do not contain the particle",
+            )
+        if not self.d0 < 0 < self.d1:
+            raise ConfigError(
+                "the search range must contain no change",
+                where="--d0, --d1",
+                expected="a negative and a positive change in Å",
+                found=f"{self.d0:g} to {self.d1:g} Å",
+            )
+        if not (self.defocus or self.scale):
+            raise ConfigError("nothing to refine", where="--defocus, --scale", fix="switch on at least one")
+        return self

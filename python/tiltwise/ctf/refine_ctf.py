@@ -1,0 +1,200 @@
+"""`tiltwise refine-ctf`: CTFs of all tilts from the particles they show (Appendix 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.ctf.evidence import collect
+from tiltwise.ctf.held_out import compare
+from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.ctf.references import References, cross_fitted, given_maps
+from tiltwise.ctf.results import SeriesResult, applied, fit_slabs, share_gains, write_results
+from tiltwise.ctf.series import SeriesModel, Settings
+from tiltwise.errors import ConfigError, DataError
+from tiltwise.exec import Job, Progress
+from tiltwise.exec.memory import free_memory_bytes
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
+from tiltwise.kernels.select import load_backend
+from tiltwise.kernels.threads import default_threads
+from tiltwise.maps.cross_fit import affordable_folds, assign_folds
+from tiltwise.maps.half_sets import half_sets
+from tiltwise.maps.masks import focus_mask
+from tiltwise.model import OptimisationSet
+from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.fsc import resolution_angstrom
+
+SHARE_OF_FOLDS = 0.6
+"""Of the memory, for the sums of the folds; references and evidence take the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefineCtfResult:
+    """New CTFs, and how they were found."""
+
+    optset: OptimisationSet
+    """the set that was read, with the CTFs that were applied"""
+    series: list[SeriesResult]
+    references: References
+    mask: NDArray[np.float32]
+    resolution_angstrom: float
+    """of the half maps"""
+    used_angstrom: float
+    """up to which images were compared"""
+    pixel_size: float
+    outputs: Mapping[str, Path]
+
+
+class CtfRefinement:
+    """Data and options of one run."""
+
+    def __init__(self, options: RefineCtfOptions, job: Job, progress: Progress) -> None:
+        self.options, self.job, self.progress = options, job, progress
+        self.optset = load_optimisation_set(
+            options.input,
+            tomograms=options.tomograms,
+            particles=options.particles,
+            trajectories=options.trajectories,
+            need_images=True,
+            coordinate_binning=options.coordinate_binning,
+        )
+        for path in self.optset.paths.values():
+            job.add_input(path)
+        for note in notes_of(self.optset):
+            progress.note(note)
+        self.halves = half_sets(self.optset, options, job)
+        self.poses = Poses.of(self.optset)
+        self.threads = options.threads or default_threads()
+        self.backend = load_backend(options.backend)
+        self.source = ParticleSource(
+            self.optset, box_px=options.box, crop_px=options.map_size, binning=options.binning, diameter_angstrom=None
+        )
+        self.visible = self.source.visible(self.poses.displacement_angstrom)
+        if not self.visible.any():
+            raise DataError(
+                "no particle lies inside a tilt image",
+                where=", ".join(series.name for series in self.optset.series[:5]),
+                fix="check units, binning and origin of the coordinates, or use a smaller --crop",
+            )
+        self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
+        progress.title(
+            "refine-ctf",
+            {
+                "particles": int(self.visible.sum()),
+                "tilt series": len(self.optset.series),
+                "box_px": options.box,
+                "pixel_size_angstrom": self.source.pixel_size,
+                "symmetry": options.symmetry,
+            },
+        )
+
+    def references(self) -> References:
+        """Cross-fitted references, or the given maps."""
+        options = self.options
+        if options.ref1 is not None and options.ref2 is not None:
+            whose = "the other half map" if options.opposite_half else "the half map that contains it"
+            self.progress.note(
+                f"every particle is predicted from {whose}: such references are biased towards the present CTFs"
+                if not options.opposite_half
+                else f"every particle is predicted from {whose}"
+            )
+            return given_maps(
+                self.source, (options.ref1, options.ref2), self.halves, self.mask, None, opposite=options.opposite_half
+            )
+        memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or 32e9) / 2
+        count = affordable_folds(self.source.box, options.folds, int(SHARE_OF_FOLDS * memory))
+        distance = options.size_of_particle(self.source.pixel_size)
+        folds = assign_folds(self.optset, self.halves, count, distance, options.seed)
+        with self.progress.task("references", int(self.visible.sum())) as task:
+            return cross_fitted(
+                self.source,
+                self.poses,
+                self.halves,
+                folds,
+                self.mask,
+                symmetry_matrices(options.symmetry),
+                self.backend,
+                self.threads,
+                task.advance,
+            )
+
+    def pixels(self, references: References) -> FourierDisc:
+        """Fourier pixels of the large box that the references reach."""
+        box, crop, pixel = self.options.box, self.source.box, self.source.pixel_size
+        radius = min((references.shell + 0.5) * box / crop, box / 2)
+        if self.options.resolution is not None:
+            radius = min(radius, box * pixel / self.options.resolution)
+        coarsest = box * pixel / self.options.kmin
+        if radius < coarsest + 2:
+            raise ConfigError(
+                "there is nothing to fit phases with",
+                where="--kmin",
+                expected="a resolution well below that of the half maps",
+                found=f"--kmin {self.options.kmin:g} Å; the half maps agree to {box * pixel / radius:.1f} Å",
+                fix="refine the poses further, or raise --kmin",
+            )
+        return FourierDisc.create(box, radius)
+
+    def run(self) -> RefineCtfResult:
+        """References, one pass over the images, fits, verdicts, files."""
+        options = self.options
+        with self.job.timing("references"):
+            references = self.references()
+        disc = self.pixels(references)
+        settings = Settings(
+            defocus=options.defocus,
+            scale=options.scale,
+            kmin_angstrom=options.kmin,
+            scale_kmin_angstrom=max(options.scale_kmin, options.kmin),
+            range_angstrom=(options.d0, options.d1),
+            sigma_defocus=options.sigma_defocus,
+            sigma_astigmatism=options.sigma_astigmatism,
+        )
+        families = int(options.defocus) + int(options.scale)
+        results = []
+        with self.progress.task("evidence", int(self.visible.sum())) as task:
+            for number, series in enumerate(self.optset.series):
+                self.job.check_abort()
+                members = np.flatnonzero((self.source.series_of == number) & self.visible)
+                if not len(members):
+                    results.append(SeriesResult.without_evidence(series))
+                    continue
+                with self.job.timing("evidence"):
+                    evidence = collect(
+                        self.source,
+                        self.poses,
+                        number,
+                        members,
+                        references,
+                        disc,
+                        self.backend,
+                        self.threads,
+                        task.advance,
+                    )
+                with self.job.timing("fits"):
+                    model = SeriesModel(series, evidence, settings, self.backend, self.threads)
+                    total, counts = evidence.total()
+                    fit = model.fit(total, measure_noise=True)
+                    held_out = compare(model, families)
+                    results.append(SeriesResult.of(series, model, fit, held_out, counts))
+        if options.scale:
+            share_gains(results)
+            fit_slabs(self.optset.series, results)
+        new = applied(self.optset, results, force=options.force, lambert=options.scale_model == "lambert")
+        outputs = write_results(self.job, self.optset, new, results)
+        box, pixel = self.source.box, self.source.pixel_size
+        resolution = resolution_angstrom(references.curve, box, pixel, 0.143)
+        self.job.metric("resolution_angstrom", resolution)
+        used = options.box * pixel / disc.radius
+        return RefineCtfResult(new, results, references, self.mask, resolution, used, pixel, outputs)
+
+
+def run(options: RefineCtfOptions, job: Job, progress: Progress) -> RefineCtfResult:
+    """Refine CTFs; the entry point of `tiltwise refine-ctf` and of Python scripts."""
+    return CtfRefinement(options, job, progress).run()

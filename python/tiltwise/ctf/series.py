@@ -1,0 +1,176 @@
+"""The fit of one tilt series: noise power, gains, defocus, scale; and what other particles say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.ctf.astigmatism import defocus_terms
+from tiltwise.ctf.evidence import Evidence
+from tiltwise.ctf.fit import (
+    Objective,
+    Prior,
+    TiltFit,
+    WeightedEvidence,
+    defocus_basis,
+    defocus_grid,
+    fit_tilts,
+)
+from tiltwise.ctf.prior import learned_width, scatter
+from tiltwise.ctf.shells import (
+    Calibration,
+    Wave,
+    calibrate,
+    noise_power,
+    parts_at,
+    shell_sums,
+)
+from tiltwise.kernels.api import Backend
+from tiltwise.model import TiltSeries
+from tiltwise.optics.ctf import electron_wavelength_angstrom
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is fitted, and how."""
+
+    defocus: bool
+    scale: bool
+    kmin_angstrom: float
+    """phases are fitted from this resolution on"""
+    scale_kmin_angstrom: float
+    """and scales from this one"""
+    range_angstrom: tuple[float, float]
+    """changes of defocus that are searched"""
+    sigma_defocus: float | None
+    """width of the prior in Å; None learns it, infinity is none"""
+    sigma_astigmatism: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFit:
+    """CTFs of one series from some of its particles."""
+
+    tilts: TiltFit
+    calibration: Calibration
+    scale_sigma: F64
+    """(F,) of `calibration.scale`, NaN without evidence"""
+    widths: tuple[float, float]
+    """of the priors on defocus and astigmatism, Å; infinite without"""
+    linear: F64
+    quadratic: F64
+    """(F, S) parts of the likelihood at these CTFs"""
+
+
+class SeriesModel:
+    """Evidence of one series and the likelihood of CTFs."""
+
+    def __init__(
+        self, series: TiltSeries, evidence: Evidence, settings: Settings, backend: Backend, threads: int
+    ) -> None:
+        self.series, self.evidence, self.settings = series, evidence, settings
+        self.backend, self.threads, self.disc = backend, threads, evidence.disc
+        kx, ky = (evidence.disc.frequencies * evidence.step).T
+        self.wavelength = electron_wavelength_angstrom(series.voltage_kv)
+        self.basis = defocus_basis(self.wavelength, kx, ky)
+        radius = np.hypot(kx, ky)
+        self.for_phases = radius >= 1.0 / settings.kmin_angstrom
+        # whole shells: scales are fitted to sums over shells
+        shell_radius = np.arange(self.disc.n_shells) * evidence.step
+        self.for_scales = shell_radius >= 1.0 / settings.scale_kmin_angstrom
+        self.highest = float(radius.max())
+        self.squares = np.asarray((evidence.disc.frequencies**2).sum(axis=1))
+        self.before = defocus_terms(series)
+        self.noise = self._noise(None, np.ones((series.n_tilts, self.disc.n_shells)))
+
+    def _noise(self, wave: Wave | None, product: F64) -> F64:
+        sums, counts = self.evidence.total()
+        parts = parts_at(sums, self.evidence.amplitude, wave)
+        return noise_power(sums, counts, parts, product, self.disc, self.evidence.area)
+
+    def wave(self, change: F64) -> Wave:
+        """Of changes (F, 3) in Å."""
+        errors = change @ self.basis
+        return np.cos(errors), np.sin(errors)
+
+    def shell_parts(self, sums: F64, wave: Wave | None) -> tuple[F64, F64]:
+        """L and q (F, S) over sigma^2 of `sums` (F, 8, K), full-plane sums; zero in shells not used for scales."""
+        parts = parts_at(sums, self.evidence.amplitude, wave)
+        weight = 2.0 / self.noise * self.for_scales
+        return shell_sums(parts.linear, self.disc) * weight, shell_sums(parts.quadratic, self.disc) * weight
+
+    def weighted(self, sums: F64, gain: F64) -> WeightedEvidence:
+        """Evidence for fits of phases."""
+        root = np.sqrt(2.0 / self.noise)[:, self.disc.shells]
+        factor = self.evidence.amplitude * gain[self.disc.shells] * self.for_phases * root
+        vectors = sums[:, 3:5] * (factor * root)[:, None, :]
+        return WeightedEvidence(sums[:, :3] * factor[:, None, :] ** 2, vectors, self.squares)
+
+    def scale(self, sums: F64, wave: Wave | None) -> Calibration:
+        """Scales and gains at given CTFs; scales are 1 where they are not fitted."""
+        return calibrate(*self.shell_parts(sums, wave), fit_scale=self.settings.scale)
+
+    def fit(self, sums: F64, *, measure_noise: bool = False) -> SeriesFit:
+        """CTFs that fit `sums` (F, 8, K) best.
+
+        Gains and scales are measured at the present CTFs, then at fitted ones, with which the fit is repeated.
+        `measure_noise`: the sums are those of all particles of the series; its noise power is measured, too.
+        """
+        n_tilts = self.series.n_tilts
+        calibration = self.scale(sums, None)
+        tilts, wave = no_change(n_tilts), None
+        prior, widths = Prior.flat(n_tilts), (np.inf, np.inf)
+        if self.settings.defocus:
+            low, high = self.settings.range_angstrom
+            grid = defocus_grid(self.wavelength, self.highest, low, high)
+            slope = -np.pi * self.wavelength * self.evidence.step**2
+            bound = 1.1 * max(abs(low), abs(high))
+            for last in (False, True):
+                evidence = self.weighted(sums, calibration.gain)
+                objective = Objective(evidence, self.basis, Prior.flat(n_tilts), self.backend, self.threads, True)
+                tilts = fit_tilts(objective, slope, grid, bound)
+                if last:
+                    prior, widths = self.learned_prior(tilts)
+                if prior.precision.any():
+                    objective = Objective(evidence, self.basis, prior, self.backend, self.threads, True)
+                    tilts = fit_tilts(objective, slope, grid, bound)
+                wave = self.wave(tilts.change)
+                calibration = self.scale(sums, wave)
+                if measure_noise:
+                    self.noise = self._noise(wave, calibration.product)
+        elif measure_noise:
+            self.noise = self._noise(None, calibration.product)
+        linear, quadratic = self.shell_parts(sums, wave)
+        calibration = calibrate(linear, quadratic, fit_scale=self.settings.scale)
+        information = quadratic @ calibration.gain**2
+        sigma = np.where(information > 0, 1.0 / np.sqrt(np.where(information > 0, information, 1.0)), np.nan)
+        return SeriesFit(tilts, calibration, sigma, widths, linear, quadratic)
+
+    def learned_prior(self, tilts: TiltFit) -> tuple[Prior, tuple[float, float]]:
+        """Prior on the final defocus and astigmatism (Eq. 30), and its widths."""
+        known = tilts.known
+        prior = Prior.flat(self.series.n_tilts)
+        if known.sum() < 2:
+            return prior, (np.inf, np.inf)
+        final = (self.before + tilts.change)[known]
+        variances = tilts.sigma[known] ** 2
+        groups = [[(final[:, 0], variances[:, 0])], [(final[:, i], variances[:, i]) for i in (1, 2)]]
+        given = (self.settings.sigma_defocus, self.settings.sigma_astigmatism)
+        widths = [learned_width(group) if width is None else width for group, width in zip(groups, given, strict=True)]
+        for parameter, width in enumerate((widths[0], widths[1], widths[1])):
+            if np.isfinite(width):
+                common = scatter(final[:, parameter], variances[:, parameter], width)
+                prior.mean_variance[parameter] = common.variance
+                prior.mean[:, parameter] = common.centre - self.before[:, parameter]
+                prior.precision[parameter] = 1.0 / width**2
+        return prior, (widths[0], widths[1])
+
+
+def no_change(n_tilts: int) -> TiltFit:
+    """Nothing fitted."""
+    nan = np.full((n_tilts, 3, 3), np.nan)
+    return TiltFit(np.zeros((n_tilts, 3)), nan, np.zeros(n_tilts), np.zeros(n_tilts, bool))

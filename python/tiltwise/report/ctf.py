@@ -1,0 +1,192 @@
+"""Report of `tiltwise refine-ctf`: CTFs before and after with error bars, and what held-out particles say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
+from numpy.typing import NDArray
+
+from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.ctf.results import SeriesResult
+from tiltwise.model import TiltSeries
+from tiltwise.report import pages
+from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, style
+
+if TYPE_CHECKING:
+    from tiltwise.ctf.refine_ctf import RefineCtfResult
+
+MOST_SERIES = 12
+"""Series whose figures a report shows; the numbers of all are in `ctf.json`."""
+MARKER = 3.5
+
+
+def write_ctf_report(
+    path: Path, options: RefineCtfOptions, result: RefineCtfResult, manifest: Mapping[str, Any]
+) -> None:
+    """Report of `tiltwise refine-ctf`; `manifest` is the content of `job.json`."""
+    facts = {
+        "tilt series": str(len(result.series)),
+        "half maps agree to": f"{result.resolution_angstrom:.1f} Å",
+        "images used to": f"{result.used_angstrom:.1f} Å",
+        **moved_by(result.series),
+        "time": f"{sum(manifest['timings_s'].values()):.1f} s",
+    }
+    summary = Summary(sentence(result.series, force=options.force), facts, manifest["warnings"])
+    sections = [verdict_section(result.series)]
+    for series, one in list(zip(result.optset.series, result.series, strict=True))[:MOST_SERIES]:
+        if one.fit is not None:
+            sections.append(series_section(series, one))
+    sections += [
+        pages.map_section({"reference": result.references.density}, result.pixel_size, options.particle_diameter),
+        pages.fsc_section({"half maps": result.references.curve}, result.pixel_size, inside="the mask of the particle"),
+    ]
+    write_report(path, f"CTF refinement {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def sentence(results: list[SeriesResult], *, force: bool) -> str:
+    """The outcome in words."""
+    words = []
+    for family in ("defocus", "scale"):
+        verdicts = [one.verdicts()[family] for one in results if family in one.verdicts()]
+        if not verdicts:
+            continue
+        improved = sum(verdict.improved for verdict in verdicts)
+        if len(verdicts) == 1:
+            text = f"The {family} is {verdicts[0].word}"
+            text += "" if verdicts[0].improved else (", applied all the same" if force else " and stays as it was")
+        else:
+            text = f"The {family} of {improved} of {len(verdicts)} tilt series is improved"
+            if improved < len(verdicts):
+                text += ", the others are changed all the same" if force else ", the others stay as they were"
+        words.append(text)
+    return ". ".join(words) + ", as particles say that had no part in the fit." if words else "No evidence was found."
+
+
+def moved_by(results: list[SeriesResult]) -> dict[str, str]:
+    """How far defoci moved and how well they are known."""
+    known = np.concatenate([one.known for one in results])
+    if not known.any():
+        return {}
+    moved = np.concatenate([one.after[:, 0] - one.before[:, 0] for one in results])[known]
+    sigma = np.concatenate([one.sigma[:, 0] for one in results])[known]
+    return {
+        "change of defocus (rms)": f"{np.sqrt(np.mean(moved**2)):.0f} Å",
+        "its error (median)": f"{np.median(sigma):.0f} Å",
+    }
+
+
+def verdict_section(results: list[SeriesResult]) -> Section:
+    """What held-out particles say of every series."""
+    rows: list[list[Cell]] = []
+    for one in results:
+        for family, verdict in one.verdicts().items():
+            rows.append([one.name, family, verdict.word, round(verdict.gain, 1), round(verdict.limit, 1)])
+        if one.fit is None:
+            rows.append([one.name, "", "no evidence", "", ""])
+    caption = (
+        "CTFs were fitted to one half set and scored on the other, and conversely. The gain in log-likelihood must "
+        "exceed the limit: what chance allows in one of twenty series that have nothing to gain. Worse or unchanged: "
+        "the CTFs stay as they were."
+    )
+    table = Table(["tilt series", "what", "verdict", "gain", "limit"], rows)
+    return Section("Verdict", caption, table=table, folded=len(rows) > 24)
+
+
+def series_section(series: TiltSeries, one: SeriesResult) -> Section:
+    """CTFs of one series before and after."""
+    slab = ""
+    if one.slab is not None:
+        normal = float(np.degrees(np.arccos(min(1.0, abs(one.slab.normal[2])))))
+        slab = (
+            f" Slab of ice: {one.slab.thickness:.2f} ± {one.slab.sigma[1]:.2f} mean free paths thick, its normal "
+            f"{normal:.1f}° ± {one.slab.sigma[2]:.1f}° off the beam at 0°."
+        )
+    caption = (
+        "Bars are 95 % intervals. Grey: as it was; blue: as it was fitted; hollow: no evidence, stays as it was. The "
+        "mean of the scales is kept: one factor of all tilts belongs to the map." + slab
+    )
+    figure, data = ctf_figure(series, one), ctf_table(series, one)
+    return Section(f"CTFs of {one.name}", caption, figure=figure, data=data, shape="wide")
+
+
+def ctf_table(series: TiltSeries, one: SeriesResult) -> Table:
+    """The numbers behind the figure."""
+    columns = ["tilt_deg", "dose", "particles"]
+    values = [series.nominal_tilt_deg, series.pre_exposure, one.counts]
+    for index, name in enumerate(("defocus", "astigmatism_1", "astigmatism_2")):
+        columns += [f"{name}_before_angstrom", f"{name}_angstrom", f"{name}_sigma_angstrom"]
+        values += [one.before[:, index], one.after[:, index], one.sigma[:, index]]
+    columns += ["scale_before", "scale", "scale_sigma"]
+    values += [one.scale_before, one.scale, one.scale_sigma]
+    return Table(columns, [[float(value) for value in row] for row in zip(*values, strict=True)])
+
+
+def ctf_figure(series: TiltSeries, one: SeriesResult) -> Figure:
+    """Defocus, astigmatism, scale and held-out gain of every tilt."""
+    tilt, known = series.nominal_tilt_deg, one.known
+    order = np.argsort(tilt, kind="stable")
+    with style():
+        figure = new_figure(10.4, 5.6)
+        figure.subplots_adjust(left=0.075, right=0.985, bottom=0.085, top=0.95, hspace=0.33, wspace=0.19)
+        axes = [figure.add_subplot(2, 2, place) for place in range(1, 5)]
+        points(axes[0], tilt, one.before[:, 0], one.after[:, 0], one.sigma[:, 0], known)
+        axes[0].set_title("mean defocus", loc="left")
+        axes[0].set_ylabel("Å")
+        for index, (colour, name) in enumerate(((BLUE, "0°/90°"), (GREEN, "45°/135°")), start=1):
+            axes[1].plot(tilt[order], one.before[order, index], "-", color=colour, lw=1, alpha=0.4)
+            axes[1].errorbar(
+                tilt[known],
+                one.after[known, index],
+                1.96 * one.sigma[known, index],
+                fmt="o",
+                color=colour,
+                ms=MARKER,
+                lw=1,
+                label=f"{name}; line: as it was",
+            )
+        axes[1].set_title("astigmatism: half the difference of the defoci", loc="left")
+        axes[1].set_ylabel("Å")
+        axes[1].legend(loc="best")
+        points(axes[2], tilt, one.scale_before, one.scale, one.scale_sigma, np.isfinite(one.scale))
+        if one.slab is not None:
+            axes[2].plot(tilt[order], one.slab.scale[order], "-", color=ORANGE, lw=1.2, label="slab of ice (Lambert)")
+        axes[2].legend(loc="best")
+        axes[2].set_title("contrast scale", loc="left")
+        axes[2].set_ylim(bottom=min(0.0, axes[2].get_ylim()[0]))
+        held_out_gain(axes[3], tilt, one)
+        for axis in axes:
+            axis.set_xlabel("tilt angle (°)")
+    return figure
+
+
+def points(
+    axes: Axes,
+    tilt: NDArray[np.float64],
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    known: NDArray[np.bool_],
+) -> None:
+    """Values before and after, with 95 % intervals."""
+    axes.plot(tilt[known], before[known], "o", color=GREY, ms=MARKER, label="as it was")
+    axes.plot(tilt[~known], before[~known], "o", color=GREY, ms=MARKER, mfc="none")
+    axes.errorbar(tilt[known], after[known], 1.96 * sigma[known], fmt="o", color=BLUE, ms=MARKER, lw=1, label="fitted")
+    axes.legend(loc="best")
+
+
+def held_out_gain(axes: Axes, tilt: NDArray[np.float64], one: SeriesResult) -> None:
+    """Log-likelihood that particles without a part in the fit gain in every tilt."""
+    gain = np.zeros(len(tilt)) if one.held_out is None else one.held_out.per_tilt
+    width = 0.8 * float(np.min(np.diff(np.unique(tilt)), initial=4.0))
+    axes.bar(tilt, gain, width=width, color=np.where(gain >= 0, GREEN, VERMILION).tolist())
+    axes.set_yscale("symlog", linthresh=10.0)
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10.0, linthresh=10.0))
+    axes.axhline(0.0, color=INK, lw=0.8)
+    axes.set_title("log-likelihood gained by held-out particles", loc="left")
