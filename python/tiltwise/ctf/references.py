@@ -9,24 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import DataError, ShapeError
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
-from tiltwise.io.mrc import read_map
 from tiltwise.kernels.api import C64, Backend
-from tiltwise.maps.cross_fit import HALVES, LEAST_FSC, PADDING, CrossFit
+from tiltwise.maps.cross_fit import HALVES, CrossFit
+from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.initial import initial_noise_power
-from tiltwise.maps.volumes import reference_volume
-from tiltwise.spectral.fft import irfft3, rfft3
-from tiltwise.spectral.fsc import fsc
-from tiltwise.spectral.shells import spread
 
 CHUNK = 20
 """Particles whose images are held at once."""
 NOISE_SAMPLE = 10
 """Particles per series whose images give the noise power: a weight of the reconstruction, so a rough value does."""
-PIXEL_SIZE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +69,13 @@ def cross_fitted(
         if the half maps do not agree.
     """
     visible = source.visible(poses.displacement_angstrom)
-    noise = initial_noise_power(source, poses, threads, lambda count: None, NOISE_SAMPLE)
     n_folds = 1 + int(folds.max(initial=0))
     fit = CrossFit(source.box, mask, backend, threads, symmetry, n_folds)
 
     def load(particle: int) -> ParticleImages:
         return source.load(particle, poses.displacement_angstrom[particle])
 
+    noise = initial_noise_power(source, load, threads, lambda count: None, NOISE_SAMPLE)
     for number, series in enumerate(source.optset.series):
         for half, fold in fit.sums:
             members = np.flatnonzero((source.series_of == number) & (halves == half) & (folds == fold) & visible)
@@ -108,63 +102,19 @@ def given_maps(
     paths: tuple[Path, Path],
     halves: NDArray[np.int64],
     mask: NDArray[np.float32],
-    curve: NDArray[np.float64] | None,
     *,
     opposite: bool,
 ) -> References:
-    """Given half maps, weighted by their FSC: a particle is predicted from its own half, or from the other one.
-
-    The own half contains the particle and pulls every estimate towards its present value.
+    """Given half maps: a particle is predicted from its own half, which contains it, or from the other one.
 
     Raises
     ------
     ShapeError
-        if a map has another box or pixel size than the images.
+        if a map has another box than the images.
     DataError
-        if the maps do not agree, or are empty.
+        if its pixel size is another, or the maps do not agree.
     """
-    maps = [_read_half(path, source) for path in paths]
-    if curve is None:
-        curve = fsc(maps[0], maps[1], mask)
-    below = np.flatnonzero(~(curve[1:] >= LEAST_FSC))
-    if len(below):
-        curve = np.where(np.arange(len(curve)) > int(below[0]), 0.0, curve)
-    if not (curve[1:3] > 0).all():
-        raise DataError(
-            "the half maps do not agree: there is nothing to fit with",
-            where="--ref1, --ref2",
-            expected=f"a Fourier shell correlation above {LEAST_FSC} in the first shells",
-            found=", ".join(f"{value:.2f}" for value in curve[1:4]),
-            fix="give the unfiltered half maps of one refinement",
-        )
-    weight = spread(np.clip(curve, 0.0, 1.0), source.box, 3).astype(np.float32)
-    volumes = {}
-    for half, density in zip(HALVES, maps, strict=True):
-        filtered = irfft3(rfft3((density * mask).astype(np.float32)) * weight, source.box)
-        volumes[3 - half if opposite else half, 0] = reference_volume(filtered, PADDING) * in_box(source)
-    folds = np.zeros(len(halves), np.int64)
-    return References(volumes, halves, folds, curve, np.asarray(0.5 * (maps[0] + maps[1]), np.float32))
-
-
-def _read_half(path: Path, source: ParticleSource) -> NDArray[np.float32]:
-    density, pixel_size = read_map(path)
-    box = source.box
-    if density.shape != (box,) * 3:
-        raise ShapeError(
-            "a half map has another box than the images",
-            where=str(path),
-            expected=f"{box} voxels along each side (--crop)",
-            found=" x ".join(str(n) for n in density.shape[::-1]),
-            fix="give the half maps of tiltwise reconstruct with the same --b, --crop and --bin, or leave them out",
-        )
-    if abs(pixel_size - source.pixel_size) > PIXEL_SIZE_TOLERANCE * source.pixel_size:
-        raise ShapeError(
-            "a half map has another pixel size than the images",
-            where=str(path),
-            expected=f"{source.pixel_size:g} Å",
-            found=f"{pixel_size:g} Å",
-            fix="choose --bin to match, or correct the pixel size in the header of the map",
-        )
-    if not np.isfinite(density).all() or not np.any(density):
-        raise DataError("a half map cannot be used", where=str(path), expected="finite values, not all zero")
-    return density
+    given = GivenReferences.read(paths, mask, source.pixel_size, opposite)
+    volumes = {(half, 0): given.reference(half, 0) * in_box(source) for half in HALVES}
+    density = np.asarray(0.5 * (given.maps[0] + given.maps[1]), np.float32)
+    return References(volumes, halves, np.zeros(len(halves), np.int64), given.curve, density)

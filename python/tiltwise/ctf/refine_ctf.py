@@ -105,7 +105,7 @@ class CtfRefinement:
                 else f"every particle is predicted from {whose}"
             )
             return given_maps(
-                self.source, (options.ref1, options.ref2), self.halves, self.mask, None, opposite=options.opposite_half
+                self.source, (options.ref1, options.ref2), self.halves, self.mask, opposite=options.opposite_half
             )
         memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or 32e9) / 2
         count = affordable_folds(self.source.box, options.folds, int(SHARE_OF_FOLDS * memory))

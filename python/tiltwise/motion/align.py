@@ -24,13 +24,13 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import HALVES, CrossFit, affordable_folds, assign_folds
+from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.masks import focus_mask
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.climb import Climbed, climb, climb_lbfgs
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.given import GivenReferences
 from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
