@@ -123,7 +123,8 @@ class Alignments:
             job.warn(f"memory for {self.folds} instead of {options.folds} folds: references are noisier; see --memory")
         size = options.size_of_particle(self.pixel_size)
         self.fold = assign_folds(self.optset, self.halves, self.folds, size, options.seed)
-        self.data = [SeriesData.of(self.source, self.poses, n) for n in range(len(self.optset.series))]
+        sigma = options.position_sigma
+        self.data = [SeriesData.of(self.source, self.poses, n, sigma) for n in range(len(self.optset.series))]
         self._refuse_unfit()
         self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
         if options.shift_only:

@@ -16,8 +16,10 @@ F64 = NDArray[np.float64]
 
 FIRST_DAMPING = 1e-3
 LARGEST_DAMPING = 1e6
-SMALLEST_DAMPING = 1e-3
-"""Small enough to converge in few steps, and one factorisation serves nearly all of them."""
+SMALLEST_DAMPING = 1e-7
+"""Curvatures of a random walk differ by orders of magnitude: more damping would keep the weak directions behind."""
+LESS = 100.0
+"""Damping after a success is so many times smaller: few factorisations on the way."""
 SMALL_GAIN = 1e-3
 """Gain of log posterior, in nats per root of the number of images, below which a climb ends."""
 
@@ -60,7 +62,7 @@ def climb(
         now, here = tried, gradient(specimen, evidence, tried)
         if gained < small:
             return Climbed(now, here.value, number + 1, True, normal)
-        damping = max(damping / 10.0, SMALLEST_DAMPING)
+        damping = max(damping / LESS, SMALLEST_DAMPING)
     return Climbed(now, here.value, steps, False, normal)
 
 

@@ -38,6 +38,8 @@ class Specimen:
     """(F - 1,) standard deviation of velocities, per transition"""
     pixel_size_angstrom: float
     """unbinned"""
+    position_sigma_px: float = np.inf
+    """standard deviation of the prior on displacements of particles: none if infinite"""
 
     @property
     def n_tilts(self) -> int:
@@ -122,11 +124,14 @@ def gauge(specimen: Specimen, alignment: Alignment) -> F64:
     """(5 F, 6) orthonormal conditions: steps of the tilts orthogonal to them turn and shift not all tilts together.
 
     A rigid motion of the specimen and the opposite one of all tilts change no image: these six freedoms are taken
-    from the tilts, so that particles keep their orientation in the specimen.
+    from the tilts, so that particles keep their orientation in the specimen.  With a prior on displacements there are
+    three, (5 F, 3): then particles stay on average where they were, and shifts are left to the tilts.
     """
     rotation = alignment.rotations(specimen)
     directions = np.zeros((specimen.n_tilts, 5, 6))
     arm = np.linalg.norm(specimen.position_px - specimen.centre_px, axis=1)
     directions[:, :3, :3] = rotation * max(float(arm.mean()) if len(arm) else 1.0, 1.0)  # w_f = R_f r, in pixels
     directions[:, 3:, 3:] = rotation[:, :2]
-    return np.asarray(np.linalg.qr(directions.reshape(-1, 6))[0])
+    if np.isfinite(specimen.position_sigma_px):
+        directions = directions[:, :, :3]
+    return np.asarray(np.linalg.qr(directions.reshape(5 * specimen.n_tilts, -1))[0])

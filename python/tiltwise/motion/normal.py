@@ -29,7 +29,9 @@ class NormalEquations:
     common: F64
     """(C, C)"""
     conditions: F64
-    """(5 F, 6) see `tiltwise.motion.geometry.gauge`"""
+    """(5 F, 6 or 3) see `tiltwise.motion.geometry.gauge`"""
+    position_weight: float
+    """inverse variance of the prior on displacements, 1/px^2"""
 
     @classmethod
     def of(cls, specimen: Specimen, evidence: Evidence, alignment: Alignment) -> NormalEquations:
@@ -66,14 +68,8 @@ class NormalEquations:
             common[n_tilt:, :n_tilt] = common[:n_tilt, n_tilt:].T
             common[n_tilt:, n_tilt:] = _modes_block(specimen, later)
         conditions = gauge(specimen, alignment)
-        return cls(np.asarray(space.sum(axis=1)), mixed, common, conditions)
-
-    def rescaled(self, factor: float) -> NormalEquations:
-        """With velocities whose standard deviation is `factor` times larger."""
-        n_tilt = len(self.conditions)
-        scale = np.ones(len(self.common))
-        scale[n_tilt:] = factor
-        return NormalEquations(self.particle, self.mixed * scale, self.common * scale * scale[:, None], self.conditions)
+        weight = specimen.position_sigma_px**-2.0
+        return cls(np.asarray(space.sum(axis=1)), mixed, common, conditions, weight)
 
 
 def _modes_block(specimen: Specimen, later: F64) -> F64:
@@ -98,7 +94,7 @@ class Solver:
         typical = max(float(np.trace(normal.particle.sum(axis=0))) / max(1, 3 * len(normal.particle)), 1e-12)
         eye = np.eye(3)
         diagonal = np.einsum("pii->pi", normal.particle)
-        self.blocks = normal.particle + (damping * diagonal + 1e-9 * typical)[:, :, None] * eye
+        self.blocks = normal.particle + (damping * diagonal + normal.position_weight + 1e-9 * typical)[:, :, None] * eye
         common = normal.common.copy()
         common[np.arange(n), np.arange(n)] += damping * np.diagonal(normal.common)
         common[np.arange(n_tilt, n), np.arange(n_tilt, n)] += 1.0  # the prior of the modes

@@ -81,10 +81,16 @@ class Free:
         return np.array([self.angles] * 3 + [self.shifts] * 2)
 
 
+def log_prior(specimen: Specimen, alignment: Alignment) -> float:
+    """Of motion and displacements, up to a constant."""
+    square = (alignment.coefficients**2).sum() + (alignment.displacement_px**2).sum() / specimen.position_sigma_px**2
+    return -0.5 * float(square)
+
+
 def value(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> float:
     """Log posterior up to a constant."""
     found, _ = evidence.at(alignment.predict(specimen))
-    return float(found.sum()) - 0.5 * float((alignment.coefficients**2).sum())
+    return float(found.sum()) + log_prior(specimen, alignment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,5 +118,6 @@ def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gr
     space = np.einsum("fij,pfi->pfj", alignment.rotations(specimen)[:, :2], image)
     later = np.cumsum(space[:, :0:-1], axis=1)[:, ::-1]  # sums over tilts after each transition
     modes = np.einsum("pb,pmi,m->mbi", specimen.basis, later, specimen.step_px, optimize=True)
-    prior = 0.5 * float((alignment.coefficients**2).sum())
-    return Gradient(float(found.sum()) - prior, tilt, space.sum(axis=1), modes - alignment.coefficients, arms)
+    particle = space.sum(axis=1) - alignment.displacement_px / specimen.position_sigma_px**2
+    total = float(found.sum()) + log_prior(specimen, alignment)
+    return Gradient(total, tilt, particle, modes - alignment.coefficients, arms)

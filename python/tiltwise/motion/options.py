@@ -53,6 +53,9 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
         gt=0,
         help="distance over which velocities of particles are alike; default: learned from the data",
     )
+    position_sigma: float = option(
+        15.0, unit="Å", gt=0, group="advanced", help="width of the prior on displacements of particles, along each axis"
+    )
     kernel: Literal["gaussian", "exponential"] = option(
         "gaussian", group="advanced", help="how the likeness of velocities falls with distance (Eq. 38 or 39)"
     )

@@ -41,9 +41,11 @@ class SeriesData:
     """(P, F, 3) given with the particles, tilts in the order of dose"""
     order: NDArray[np.intp]
     """(F,) rows of the series in the order of dose"""
+    position_sigma_angstrom: float
+    """width of the prior on displacements"""
 
     @classmethod
-    def of(cls, source: ParticleSource, poses: Poses, number: int) -> SeriesData:
+    def of(cls, source: ParticleSource, poses: Poses, number: int, position_sigma_angstrom: float) -> SeriesData:
         """Series `number` of the set of a source."""
         optset = source.optset
         series = optset.series[number]
@@ -55,7 +57,16 @@ class SeriesData:
         motion = np.array([optset.trajectories.get(name, still) for name in names]).reshape(-1, series.n_tilts, 3)
         position = poses.stored_px[members] + poses.displacement_angstrom[members] / pixel
         seen = source.visible(poses.displacement_angstrom)[members]
-        return cls(series, members, seen, poses.rotation[members], position, motion[:, order] / pixel, order)
+        return cls(
+            series,
+            members,
+            seen,
+            poses.rotation[members],
+            position,
+            motion[:, order] / pixel,
+            order,
+            position_sigma_angstrom,
+        )
 
     @property
     def rank(self) -> NDArray[np.intp]:
@@ -88,6 +99,7 @@ class SeriesData:
             modes,
             velocity * self.dose / self.series.pixel_size_angstrom,
             self.series.pixel_size_angstrom,
+            self.position_sigma_angstrom / self.series.pixel_size_angstrom,
         )
 
 
