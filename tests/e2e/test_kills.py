@@ -12,7 +12,7 @@ from helpers.kills import events, files_of, run_until, start
 from helpers.refinements import refine_options, simulated
 from tiltwise.sim.simulate import SimulatedData
 
-CHANGES = {"healpix_order": 2, "auto_local_healpix_order": 2, "offset_step_px": 2.0, "iterations": 2}
+CHANGES = {"healpix_order": 2, "auto_local_healpix_order": 2, "offset_step_px": 2.0, "iterations": 2, "folds": 2}
 
 
 @pytest.fixture(scope="module")

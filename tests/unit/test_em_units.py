@@ -27,11 +27,12 @@ def test_units_hold_every_particle_once(labels: list[tuple[int, int, int]], size
     assert keys == sorted(keys), "units of one accumulator follow each other"
     for unit in units:
         assert 1 <= len(unit.particles) <= size
-        assert (np.diff(unit.particles) > 0).all()
-        expected = (*unit.key, unit.series)
-        assert all(labels[p] == expected for p in unit.particles)
+        assert [number for number, _ in unit.parts] == sorted({number for number, _ in unit.parts})
+        for number, members in unit.parts:
+            assert (np.diff(members) > 0).all()
+            assert all(labels[p] == (*unit.key, number) for p in members)
         # none is a small remainder
-        mates = [len(u.particles) for u in units if (u.key, u.series) == (unit.key, unit.series)]
+        mates = [len(u.particles) for u in units if u.key == unit.key]
         assert max(mates) - min(mates) <= 1
     audited = [unit for unit in units if unit.audited]
     assert len(audited) >= min(4, len(units))
@@ -44,7 +45,7 @@ def sums_of(unit: Unit, seed: int) -> UnitSums:
     accumulator = Accumulator.empty(BOX)
     accumulator.data += rng.normal(size=accumulator.data.shape)
     accumulator.weight += rng.random(accumulator.weight.shape)
-    noise = NoiseSums(*rng.random((4, TILTS, SHELLS)))
+    noise = {number: NoiseSums(*rng.random((4, TILTS, SHELLS))) for number, _ in unit.parts}
     estimates = [
         PoseEstimate(
             rotation=np.eye(3),
@@ -65,7 +66,7 @@ def sums_of(unit: Unit, seed: int) -> UnitSums:
 
 def test_running_sums_hold_the_sums_of_their_units() -> None:
     units = units_of(np.array([1] * 7), np.zeros(7, np.int64), np.array([0, 0, 1, 1, 1, 1, 1]), 3)
-    assert [len(unit.particles) for unit in units] == [2, 3, 2]
+    assert [[len(members) for _, members in unit.parts] for unit in units] == [[2, 1], [2], [2]]
     total = RunningSums(Accumulator.empty(BOX))
     for number, unit in enumerate(units):
         total.add(unit, sums_of(unit, number))
@@ -74,9 +75,9 @@ def test_running_sums_hold_the_sums_of_their_units() -> None:
     np.testing.assert_allclose(total.accumulator.data, sum(p.accumulator.data for p in parts), rtol=1e-14)
     np.testing.assert_allclose(total.accumulator.weight, sum(p.accumulator.weight for p in parts), rtol=1e-14)
     for name in ("power", "explained", "weight"):
-        expected = getattr(parts[1].noise, name) + getattr(parts[2].noise, name)
+        expected = sum(getattr(part.noise[1], name) for part in parts)
         np.testing.assert_allclose(getattr(total.noise[1], name), expected, rtol=1e-14)
         twice = total_noise([total, total], 0, TILTS, SHELLS)
-        np.testing.assert_allclose(getattr(twice, name), 2 * getattr(parts[0].noise, name), rtol=1e-14)
+        np.testing.assert_allclose(getattr(twice, name), 2 * getattr(parts[0].noise[0], name), rtol=1e-14)
     assert [total.estimates[i].square_offset for i in range(7)] == pytest.approx(range(7))
     assert len(total.missed) == sum(unit.audited for unit in units)

@@ -52,6 +52,16 @@ def test_images_are_kept_as_far_as_memory_goes() -> None:
     assert "images kept 1.00 GB" in str(roomy)
 
 
+def test_folds_that_do_not_fit_are_left_out() -> None:
+    plenty = plan_refine(64, 2, 8.0, folds=5)
+    assert plenty.folds == 5
+    assert plenty.volumes > 3 * plan_refine(64, 2, 8.0).volumes
+    tight = plan_refine(64, 2, 1.15, folds=5)
+    assert 1 < tight.folds < 5
+    assert tight.total <= 1.15e9
+    assert plan_refine(64, 2, 0.95, folds=5).folds == 1
+
+
 def test_too_little_memory_is_an_error_before_anything_is_computed() -> None:
     with pytest.raises(ResourceError, match=r"at least .* GB for maps of 256 voxels") as error:
         plan_refine(256, 2, 1.0)

@@ -19,6 +19,8 @@ _ACCUMULATOR = 24
 _REFERENCE = 8
 _SYMMETRISING = 100
 """a second copy of one half's sums, single precision ones to interpolate in, and the points where; measured"""
+_LEAVING_OUT = 36
+"""the sums without a fold, and the share of it that counts"""
 _SOLVING = 64
 """denominator, spectrum in double and single precision, and its transform"""
 
@@ -33,6 +35,8 @@ class MemoryPlan:
     """images and likelihoods of particles that are worked on at a time"""
     images: int
     """images that are kept between iterations, not more than there are"""
+    folds: int
+    """folds of each half, with sums of their own; 1 without cross-fitted references"""
     limit: int | None
     """allowed by --memory, else half of what is free"""
 
@@ -51,9 +55,10 @@ class MemoryPlan:
 
 
 def plan_refine(
-    box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False, images: int = 0
+    box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False, folds: int = 1, images: int = 0
 ) -> MemoryPlan:
-    """Plan for maps of `box` voxels on grids padded `padding` times, and `images` bytes of images worth keeping.
+    """Plan for maps of `box` voxels on grids padded `padding` times, with as many of `folds` as fit, and `images`
+    bytes of images worth keeping.
 
     Raises
     ------
@@ -62,14 +67,19 @@ def plan_refine(
     """
     padded = padding * box
     voxels = padded * padded * (padded // 2 + 1)
-    copies = _SYMMETRISING if symmetric else 0
-    volumes = voxels * (2 * _ACCUMULATOR + max(_SOLVING, _ACCUMULATOR + 2 * _REFERENCE, copies))
+    besides = max(_SOLVING, _ACCUMULATOR + 2 * _REFERENCE, _SYMMETRISING if symmetric else 0)
+
+    def volumes(folds: int) -> int:
+        totals = 2 * _ACCUMULATOR + _LEAVING_OUT if folds > 1 else 0
+        return voxels * (2 * folds * _ACCUMULATOR + totals + besides)
+
     if memory_gb is not None:
         limit: int | None = int(memory_gb * 1e9)
     else:
         free = free_memory_bytes()
         limit = None if free is None else free // 2
-    plan = MemoryPlan(volumes, BATCH_BYTES, 0, limit)
+    plans = (MemoryPlan(volumes(k), BATCH_BYTES, 0, k, limit) for k in range(max(folds, 1), 0, -1))
+    plan = next(plan for plan in plans if plan.folds == 1 or limit is None or plan.total <= limit)
     if limit is not None and plan.total > limit:
         raise ResourceError(
             "not enough memory",

@@ -107,6 +107,13 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         group="advanced",
         help="climb sharp peaks of the coarse pass to their mode; off: score finer grids for every particle",
     )
+    folds: int = option(
+        1,
+        group="advanced",
+        ge=0,
+        le=20,
+        help="folds of each half set: particles are compared with their half without their own fold; 0: with all of it",
+    )
     low_resol_join_halves: float = option(
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"
     )

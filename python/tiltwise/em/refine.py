@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
+from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
+from tiltwise.em.folds import HalfSums
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
 from tiltwise.em.kept_sums import KeptSums
@@ -32,7 +34,7 @@ from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.symmetry_check import MOST_SHELLS, SymmetryCheck, SymmetryRelaxation
 from tiltwise.em.units import Key, RunningSums, total_noise, units_of
-from tiltwise.errors import Aborted
+from tiltwise.em.warnings import report_audit, report_drift
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
@@ -40,6 +42,7 @@ from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import default_threads, load_backend
+from tiltwise.maps.cross_fit import assign_folds
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
 from tiltwise.maps.masks import MASK_EDGE_PX, check_diameter, focus_mask
@@ -57,8 +60,6 @@ from tiltwise.spectral.fsc import resolution_angstrom
 from tiltwise.spectral.randomised import MaskedFsc
 
 HALF_1: Key = 1, 0
-AUDIT_LIMIT = 1e-3
-"""Mean share of the posterior that a global search may miss without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,12 @@ class Refinement:
             PADDING,
             options.memory,
             symmetric=len(self.symmetry) > 1,
+            folds=options.folds,
             images=int(ParticleCache.sizes(self.source).sum()),
         )
         self.images = ParticleCache(self.source, self.memory.images)
         self.runner = UnitRunner(self.images, self.backend, self.threads, self.orientation, job.check_abort)
+        self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
         for path in self.optset.paths.values():
             job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
@@ -145,6 +148,9 @@ class Refinement:
             },
         )
         progress.note(str(self.memory))
+        if self.memory.folds < max(options.folds, 1):
+            kept = f"{self.memory.folds} folds" if self.memory.folds > 1 else "no folds"
+            job.warn(f"the memory allowed holds the sums of {kept}, not of --folds {options.folds}: see --memory")
 
     def files(self) -> RelionFiles:
         """Writer of the files that RELION users look at while a refinement runs."""
@@ -158,7 +164,7 @@ class Refinement:
 
     def _share_out(self) -> None:
         """Particles into units of work."""
-        self.units = units_of(self.halves, np.zeros_like(self.halves), self.source.series_of)
+        self.units = units_of(self.halves, self.folds, self.source.series_of)
 
     # ---- start ------------------------------------------------------------------------------------------
 
@@ -168,7 +174,7 @@ class Refinement:
         if saved is not None:
             if saved.state["iteration"]:
                 self.progress.note(f"continues after iteration {saved.state['iteration']}")
-            state, self.halves = state_from(saved, self.optset)
+            state, self.halves, self.folds = state_from(saved, self.optset)
             self._share_out()
             return state
         self.files().clear()
@@ -209,7 +215,7 @@ class Refinement:
 
     def save(self, state: State) -> None:
         """Checkpoint from which `start` continues."""
-        self.job.save_checkpoint("refine", *checkpoint_of(state, self.halves))
+        self.job.save_checkpoint("refine", *checkpoint_of(state, self.halves, self.folds))
 
     # ---- one iteration ----------------------------------------------------------------------------------
 
@@ -229,7 +235,7 @@ class Refinement:
             fixed=schedule.fixed,
             follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
         )
-        references = {(half, 0): state.maps[half] for half in HALVES}
+        references = {unit.key: state.reference(unit.key) for unit in self.units}
         return Step(settings, state.poses, state.noise, references, state.contrast)
 
     def _groups(self, state: State, half: int | None, count: int) -> list[Group]:
@@ -251,33 +257,22 @@ class Refinement:
         step = self._step(state, number, final=final)
         self.kept = KeptSums(self.job, {unit.key for unit in self.units}, {"iteration": number, "final": final})
         sums = self.kept.load(self.box)
-        done = {key: part.done for key, part in sums.items()}
-        if done:
-            self.progress.note(f"continues in iteration {number}, {sum(done.values())} of {len(self.units)} units done")
-        left = []
-        with self.progress.task(f"iteration {number}", len(self.optset.particles)) as task:
-            for unit in self.units:
-                if done.get(unit.key, 0):
-                    done[unit.key] -= 1
-                    task.advance(len(unit.particles))
-                else:
-                    left.append(unit)
-            try:
-                for unit in left:
-                    if unit.key not in sums:
-                        sums[unit.key] = RunningSums(Accumulator.empty(self.box, PADDING))
-                    sums[unit.key].add(unit, self.runner.run(step, unit, task.advance))
-                    self.kept.keep(sums)
-            except Aborted:
-                self.kept.keep(sums, now=True)
-                raise
+        left = units_left(self.units, sums)
+        if sums:
+            self.progress.note(
+                f"continues in iteration {number}, {len(self.units) - len(left)} of {len(self.units)} units done"
+            )
+        total = len(self.optset.particles)
+        with self.progress.task(f"iteration {number}", total) as task:
+            task.advance(total - sum(len(unit.particles) for unit in left))
+            sums = add_units(left, sums, self.box, lambda unit: self.runner.run(step, unit, task.advance), self.kept)
         self.runner.forget()
-        return dict(sorted(sums.items()))
+        return sums
 
-    def iterate(self, state: State, *, final: bool) -> tuple[dict[int, Accumulator], list[PoseEstimate]]:
+    def iterate(self, state: State, *, final: bool) -> tuple[HalfSums, list[PoseEstimate]]:
         """E-step and M-step sums; moves `state` to the new poses, noise power and offset width."""
         sums = self._sums(state, final=final)
-        self._report_audit([share for part in sums.values() for share in part.missed])
+        report_audit(self.job, [share for part in sums.values() for share in part.missed])
         estimates = {particle: found for part in sums.values() for particle, found in part.estimates.items()}
         ordered = [estimates[i] for i in range(len(self.optset.particles))]
         moved = state.poses.displacement_angstrom + np.stack([e.shift_angstrom for e in ordered])
@@ -298,27 +293,12 @@ class Refinement:
             for total, old in zip(totals, state.noise, strict=True)
         ]
         state.iteration += 1
-        accumulators = {
-            half: sums[half, 0].accumulator.complete().symmetrised(self.symmetry, self.backend) for half in HALVES
-        }
-        return accumulators, ordered
+        return HalfSums.of(sums, self.symmetry, self.backend), ordered
 
-    def _report_audit(self, missed: list[float]) -> None:
-        """What a global search has not looked at, of the particles that were searched in full as well."""
-        if not missed:
-            return
-        mean, largest = float(np.mean(missed)), float(np.max(missed))
-        self.job.event("audit", particles=len(missed), mean_missed=mean, largest_missed=largest)
-        self.job.metric("search_mass_missed", mean)
-        if mean > AUDIT_LIMIT:
-            self.job.warn(
-                f"the global search misses {mean:.2%} of the posterior on average ({len(missed)} particles searched "
-                "in full): poses may be wrong; start with a better --ref or a lower --ini-high"
-            )
-
-    def maximise(self, state: State, accumulators: Mapping[int, Accumulator], radius: float) -> None:
+    def maximise(self, state: State, sums: HalfSums, radius: float) -> None:
         """New references of both halves: FSC, prior, map, solvent (Eq. 11)."""
         join = max(self.shell_of(self.options.low_resol_join_halves), 1)
+        accumulators = sums.totals
         join_low_resolution(accumulators[1], accumulators[2], join)
         first, second, _ = half_maps(accumulators[1], accumulators[2])
         curve = self.half_fsc.curve(first, second, state.iteration)
@@ -328,8 +308,13 @@ class Refinement:
         state.curve = curve
         for half in HALVES:
             prior = prior_from_fsc(accumulators[half], curve, self.options.tau2_fudge)
-            density = solve_map(accumulators[half], prior, radius)
-            state.maps[half] = density * self.mask if self.options.flatten_solvent else density
+
+            def solve(part: Accumulator, prior: NDArray[np.float64] = prior) -> NDArray[np.float32]:
+                density = solve_map(part, prior, radius)
+                return density * self.mask if self.options.flatten_solvent else density
+
+            state.maps[half] = solve(accumulators[half])
+            state.folds |= {key: solve(sums.without(key, join)) for key in sums.folds if key[0] == half}
 
     def _effect_of_mask(
         self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int
@@ -372,9 +357,10 @@ class Refinement:
             schedule = state.schedule
             radius, step, local = schedule.fine_radius(self.nyquist), schedule.fine_step_deg(), schedule.local
             with self.job.timing("iterations"):
-                accumulators, estimates = self.iterate(state, final=False)
-                self.maximise(state, accumulators, radius)
+                sums, estimates = self.iterate(state, final=False)
+                self.maximise(state, sums, radius)
             accuracy_deg, accuracy_angstrom = self.accuracy(state)
+            report_drift(self.job, state, self.pixel_size, accuracy_deg, accuracy_angstrom)
             moved = state.poses.displacement_angstrom - before[1]
             shift_change = float(np.sqrt((moved**2).sum(axis=1).mean() / 3.0))
             row = {
@@ -406,7 +392,7 @@ class Refinement:
             with self.job.timing("files"):
                 self.files().iteration(
                     state,
-                    accumulators,
+                    sums.totals,
                     estimates,
                     Progressed.of(state.history, float(row["resolution_angstrom"]), radius),
                 )
@@ -429,7 +415,8 @@ class Refinement:
     def finish(self, state: State, reason: str) -> RefineResult:
         """Last E-step with all data to Nyquist; joined map, unfiltered half maps, files."""
         with self.job.timing("final iteration"):
-            accumulators, estimates = self.iterate(state, final=True)
+            sums, estimates = self.iterate(state, final=True)
+            accumulators = sums.totals
         first, second, _ = half_maps(accumulators[1], accumulators[2])
         raw = {1: first, 2: second}
         masked = self._effect_of_mask(first, second, state.iteration)

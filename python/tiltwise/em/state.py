@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.schedule import Schedule
+from tiltwise.em.units import Key
 from tiltwise.exec import Checkpoint
 from tiltwise.extract.source import Poses
 from tiltwise.model import OptimisationSet
@@ -23,7 +24,7 @@ class State:
 
     iteration: int
     maps: dict[int, NDArray[np.float32]]
-    """reference of each half, in the grey scale of the images"""
+    """map of each half, in the grey scale of the images"""
     poses: Poses
     noise: list[NDArray[np.float64]]
     """sigma^2 (F, S) of every series"""
@@ -33,14 +34,23 @@ class State:
     contrast: NDArray[np.float64]
     """(n,) factor on the CTF of every series"""
     history: list[dict[str, float]] = field(default_factory=list)
+    folds: dict[Key, NDArray[np.float32]] = field(default_factory=dict)
+    """map of each half without one of its folds; empty at the start, and without folds"""
+
+    def reference(self, key: Key) -> NDArray[np.float32]:
+        """What the particles of a half set and fold are compared with."""
+        return self.folds.get(key, self.maps[key[0]])
 
 
-def checkpoint_of(state: State, halves: NDArray[np.int64]) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-    """Arrays and plain values from which `state_from` continues; `halves` (P,) are the half sets."""
+def checkpoint_of(
+    state: State, halves: NDArray[np.int64], folds: NDArray[np.int64]
+) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+    """Arrays and plain values from which `state_from` continues; `halves` and `folds` (P,) are of every particle."""
     arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
     arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
     arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
-    arrays |= {"curve": state.curve, "contrast": state.contrast, "halves": halves}
+    arrays |= {"curve": state.curve, "contrast": state.contrast, "halves": halves, "folds": folds}
+    arrays |= {f"fold_{half}_{fold}": density for (half, fold), density in state.folds.items()}
     return arrays, {
         "iteration": state.iteration,
         "schedule": asdict(state.schedule),
@@ -49,9 +59,10 @@ def checkpoint_of(state: State, halves: NDArray[np.int64]) -> tuple[Mapping[str,
     }
 
 
-def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArray[np.int64]]:
-    """State and half sets of a checkpoint."""
+def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArray[np.int64], NDArray[np.int64]]:
+    """State, half sets and folds of a checkpoint."""
     arrays, values = saved.arrays, saved.state
+    keys = sorted(set(zip(arrays["halves"].tolist(), arrays["folds"].tolist(), strict=True)))
     state = State(
         int(values["iteration"]),
         {half: arrays[f"map_{half}"] for half in HALVES},
@@ -62,5 +73,6 @@ def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArr
         arrays["curve"],
         arrays["contrast"],
         list(values["history"]),
+        {key: arrays["fold_{}_{}".format(*key)] for key in keys if "fold_{}_{}".format(*key) in arrays},
     )
-    return state, arrays["halves"]
+    return state, arrays["halves"], arrays["folds"]

@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(slots=True)
 class UnitRunner:
-    """Computes units from images at hand."""
+    """Computes units from images that are at hand."""
 
     images: ParticleCache
     backend: Backend
@@ -48,7 +48,7 @@ class UnitRunner:
     """what the particle file says of the orientations of all particles"""
     before_load: Callable[[], None] = lambda: None
     """called before the images of every particle are read; may raise"""
-    _last: tuple[Step, Key, Expectation] | None = field(init=False, default=None)
+    _last: tuple[Step, NDArray[np.float32], Expectation] | None = field(init=False, default=None)
 
     @property
     def source(self) -> ParticleSource:
@@ -60,12 +60,12 @@ class UnitRunner:
         return Scorer(self.backend, reference_volume(density, PADDING), float(PADDING), self.threads)
 
     def expectation(self, step: Step, key: Key) -> Expectation:
-        """The E-step of one half set and fold; that of the last unit is kept."""
-        if self._last is None or self._last[0] is not step or self._last[1] != key:
+        """The E-step of one half set and fold; that of the last unit is kept, for those with the same reference."""
+        density = step.references[key]
+        if self._last is None or self._last[0] is not step or self._last[1] is not density:
             self._last = None  # one reference volume at a time
-            scorer = self.scorer(step.references[key])
             settings = replace(step.settings, threads=self.threads)
-            self._last = step, key, Expectation(scorer, self.source.disc, settings)
+            self._last = step, density, Expectation(self.scorer(density), self.source.disc, settings)
         return self._last[2]
 
     def group(
@@ -100,22 +100,17 @@ class UnitRunner:
     def run(self, step: Step, unit: Unit, advance: Callable[[int], None]) -> UnitSums:
         """Sums and estimates of a unit; `advance(n)` is called after every n particles."""
         expectation = self.expectation(step, unit.key)
-        number = unit.series
-        group = self.group(
-            number,
-            unit.particles,
-            step.poses,
-            step.noise[number],
-            float(step.contrast[number]),
-            expectation.map_count,
-            unit.audited,
-        )
-        disc = self.source.disc
-        accumulator = Accumulator.empty(disc.box, PADDING)
-        noise = NoiseSums.empty(group.series.n_tilts, disc.n_shells)
+        sums = UnitSums(Accumulator.empty(self.source.disc.box, PADDING), {}, [], [])
         expectation.missed.clear()
-        estimates = expectation.run(group, accumulator, noise, advance)
-        return UnitSums(accumulator, noise, estimates, list(expectation.missed))
+        audited = unit.audited
+        for series, members in unit.parts:
+            power, contrast = step.noise[series], float(step.contrast[series])
+            group = self.group(series, members, step.poses, power, contrast, expectation.map_count, audited)
+            noise = sums.noise[series] = NoiseSums.empty(*power.shape)
+            sums.estimates += expectation.run(group, sums.accumulator, noise, advance)
+            audited = 0
+        sums.missed += expectation.missed
+        return sums
 
     def forget(self) -> None:
         """Frees the reference volume."""

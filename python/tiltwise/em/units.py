@@ -29,15 +29,18 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Particles of one half set, fold and tilt series."""
+    """Particles of one half set and fold."""
 
     key: Key
-    series: int
-    """number of the tilt series in the set"""
-    particles: NDArray[np.intp]
-    """(n,) numbers in the set, ascending"""
+    parts: tuple[tuple[int, NDArray[np.intp]], ...]
+    """number of a tilt series in the set, and (n,) numbers of its particles"""
     audited: int = 0
-    """how many of them, the first, are searched in full as well"""
+    """how many particles of the first series, the first, are searched in full as well"""
+
+    @property
+    def particles(self) -> NDArray[np.intp]:
+        """Numbers of all particles in the set, series by series."""
+        return np.concatenate([members for _, members in self.parts])
 
 
 def units_of(
@@ -45,17 +48,21 @@ def units_of(
 ) -> list[Unit]:
     """Units of all particles, (P,) half set, fold and series of each, in the order of their sums.
 
-    Units of one half set and fold follow each other.  Particles of a series are shared out evenly.
+    Units of one half set and fold follow each other, and share its particles out evenly, in the order of their
+    series.
     """
-    groups: list[tuple[Key, int, NDArray[np.intp]]] = []
-    for half in np.unique(halves):
-        for fold in np.unique(folds[halves == half]):
-            for series in np.unique(series_of):
-                members = np.flatnonzero((halves == half) & (folds == fold) & (series_of == series))
-                parts = np.array_split(members, -(-len(members) // size)) if len(members) else []
-                groups += [((int(half), int(fold)), int(series), part) for part in parts]
-    every = max(1, len(groups) // AUDITED_UNITS)
-    return [Unit(*group, audited=AUDIT if i % every == 0 else 0) for i, group in enumerate(groups)]
+    shares: list[tuple[Key, NDArray[np.intp]]] = []
+    for half, fold in np.unique(np.stack([halves, folds], axis=1), axis=0):
+        members = np.flatnonzero((halves == half) & (folds == fold))
+        members = members[np.argsort(series_of[members], kind="stable")]
+        shares += [((int(half), int(fold)), part) for part in np.array_split(members, -(-len(members) // size))]
+    every = max(1, len(shares) // AUDITED_UNITS)
+    units = []
+    for number, (key, members) in enumerate(shares):
+        of_members = series_of[members]
+        parts = [(int(series), members[of_members == series]) for series in np.unique(of_members)]
+        units.append(Unit(key, tuple(parts), AUDIT if number % every == 0 else 0))
+    return units
 
 
 @dataclass(slots=True)
@@ -63,8 +70,10 @@ class UnitSums:
     """What a unit leaves: sums of the M-step and of the noise power, and an estimate of every particle."""
 
     accumulator: Accumulator
-    noise: NoiseSums
+    noise: dict[int, NoiseSums]
+    """of every series"""
     estimates: list[PoseEstimate]
+    """in the order of `Unit.particles`"""
     missed: list[float]
     """posterior mass that a global search missed, of the audited particles"""
 
@@ -85,11 +94,11 @@ class RunningSums:
     def add(self, unit: Unit, sums: UnitSums) -> None:
         """Adds the sums of the next unit."""
         self.accumulator.add(sums.accumulator)
-        noise = self.noise.get(unit.series)
-        if noise is None:
-            self.noise[unit.series] = sums.noise
-        else:
-            noise.add(sums.noise)
+        for series, noise in sums.noise.items():
+            if series in self.noise:
+                self.noise[series].add(noise)
+            else:
+                self.noise[series] = noise
         self.estimates.update(zip((int(p) for p in unit.particles), sums.estimates, strict=True))
         self.missed += sums.missed
         self.done += 1

@@ -94,6 +94,10 @@ class Accumulator:
     def __add__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.box, self.data + other.data, self.weight + other.weight, self.attenuation)
 
+    def copy(self) -> Accumulator:
+        """Sums that can be added to on their own."""
+        return Accumulator(self.box, self.data.copy(), self.weight.copy(), self.attenuation)
+
     def add(self, other: Accumulator) -> None:
         """Adds the sums over other images, in place."""
         self.data += other.data

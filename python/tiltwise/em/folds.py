@@ -1,0 +1,99 @@
+"""Cross-fitted references: every particle is compared with its own half set without its own fold.
+
+A reference that contains the noise of a particle pulls the pose of that particle to where the noise was put before.
+So each half is divided into folds that are frozen for a run (`tiltwise.maps.cross_fit.assign_folds`), and a particle
+is scored against the others of its half, with the prior, mask and noise power of the whole half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.units import Key, RunningSums
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.volumes import Accumulator, padded_shells
+from tiltwise.spectral.fft import irfft3, rfft3
+
+
+@dataclass(slots=True)
+class HalfSums:
+    """Completed sums of an E-step."""
+
+    totals: dict[int, Accumulator]
+    """of every half set"""
+    folds: dict[Key, Accumulator]
+    """of every half set and fold; empty without folds"""
+
+    @classmethod
+    def of(cls, sums: dict[Key, RunningSums], symmetry: NDArray[np.float64], backend: Backend) -> HalfSums:
+        """Completes and symmetrises running sums, one after the other, and empties them; adds up folds in order."""
+        result = cls({}, {})
+        for key in sorted(sums):
+            part = sums.pop(key).accumulator.complete().symmetrised(symmetry, backend)
+            result.folds[key] = part
+            if key[0] in result.totals:
+                result.totals[key[0]].add(part)
+            else:
+                result.totals[key[0]] = part.copy()
+        if len(result.folds) == len(result.totals):
+            result.folds.clear()
+        return result
+
+    def without(self, key: Key, joined: int) -> Accumulator:
+        """Sums of a half set without one of its folds.
+
+        Up to shell `joined` the totals are the mean of both halves, in which a fold counts half.  Differences are of
+        double precision: what is left of voxels that only this fold reaches is far below the floor of `solve_map`.
+        """
+        total, own = self.totals[key[0]], self.folds[key]
+        share = np.where(padded_shells(total.box, total.padded) <= joined, 0.5, 1.0)
+        weight = np.maximum(total.weight - share * own.weight, 0.0)
+        return Accumulator(total.box, total.data - share * own.data, weight, total.attenuation)
+
+
+def rigid_change(
+    moved: NDArray[np.float32], fixed: NDArray[np.float32], pixel_size: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotation vector (3,) in degrees and shift (3,) in Å, about x, y, z, that take map `fixed` best to `moved`.
+
+    Least squares on first-order changes: `moved - fixed` on the derivatives of `fixed` by the six parameters.
+    """
+    box = len(fixed)
+    axis = np.arange(box) - box // 2
+    spectrum, k = rfft3(fixed, norm="backward"), np.fft.fftfreq(box) * 2j * np.pi
+    half = (np.fft.rfftfreq(box) * 2j * np.pi)[: box // 2 + 1]
+    if box % 2 == 0:  # the component at Nyquist has no slope
+        k[box // 2] = half[-1] = 0.0
+    gz, gy, gx = (
+        irfft3((spectrum * slope).astype(np.complex64), box, norm="backward")
+        for slope in (k[:, None, None], k[:, None], half)
+    )
+    z, y, x = axis[:, None, None], axis[:, None], axis
+    # f(R^T (r - t)): d/dt = -grad f; d/dw = -(r x grad f)
+    parts = [-gx, -gy, -gz, z * gy - y * gz, x * gz - z * gx, y * gx - x * gy]
+    design = np.stack([np.asarray(part, np.float32).ravel() for part in parts], axis=1)
+    normal = (design.T @ design).astype(np.float64)
+    right = (design.T @ (moved - fixed).ravel()).astype(np.float64)
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    found = np.linalg.lstsq(normal / scale / scale[:, None], right / scale, rcond=1e-6)[0] / scale
+    return np.degrees(found[3:]), found[:3] * pixel_size
+
+
+def drift(
+    references: Mapping[Key, NDArray[np.float32]], maps: Mapping[int, NDArray[np.float32]], pixel_size: float
+) -> tuple[float, float]:
+    """Largest rigid motion, degrees and Å, of the particles of any fold against those of their half set.
+
+    A reference is the half map without one of K folds: that fold has moved against the half by -(K - 1) times what
+    the reference has.
+    """
+    worst = np.zeros(2)
+    for key, reference in references.items():
+        others = sum(other[0] == key[0] for other in references) - 1
+        change = rigid_change(reference, maps[key[0]], pixel_size)
+        worst = np.maximum(worst, [others * float(np.linalg.norm(part)) for part in change])
+    return float(worst[0]), float(worst[1])
