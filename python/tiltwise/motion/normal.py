@@ -90,7 +90,9 @@ class Solver:
         self.normal, self.free = normal, free
         n_tilt, n = len(normal.conditions), len(normal.common)
         self.fixed = np.zeros(n, bool)
-        self.fixed[:n_tilt] = ~np.tile(free.tilt, n_tilt // 5)
+        known = np.diagonal(normal.common)[:n_tilt]
+        # tilts that see nothing stay where they are
+        self.fixed[:n_tilt] = ~np.tile(free.tilt, n_tilt // 5) | (known <= 1e-12 * known.max(initial=0.0))
         typical = max(float(np.trace(normal.particle.sum(axis=0))) / max(1, 3 * len(normal.particle)), 1e-12)
         eye = np.eye(3)
         diagonal = np.einsum("pii->pi", normal.particle)
@@ -108,9 +110,6 @@ class Solver:
         common[self.fixed] = 0.0
         common[:, self.fixed] = 0.0
         common[self.fixed, self.fixed] = 1.0
-        # tilts that see nothing stay where they are
-        empty = np.diagonal(common) <= 0
-        common[empty, empty] = 1.0
         self.factor = cho_factor(common, lower=True, check_finite=False)
 
     def step(self, gradient: Gradient) -> tuple[F64, F64, F64]:
