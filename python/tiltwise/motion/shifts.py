@@ -53,5 +53,5 @@ def shared_shifts(evidence: Evidence, tilts: int) -> SharedShifts:
         gain[tilt] = total[tuple(best)] - total[grid.half, grid.half]
         if gain[tilt] >= LEAST_GAIN:
             shift[tilt] = (best[::-1] - grid.half) * grid.step_px * evidence.scale
-            clipped[tilt] = np.abs(shift[tilt]).max() > evidence.reach_px
+            clipped[tilt] = np.abs(shift[tilt]).max() >= evidence.reach_px - grid.step_px * evidence.scale
     return SharedShifts(shift, gain, clipped, unseen)

@@ -1,0 +1,206 @@
+"""Alignment of a small simulated series with planted errors."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiltwise.errors import ConfigError, DataError
+from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
+from tiltwise.model import OptimisationSet
+from tiltwise.motion import align
+from tiltwise.motion.align import AlignResult
+from tiltwise.motion.options import AlignOptions
+from tiltwise.motion.series import SeriesData
+from tiltwise.report.align import write_align_report
+from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.simulate import SimulatedData, simulate
+
+PIXEL = 6.0
+
+
+def simulated(folder: Path, **changes: Any) -> SimulatedData:
+    values: dict[str, Any] = {
+        "tilt_series": 1,
+        "particles": 40,
+        "width_px": 240,
+        "height_px": 200,
+        "thickness": 300.0,
+        "pixel_size": PIXEL,
+        "box": 32,
+        "particle_diameter": 110.0,
+        "beads": 120,
+        "tilt_step": 8.0,
+        "snr": 1.0,
+        "spacing": 0.0,
+        "margin_px": 24,
+        "error_shift": 7.0,
+        "error_angle": 0.4,
+        "motion": 1.0,
+        "seed": 3,
+        "threads": 1,
+    }
+    return simulate(SimulateOptions(output=folder / "data", **(values | changes)))
+
+
+def run(source: Path, folder: Path, **changes: Any) -> AlignResult:
+    values: dict[str, Any] = {
+        "input": source,
+        "box": 48,
+        "crop": 32,
+        "particle_diameter": 120.0,
+        "motion": True,
+        "fit_range": 35.0,
+        "threads": 1,
+        "velocity": 0.4,
+        "divergence": 1000.0,
+    }
+    options = AlignOptions(output=folder, **(values | changes))
+    with FolderJob(options, ["tiltwise", "align"], SilentProgress()) as job:
+        result = align.run(options, job, SilentProgress())
+        write_align_report(job.path("report.html"), options, result, job.content)
+        return result
+
+
+def predicted(optset: OptimisationSet) -> NDArray[np.float64]:
+    """(P, F, 2) positions in the images, rows of the series, as extraction finds them."""
+    source = ParticleSource(optset, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
+    displacement = Poses.of(optset).displacement_angstrom
+    result = []
+    for i, name in enumerate(optset.particles.name):
+        motion = optset.trajectories.get(name)
+        position = optset.particles.coordinate_px[i] + displacement[i] / PIXEL
+        loader: Any = source.loader(i)
+        result.append(loader.project(position, None if motion is None else motion / PIXEL)[:, :2])
+    return np.stack(result)
+
+
+def rms_px(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(np.sqrt(((a - b) ** 2).sum(axis=2).mean()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    return simulated(tmp_path_factory.mktemp("align"))
+
+
+@pytest.fixture(scope="module")
+def result(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> AlignResult:
+    return run(data.optimisation_set, tmp_path_factory.mktemp("aligned"))
+
+
+def test_planted_errors_are_found(data: SimulatedData, result: AlignResult) -> None:
+    truth = predicted(load_optimisation_set(data.truth.parent / "optimisation_set.star"))
+    before = rms_px(predicted(load_optimisation_set(data.optimisation_set)), truth)
+    after = rms_px(predicted(load_optimisation_set(result.outputs["optimisation_set"])), truth)
+    assert before > 1.5
+    assert after < 0.25 * before
+    assert {verdict.family for verdict in result.series[0].verdicts if verdict.improved} >= {"tilts", "motion"}
+
+
+def test_files_say_what_was_fitted(result: AlignResult) -> None:
+    one = result.series[0]
+    expected = (one.specimen.cut_px + one.alignment.predict(one.specimen))[:, one.data.rank]
+    found = predicted(load_optimisation_set(result.outputs["optimisation_set"]))
+    assert np.abs(found - expected).max() <= 1e-4
+    lowest = int(np.argmin(one.data.series.pre_exposure))
+    for path in result.optset.trajectories.values():
+        assert not path[lowest].any()
+
+
+def test_table_and_report(result: AlignResult) -> None:
+    table = json.loads(result.outputs["table"].read_text())
+    entry = table["series"][result.series[0].data.series.name]
+    assert len(entry["shift_angstrom"]) == len(entry["turn_sigma_deg"]) == result.series[0].data.series.n_tilts
+    assert {one["family"] for one in entry["verdicts"]} == {"tilts", "positions", "motion"}
+    assert np.isfinite(entry["predicted_position_sigma_angstrom"]).all()
+    page = (result.outputs["table"].parent / "report.html").read_text()
+    assert "Verdicts" in page
+    assert "Motion of the particles" in page
+
+
+def test_a_second_run_moves_little(result: AlignResult, tmp_path: Path) -> None:
+    before = predicted(load_optimisation_set(result.outputs["optimisation_set"]))
+    again = run(result.outputs["optimisation_set"], tmp_path / "again", rounds=1)
+    after = predicted(load_optimisation_set(again.outputs["optimisation_set"]))
+    assert rms_px(before, after) < 0.3
+
+
+def test_motion_that_was_given_stays_without_a_fit_of_motion(result: AlignResult, tmp_path: Path) -> None:
+    source = load_optimisation_set(result.outputs["optimisation_set"])
+    again = run(result.outputs["optimisation_set"], tmp_path / "still", rounds=1, motion=False, force=True)
+    for name, path in source.trajectories.items():
+        assert np.abs(again.optset.trajectories[name] - path).max() <= 1e-6
+    # and is not fitted into the tilts once more
+    found = predicted(load_optimisation_set(again.outputs["optimisation_set"]))
+    assert rms_px(predicted(source), found) < 0.3
+
+
+def test_threads_do_not_matter(data: SimulatedData, result: AlignResult, tmp_path: Path) -> None:
+    again = run(data.optimisation_set, tmp_path / "threads", threads=3)
+    for name in ("particles", "trajectories", "table"):
+        assert again.outputs[name].read_bytes() == result.outputs[name].read_bytes()
+
+
+def test_noise_moves_nothing(tmp_path: Path) -> None:
+    # particles where there are none: references that agree by chance, or because they are given
+    data = simulated(tmp_path, signal=False, noise=1.0, snr=None, particles=20)
+    with suppress(DataError):  # halves that do not agree in any shell
+        own = run(data.optimisation_set, tmp_path / "own", rounds=1)
+        assert not any(verdict.improved for verdict in own.series[0].verdicts)
+    given = run(
+        data.optimisation_set,
+        tmp_path / "given",
+        reference1=data.true_map,
+        reference2=data.true_map,
+        opposite_half=True,
+    )
+    assert not any(verdict.improved for verdict in given.series[0].verdicts)
+    assert given.series[0].reason
+    before = predicted(load_optimisation_set(data.optimisation_set))
+    assert np.array_equal(predicted(load_optimisation_set(given.outputs["optimisation_set"])), before)
+
+
+def test_shifts_alone(data: SimulatedData, tmp_path: Path) -> None:
+    found = run(data.optimisation_set, tmp_path / "shifts", motion=False, shift_only=True)
+    truth = predicted(load_optimisation_set(data.truth.parent / "optimisation_set.star"))
+    before = rms_px(predicted(load_optimisation_set(data.optimisation_set)), truth)
+    assert rms_px(predicted(load_optimisation_set(found.outputs["optimisation_set"])), truth) < 0.6 * before
+    one = found.series[0].alignment
+    assert not one.displacement_px.any()
+    assert np.array_equal(one.turn, np.tile(np.eye(3), (len(one.turn), 1, 1)))
+
+
+def test_order_of_rows_does_not_matter(data: SimulatedData) -> None:
+    optset = load_optimisation_set(data.optimisation_set)
+    series = optset.series[0]
+    order = np.random.default_rng(1).permutation(series.n_tilts)
+    names = ("projection", "pre_exposure", "nominal_tilt_deg", "image_index")
+    shuffled = replace(series, **{name: getattr(series, name)[order] for name in names})
+    mixed = replace(optset, series=(shuffled,))
+    parts = []
+    for one in (optset, mixed):
+        source = ParticleSource(one, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
+        parts.append(SeriesData.of(source, Poses.of(one), 0, 15.0))
+    first, second = (part.specimen(part.basis(1000.0, "gaussian").functions, 0.3) for part in parts)
+    assert np.array_equal(first.rotation, second.rotation)
+    assert np.array_equal(first.cut_px, second.cut_px)
+    assert np.array_equal(first.step_px, second.step_px)
+    assert np.array_equal(order[parts[1].order], parts[0].order)
+
+
+def test_what_cannot_be_done_is_said(data: SimulatedData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one half map is missing"):
+        run(data.optimisation_set, tmp_path / "a", reference1=data.true_map)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        run(data.optimisation_set, tmp_path / "b", shift_only=True)
