@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,23 @@ def shift_phases(
     """(T, F K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5)."""
     ramps = shift_ramps(series.projection[tilts], shifts_angstrom, disc.frequencies[:count], disc.box * pixel_size)
     return ramps.reshape(len(shifts_angstrom), -1)
+
+
+@dataclass(slots=True)
+class PhaseTiles:
+    """Phases of many shifts, tile by tile, because all of them would fill the memory; a single tile is made once."""
+
+    tiles: list[slice]
+    make: Callable[[slice], C64]
+    """phases (t, F K) of the shifts of a tile"""
+    _only: C64 | None = field(init=False, default=None)
+
+    def __iter__(self) -> Iterator[tuple[slice, C64]]:
+        for tile in self.tiles:
+            phases = self.make(tile) if self._only is None else self._only
+            if len(self.tiles) == 1:
+                self._only = phases
+            yield tile, phases
 
 
 @dataclass(slots=True)
@@ -55,10 +73,10 @@ class Scorer:
         )
         return slices.reshape(len(rotations), -1)
 
-    def tiles(self, n_rotations: int, n_components: int) -> list[slice]:
-        """Ranges of rotations whose slices fit the tile."""
+    def tiles(self, n: int, n_components: int) -> list[slice]:
+        """Ranges of n rotations whose slices fit the tile, or of n shifts whose phases do."""
         size = max(1, self.tile_bytes // max(1, 8 * n_components))
-        return [slice(i, min(i + size, n_rotations)) for i in range(0, n_rotations, size)]
+        return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
     def terms(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.likelihood import Scorer, shift_phases
+from tiltwise.em.likelihood import PhaseTiles, Scorer, shift_phases
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32
 from tiltwise.maps.volumes import Accumulator
@@ -69,6 +69,11 @@ class PosteriorPoses:
     spread: ShiftSpread | None = None
     """None for shifts that are points"""
 
+    def of_shifts(self, chosen: slice) -> PosteriorPoses:
+        """The part of some of the shifts."""
+        spread = self.spread and ShiftSpread(self.spread.covariance, self.spread.of_shift[chosen])
+        return PosteriorPoses(self.rotations, self.weights[:, chosen], self.shifts[chosen], spread)
+
     def phases(
         self, series: TiltSeries, tilts: NDArray[np.intp], disc: FourierDisc, pixel_size: float, count: int
     ) -> C64:
@@ -101,15 +106,17 @@ class Maximiser:
 
     def add(self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses) -> None:
         """Adds the posterior-weighted images of one particle to the accumulator and to the noise sums."""
-        threads, backend = self.scorer.threads, self.scorer.backend
         n_tilts = len(image.tilts)
         count = len(image.map_image) // n_tilts
         frequencies = self.disc.frequencies3d(count)
-        phases = poses.phases(self.series, image.tilts, self.disc, self.pixel_size, count)
+
+        def phases_of(tile: slice) -> C64:
+            return poses.of_shifts(tile).phases(self.series, image.tilts, self.disc, self.pixel_size, count)
+
+        phases = PhaseTiles(self.scorer.tiles(len(poses.shifts), n_tilts * count), phases_of)
         for tile in self.scorer.tiles(len(poses.rotations), n_tilts * count):
-            part = np.ascontiguousarray(poses.weights[tile])
-            sums, totals = backend.backproject(part, image.map_image, image.map_power, phases, threads=threads)
-            backend.insert(
+            sums, totals = self._moved_back(poses.weights[tile], image.map_image, image.map_power, phases)
+            self.scorer.backend.insert(
                 sums.reshape(-1, count),
                 totals.reshape(-1, count),
                 slice_matrices(self.series, image.tilts, poses.rotations[tile], self.scorer.scale),
@@ -117,7 +124,7 @@ class Maximiser:
                 self.accumulator.padded // 2,
                 self.accumulator.data,
                 self.accumulator.weight,
-                threads=threads,
+                threads=self.scorer.threads,
             )
         if self.noise is not None:
             tilts, noise = image.tilts, self.noise
@@ -127,8 +134,18 @@ class Maximiser:
             noise.power[tilts] += raw.power
             noise.weight[tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
 
+    def _moved_back(self, weights: F32, data: C64, power: F32, phases: PhaseTiles) -> tuple[C64, F32]:
+        """Sums over shifts of images and powers, moved back and weighted by (R, T); both (R, F K)."""
+        backend, total = self.scorer.backend, None
+        for tile, part in phases:
+            chosen = np.ascontiguousarray(weights[:, tile])
+            found = backend.backproject(chosen, data, power, part, threads=self.scorer.threads)
+            total = found if total is None else (total[0] + found[0], total[1] + found[1])
+        assert total is not None
+        return total
+
     def _explained(
-        self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, phases: C64, frequencies: F32
+        self, image: WhitenedImages, raw: ParticleImages, poses: PosteriorPoses, phases: PhaseTiles, frequencies: F32
     ) -> NDArray[np.float64]:
         """(2, F, S) posterior sums of Re<CV, X> and |CV|^2 as in `NoiseSums.explained`, over sigma^2."""
         weights = poses.weights
@@ -140,7 +157,7 @@ class Maximiser:
         if raw.premultiplied:
             ctf2 = np.ascontiguousarray(raw.ctf2[:, : len(frequencies)]).reshape(-1)
             data, power = data * ctf2, power * ctf2
-        sums, totals = backend.backproject(share, data, power, phases, threads=threads)
+        sums, totals = self._moved_back(share, data, power, phases)
         flat = slices.reshape(-1, len(frequencies))
         parts = [
             backend.shell_sums(flat, other.reshape(flat.shape), None, shells, self.disc.n_shells, threads=threads)

@@ -79,9 +79,17 @@ class Settings:
         return min(max(self.coarse_radius / 2.0 ** (self.grid.order - order), 5.0), self.coarse_radius)
 
     def shift_prior(self, displacement: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(T,) Gaussian log prior on the total displacement from the stored coordinate, in Å."""
+        """(T,) Gaussian log prior on the total displacement from the stored coordinate in Å, less that of no shift.
+
+        Far from the coordinate single precision has room for the differences only.
+        """
         total = np.linalg.norm(displacement + shifts, axis=1)
-        return log_gaussian(total, self.offset_sigma_angstrom).astype(np.float32)
+        difference = log_gaussian(total, self.offset_sigma_angstrom) - self.log_prior_of_no_shift(displacement)
+        return difference.astype(np.float32)
+
+    def log_prior_of_no_shift(self, displacement: NDArray[np.float64]) -> float:
+        """What `shift_prior` leaves out."""
+        return float(log_gaussian(np.linalg.norm(displacement[None], axis=1), self.offset_sigma_angstrom)[0])
 
 
 @dataclass(slots=True)
