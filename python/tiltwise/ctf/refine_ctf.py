@@ -34,6 +34,10 @@ SHARE_OF_FOLDS = 0.6
 """Of the memory, for the sums of the folds; references and evidence take the rest."""
 
 
+INVERTED = -8.0
+"""Correlation of images and predictions, in standard deviations, below which the contrast must be wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefineCtfResult:
     """New CTFs, and how they were found."""
@@ -180,6 +184,7 @@ class CtfRefinement:
                 with self.job.timing("fits"):
                     model = SeriesModel(series, evidence, settings, self.backend, self.threads)
                     total, counts = evidence.total()
+                    refuse_inverted(model, total)
                     fit = model.fit(total, measure_noise=True)
                     held_out = compare(model, families)
                     results.append(SeriesResult.of(series, model, fit, held_out, counts))
@@ -193,6 +198,20 @@ class CtfRefinement:
         self.job.metric("resolution_angstrom", resolution)
         used = options.box * pixel / disc.radius
         return RefineCtfResult(new, results, references, self.mask, resolution, used, pixel, outputs)
+
+
+def refuse_inverted(model: SeriesModel, sums: NDArray[np.float64]) -> None:
+    """Raises DataError where images look like the negative of their predictions."""
+    linear, quadratic = model.shell_parts(sums, None)
+    score = float(linear.sum()) / max(float(np.sqrt(quadratic.sum())), 1e-30)
+    if score < INVERTED:
+        raise DataError(
+            "reference and images have opposite contrast",
+            where=model.series.name,
+            expected="a correlation of images and predictions that is positive, or noise",
+            found=f"{score:.1f} standard deviations",
+            fix="particles are white in maps and dark in tilt images: invert the half maps, or the tilt images",
+        )
 
 
 def run(options: RefineCtfOptions, job: Job, progress: Progress) -> RefineCtfResult:

@@ -117,11 +117,12 @@ class SeriesModel:
     def fit(self, sums: F64, *, measure_noise: bool = False) -> SeriesFit:
         """CTFs that fit `sums` (F, 8, K) best.
 
-        Gains and scales are measured at the present CTFs, then at fitted ones, with which the fit is repeated.
+        Gains are measured with fitted CTFs, with which the fit is repeated.
         `measure_noise`: the sums are those of all particles of the series; its noise power is measured, too.
         """
         n_tilts = self.series.n_tilts
-        calibration = self.scale(sums, None)
+        # Gains at wrong CTFs would hide what all tilts have in common, and hold it there: the first fit does without.
+        calibration = Calibration(np.ones(n_tilts), np.ones(self.disc.n_shells))
         tilts, wave = no_change(n_tilts), None
         prior, widths = Prior.flat(n_tilts), (np.inf, np.inf)
         if self.settings.defocus:
@@ -143,7 +144,7 @@ class SeriesModel:
                 if measure_noise:
                     self.noise = self._noise(wave, calibration.product)
         elif measure_noise:
-            self.noise = self._noise(None, calibration.product)
+            self.noise = self._noise(None, self.scale(sums, None).product)
         linear, quadratic = self.shell_parts(sums, wave)
         calibration = calibrate(linear, quadratic, fit_scale=self.settings.scale)
         information = quadratic @ calibration.gain**2

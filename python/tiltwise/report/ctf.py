@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_SERIES = 12
 """Series whose figures a report shows; the numbers of all are in `ctf.json`."""
 MARKER = 3.5
+SIDE_DEG = 0.4
+"""How far beside each other two values of one tilt are drawn."""
 
 
 def write_ctf_report(
@@ -142,7 +144,7 @@ def ctf_figure(series: TiltSeries, one: SeriesResult) -> Figure:
         for index, (colour, name) in enumerate(((BLUE, "0°/90°"), (GREEN, "45°/135°")), start=1):
             axes[1].plot(tilt[order], one.before[order, index], "-", color=colour, lw=1, alpha=0.4)
             axes[1].errorbar(
-                tilt[known],
+                tilt[known] + SIDE_DEG * (2 * index - 3),
                 one.after[known, index],
                 1.96 * one.sigma[known, index],
                 fmt="o",
@@ -153,7 +155,9 @@ def ctf_figure(series: TiltSeries, one: SeriesResult) -> Figure:
             )
         axes[1].set_title("astigmatism: half the difference of the defoci", loc="left")
         axes[1].set_ylabel("Å")
-        axes[1].legend(loc="best")
+        low, high = axes[1].get_ylim()
+        axes[1].set_ylim(low, high + 0.35 * (high - low))  # room for the legend
+        axes[1].legend(loc="upper right", ncols=2)
         points(axes[2], tilt, one.scale_before, one.scale, one.scale_sigma, np.isfinite(one.scale))
         if one.slab is not None:
             axes[2].plot(tilt[order], one.slab.scale[order], "-", color=ORANGE, lw=1.2, label="slab of ice (Lambert)")

@@ -1,0 +1,206 @@
+"""`tiltwise refine-ctf` on simulated tilt series: planted errors go, good CTFs stay, bad input is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiltwise.ctf import refine_ctf
+from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.ctf.refine_ctf import RefineCtfResult
+from tiltwise.errors import ConfigError, DataError, ShapeError, TiltwiseError
+from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
+from tiltwise.report.ctf import write_ctf_report
+from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.simulate import SimulatedData, simulate
+
+BOX, CROP = 64, 32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    """One series with wrong defoci and unknown contrast."""
+    return simulate(
+        SimulateOptions(
+            output=tmp_path_factory.mktemp("simulated"),
+            tilt_series=1,
+            particles=50,
+            width_px=320,
+            height_px=320,
+            thickness=900.0,
+            pixel_size=5.0,
+            box=CROP,
+            particle_diameter=100.0,
+            beads=200,
+            tilt_step=10.0,
+            defocus=20000.0,
+            defocus_jitter=100.0,
+            error_defocus=700.0,
+            scale_at_60=0.6,
+            scale_known=False,
+            snr=0.5,
+            spacing=90.0,
+            margin_px=CROP // 2,
+            seed=4,
+            threads=2,
+        )
+    )
+
+
+def refined(inputs: Path, output: Path, **changes: Any) -> RefineCtfResult:
+    """The command on a set."""
+    values: dict[str, Any] = {
+        "input": inputs,
+        "output": output,
+        "box": BOX,
+        "crop": CROP,
+        "particle_diameter": 110.0,
+        "split": "random",
+        "threads": 2,
+    }
+    options = RefineCtfOptions(**{**values, **changes})
+    with FolderJob(options, ["tiltwise", "refine-ctf"], SilentProgress()) as job:
+        result = refine_ctf.run(options, job, SilentProgress())
+        write_ctf_report(job.path("report.html"), options, result, job.content)
+    return result
+
+
+@pytest.fixture(scope="module")
+def first(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> RefineCtfResult:
+    return refined(data.optimisation_set, tmp_path_factory.mktemp("first") / "job")
+
+
+def truth(data: SimulatedData) -> dict[str, NDArray[np.float64]]:
+    (one,) = json.loads(data.truth.read_text())["tomograms"].values()
+    return {key: np.array(one[key]) for key in ("defocus", "scale")}
+
+
+def rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def test_planted_errors_go(data: SimulatedData, first: RefineCtfResult) -> None:
+    true, (one,) = truth(data), first.series
+    before, after = one.before[:, 0] - true["defocus"], one.after[:, 0] - true["defocus"]
+    assert one.known.all()
+    assert rms(before) > 400
+    assert rms(after) < 0.35 * rms(before)
+    # what all tilts share is hard to tell from the reference, which was made with the wrong CTFs
+    assert rms(after - after.mean()) < 0.15 * rms(before)
+    assert np.corrcoef(one.scale, true["scale"])[0, 1] > 0.97
+    assert {name: verdict.word for name, verdict in one.verdicts().items()} == {
+        "defocus": "improved",
+        "scale": "improved",
+    }
+
+
+def test_files_say_what_was_found(data: SimulatedData, first: RefineCtfResult) -> None:
+    written = load_optimisation_set(first.outputs["optimisation_set"])
+    (one,), (series,) = first.series, written.series
+    mean = 0.5 * (series.defocus_u_angstrom + series.defocus_v_angstrom)
+    np.testing.assert_allclose(mean, one.after[:, 0], atol=0.01)
+    np.testing.assert_allclose(series.ctf_scale, one.scale, rtol=1e-4)
+    assert written.particles.name == first.optset.particles.name
+    content = json.loads(first.outputs["ctf"].read_text())["series"][one.name]
+    np.testing.assert_allclose(content["defocus_angstrom"]["value"], one.after[:, 0], atol=1e-3)
+    np.testing.assert_allclose(content["defocus_angstrom"]["before"], one.before[:, 0], atol=1e-3)
+    assert all(value > 0 for value in content["defocus_angstrom"]["sigma"])
+    assert content["defocus_angstrom"]["applied"] == [True] * len(one.before)
+    assert content["verdict"]["scale"]["verdict"] == "improved"
+    assert content["lambert"]["thickness"] > 0.2
+    report = first.outputs["ctf"].parent / "report.html"
+    assert "The defocus is improved" in report.read_text()
+
+
+def test_good_ctfs_stay_to_the_last_digit(data: SimulatedData, tmp_path: Path) -> None:
+    """From the true CTFs, with little signal in reach: nothing is improved, nothing is written anew."""
+    true_set = data.truth.parent / "optimisation_set.star"
+    result = refined(true_set, tmp_path / "job", resolution=20.0)
+    (one,), (series,) = result.series, load_optimisation_set(result.outputs["optimisation_set"]).series
+    assert not any(verdict.improved for verdict in one.verdicts().values())
+    (before,) = load_optimisation_set(true_set).series
+    for name in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_deg", "ctf_scale"):
+        np.testing.assert_array_equal(getattr(series, name), getattr(before, name))
+    forced = refined(true_set, tmp_path / "forced", resolution=20.0, force=True)
+    assert (forced.optset.series[0].defocus_u_angstrom != before.defocus_u_angstrom).all()
+
+
+def test_threads_do_not_matter(data: SimulatedData, first: RefineCtfResult, tmp_path: Path) -> None:
+    alone = refined(data.optimisation_set, tmp_path / "alone", threads=1)
+    assert alone.outputs["ctf"].read_bytes() == first.outputs["ctf"].read_bytes()
+
+
+def test_given_half_maps(data: SimulatedData, first: RefineCtfResult, tmp_path: Path) -> None:
+    """The half that contains the particle pulls to the present CTFs, the other one does not."""
+    density, pixel_size = read_map(data.true_map)
+    paths = {"ref1": tmp_path / "half1.mrc", "ref2": tmp_path / "half2.mrc"}
+    for path in paths.values():
+        write_map(path, density, pixel_size)
+    true = refined(data.optimisation_set, tmp_path / "true", **paths)
+    error = true.series[0].after[:, 0] - truth(data)["defocus"]
+    assert rms(error / true.series[0].sigma[:, 0]) < 1.5
+    assert "biased" not in (tmp_path / "true" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "pattern"),
+    [
+        ({"ref1": "half1.mrc"}, ConfigError, "one half map is not enough"),
+        ({"opposite_half": True}, ConfigError, "--opposite-half is about given half maps"),
+        ({"d0": 100.0}, ConfigError, "search range must contain no change"),
+        ({"defocus": False, "scale": False}, ConfigError, "nothing to refine"),
+        ({"kmin": 10.5}, ConfigError, "nothing to fit phases with"),
+        ({"split": "keep"}, DataError, "particles without half set"),
+        ({"memory": 0.01}, TiltwiseError, "not enough memory"),
+    ],
+)
+def test_bad_options(
+    data: SimulatedData, tmp_path: Path, changes: dict[str, Any], kind: type[TiltwiseError], pattern: str
+) -> None:
+    inputs = data.optimisation_set
+    if changes.get("split") == "keep":
+        inputs = without_half_sets(data, tmp_path)
+    with pytest.raises(kind, match=pattern):
+        refined(inputs, tmp_path / "job", **changes)
+
+
+def without_half_sets(data: SimulatedData, folder: Path) -> Path:
+    """The set with half sets that are not known."""
+    particles = Path(data.optimisation_set).parent / "particles.star"
+    text = particles.read_text()
+    assert "rlnRandomSubset" in text
+    (folder / "particles.star").write_text(text.replace("rlnRandomSubset", "otherColumn"))
+    (folder / "set.star").write_text(
+        "data_\n\n"
+        f"_rlnTomoTomogramsFile {Path(data.optimisation_set).parent / 'tomograms.star'}\n"
+        f"_rlnTomoParticlesFile {folder / 'particles.star'}\n"
+    )
+    return folder / "set.star"
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "sign", "kind", "pattern"),
+    [
+        (CROP + 4, 1.0, 1.0, ShapeError, "differ in size"),
+        (CROP, 1.5, 1.0, DataError, "differ in pixel size"),
+        (CROP, 1.0, -1.0, DataError, "opposite contrast"),
+    ],
+)
+def test_half_maps_that_do_not_fit(
+    data: SimulatedData, tmp_path: Path, size: int, factor: float, sign: float, kind: type[TiltwiseError], pattern: str
+) -> None:
+    density, pixel_size = read_map(data.true_map)
+    other = np.zeros((size,) * 3, np.float32)
+    other[:CROP, :CROP, :CROP] = sign * density
+    write_map(tmp_path / "half.mrc", other, factor * pixel_size)
+    half = tmp_path / "half.mrc"
+    with pytest.raises(kind, match=pattern):
+        refined(data.optimisation_set, tmp_path / "job", ref1=half, ref2=half)

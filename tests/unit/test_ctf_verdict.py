@@ -1,0 +1,71 @@
+"""Held-out verdicts: real improvements are accepted, noise and weak data are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers.ctf import changes, planted
+from tiltwise.ctf.held_out import compare, inflation
+from tiltwise.ctf.verdict import judge
+
+
+def test_real_errors_are_found_by_the_other_half() -> None:
+    change = changes(7, 400.0)
+    problem = planted(change, particles=60, scale=np.linspace(1.2, 0.8, 7), snr=0.05, blocks=10)
+    model = problem.model(sigma_defocus=None, sigma_astigmatism=None)
+    model.fit(problem.evidence.total()[0], measure_noise=True)
+    found = compare(model, 2)
+    assert found.defocus is not None
+    assert found.scale is not None
+    assert found.defocus.word == "improved"
+    assert found.scale.word == "improved"
+    assert (found.per_tilt > 0).sum() >= 6
+    assert found.inflation < 2.0
+
+
+@pytest.mark.parametrize("particles", [10, 60])
+def test_correct_ctfs_stay(particles: int) -> None:
+    """Nothing to gain: at a signal that would show an error, and at one that would not."""
+    for seed, snr in ((1, 0.05), (2, 0.001)):
+        problem = planted(np.zeros((7, 3)), particles=particles, snr=snr, blocks=10, seed=seed)
+        model = problem.model(sigma_defocus=None, sigma_astigmatism=None)
+        model.fit(problem.evidence.total()[0], measure_noise=True)
+        found = compare(model, 2)
+        for verdict in (found.defocus, found.scale):
+            assert verdict is not None
+            assert not verdict.improved
+
+
+def test_noise_is_accepted_at_most_at_the_nominal_rate() -> None:
+    """Images without particles: 5 % of series may accept something."""
+    accepted, count = 0, 24
+    for seed in range(count):
+        problem = planted(np.zeros((3, 3)), particles=20, blocks=10, seed=seed, signal=False)
+        model = problem.model(sigma_defocus=None, sigma_astigmatism=None)
+        model.fit(problem.evidence.total()[0], measure_noise=True)
+        found = compare(model, 2)
+        accepted += any(verdict is not None and verdict.improved for verdict in (found.defocus, found.scale))
+    # 5 or more of 24 have a probability of 0.006 at a rate of 5 %
+    assert accepted <= 4
+
+
+def test_words() -> None:
+    rng = np.random.default_rng(0)
+    assert judge(50 + rng.normal(size=10), 100.0, 2).word == "improved"
+    assert judge(-50 + rng.normal(size=10), 100.0, 2).word == "worse"
+    assert judge(rng.normal(size=10), 100.0, 2).word == "unchanged"
+    # a gain that chance would give such a change
+    assert judge(np.full(10, 2.0), 200.0, 2).word == "unchanged"
+    assert judge(np.full(10, np.nan), 10.0, 1).word == "unchanged"
+    # more families ask for more
+    assert judge(np.full(10, 5.0), 50.0, 4).limit > judge(np.full(10, 5.0), 50.0, 1).limit
+
+
+def test_one_half_alone_decides_nothing() -> None:
+    problem = planted(changes(3, 300.0), particles=20, blocks=1)
+    found = compare(problem.model(), 2)
+    assert found.defocus is not None
+    assert found.defocus.word == "unchanged"
+    fit = problem.model().fit(problem.evidence.total()[0])
+    assert inflation(fit, fit) == 1.0
