@@ -53,7 +53,7 @@ def simulated(folder: Path, **changes: Any) -> SimulatedData:
     return simulate(SimulateOptions(output=folder / "data", **(values | changes)))
 
 
-def run(source: Path, folder: Path, **changes: Any) -> AlignResult:
+def align_options(source: Path, folder: Path, **changes: Any) -> AlignOptions:
     values: dict[str, Any] = {
         "input": source,
         "box": 48,
@@ -65,7 +65,11 @@ def run(source: Path, folder: Path, **changes: Any) -> AlignResult:
         "velocity": 0.4,
         "divergence": 1000.0,
     }
-    options = AlignOptions(output=folder, **(values | changes))
+    return AlignOptions(output=folder, **(values | changes))
+
+
+def run(source: Path, folder: Path, **changes: Any) -> AlignResult:
+    options = align_options(source, folder, **changes)
     with FolderJob(options, ["tiltwise", "align"], SilentProgress()) as job:
         result = align.run(options, job, SilentProgress())
         write_align_report(job.path("report.html"), options, result, job.content)
@@ -204,3 +208,17 @@ def test_what_cannot_be_done_is_said(data: SimulatedData, tmp_path: Path) -> Non
         run(data.optimisation_set, tmp_path / "a", reference1=data.true_map)
     with pytest.raises(ConfigError, match="exclude each other"):
         run(data.optimisation_set, tmp_path / "b", shift_only=True)
+
+
+def test_a_stopped_run_continues_to_the_same_bytes(data: SimulatedData, result: AlignResult, tmp_path: Path) -> None:
+    class Stopper(SilentProgress):
+        def iteration(self, row: Any) -> None:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    options = align_options(data.optimisation_set, folder)
+    with pytest.raises(KeyboardInterrupt), FolderJob(options, ["tiltwise", "align"], Stopper()) as job:
+        align.run(options, job, Stopper())
+    again = run(data.optimisation_set, folder)
+    for name in ("particles", "trajectories", "table"):
+        assert again.outputs[name].read_bytes() == result.outputs[name].read_bytes()

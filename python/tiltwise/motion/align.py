@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
+from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
@@ -43,9 +45,12 @@ F64 = NDArray[np.float64]
 
 NOISE_SAMPLE = 40
 """Particles per series whose images give the noise power."""
-KEPT_SHARE = 0.5
+KEPT_SHARE = 0.25
 """Of the memory allowed that images of particles may keep."""
-DEFAULT_MEMORY = 4 << 30
+FOLDS_SHARE = 0.6
+"""Of the memory allowed that the sums of the folds may take."""
+USUAL_MEMORY = 8 << 30
+"""Where it is not known what is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,9 @@ class Alignments:
         self.box, self.pixel_size, self.disc = self.source.box, self.source.pixel_size, self.source.disc
         self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
         self.symmetry = symmetry_matrices(options.symmetry)
-        self.memory = int(options.memory * 1e9) if options.memory else DEFAULT_MEMORY
-        self.folds = affordable_folds(self.box, options.folds, self.memory) if options.folds > 1 else 1
+        self.memory = int(options.memory * 1e9) if options.memory else (free_memory_bytes() or USUAL_MEMORY) // 2
+        allowed = int(FOLDS_SHARE * self.memory)
+        self.folds = affordable_folds(self.box, options.folds, allowed) if options.folds > 1 else 1
         if self.folds < options.folds:
             job.warn(f"memory for {self.folds} instead of {options.folds} folds: references are noisier; see --memory")
         size = options.size_of_particle(self.pixel_size)
@@ -310,28 +316,29 @@ class Alignments:
         options = self.options
         with self.job.timing("noise power"):
             noise = initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE)
-        fitted = [Fitted(data.specimen(), Alignment.none(data.specimen())) for data in self.data]
+        fitted, curves, done = self.start()
         prior: MotionPrior | None = None
-        curves = []
         given = None
         if options.reference1 is not None and options.reference2 is not None:
             given = GivenReferences.read(
                 (options.reference1, options.reference2), self.mask, self.pixel_size, options.opposite_half
             )
         rounds = 1 if given is not None else options.rounds
-        for number in range(rounds):
+        for number in range(done, rounds):
             with self.job.timing("references"):
                 fit: CrossFit | GivenReferences = given or self.references(noise, fitted)
             curves.append(fit.curve)
             with self.job.timing("correlations"):
                 evidence = self.evidences(fit, noise, fitted)
             del fit
-            with self.job.timing("fits"):
+            with self.job.timing("fits"), self.progress.task("fits", len(self.data)) as task:
                 for i, data in enumerate(self.data):
+                    self.job.check_abort()
                     fitted[i] = self.rigid(data, evidence[i], fitted[i], number == 0)
                     if given is not None:
                         evidence[i] = in_scale(evidence[i], fitted[i])
                         fitted[i] = self.rigid(data, evidence[i], fitted[i], first=False)
+                    task.advance()
                 last = number == rounds - 1
                 if options.motion:
                     # the references of earlier rounds are too poor to learn from
@@ -341,11 +348,50 @@ class Alignments:
                         fitted[i], _ = self.moving(data, evidence[i], start, prior.velocity, prior.length_angstrom)
                 if not last:
                     fitted = [self.settled(data, one) for data, one in zip(self.data, fitted, strict=True)]
+                    self.save(fitted, curves, prior, number + 1)
             self._report_round(number, curves[-1], fitted, evidence, prior)
         with self.job.timing("verdicts"):
             series = [self.conclude(i, evidence[i], fitted[i], prior) for i in range(len(self.data))]
         optset, outputs = write_results(self.job, self.optset, self.data, series, prior)
         return AlignResult(optset, series, prior, curves, self.pixel_size, outputs)
+
+    def start(self) -> tuple[list[Fitted], list[F64], int]:
+        """Alignments to begin with, references so far, and rounds done: those of an earlier run if it was stopped."""
+        saved = self.job.load_checkpoint("align")
+        if saved is None:
+            return [Fitted(data.specimen(), Alignment.none(data.specimen())) for data in self.data], [], 0
+        done = int(saved.state["rounds"])
+        self.progress.note(f"continues after round {done}")
+        arrays, prior = saved.arrays, saved.state["prior"]
+        fitted = []
+        for i, data in enumerate(self.data):
+            specimen = data.specimen()
+            if prior is not None:
+                specimen = data.specimen(data.basis(prior[1], self.options.kernel).functions, prior[0])
+            names = ("turn", "shift", "displacement", "coefficients")
+            alignment = Alignment(*(arrays[f"{name}_{i}"] for name in names))
+            found = [arrays[f"shared_{name}_{i}"] for name in ("shift", "gain", "clipped", "unseen")]
+            fitted.append(Fitted(specimen, alignment, SharedShifts(*found)))
+        return fitted, [arrays[f"curve_{i}"] for i in range(done)], done
+
+    def save(self, fitted: list[Fitted], curves: list[F64], prior: MotionPrior | None, rounds: int) -> None:
+        """Checkpoint from which `start` continues."""
+        arrays: dict[str, NDArray[Any]] = {f"curve_{i}": curve for i, curve in enumerate(curves)}
+        for i, one in enumerate(fitted):
+            assert one.shared is not None
+            parts = {
+                "turn": one.alignment.turn,
+                "shift": one.alignment.shift_px,
+                "displacement": one.alignment.displacement_px,
+                "coefficients": one.alignment.coefficients,
+                "shared_shift": one.shared.shift_px,
+                "shared_gain": one.shared.gain,
+                "shared_clipped": one.shared.clipped,
+                "shared_unseen": one.shared.unseen,
+            }
+            arrays |= {f"{name}_{i}": array for name, array in parts.items()}
+        state = {"rounds": rounds, "prior": None if prior is None else [prior.velocity, prior.length_angstrom]}
+        self.job.save_checkpoint("align", arrays, state)
 
     def _report_round(
         self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], prior: MotionPrior | None
