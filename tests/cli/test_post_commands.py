@@ -153,3 +153,21 @@ def test_mask_beside_the_particle_is_not_used(halves: Path, tmp_path: Path, caps
     captured = capsys.readouterr()
     assert "the mask was not used" in captured.out + captured.err
     assert "without mask" in captured.out
+
+
+def test_local_resolution(halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("local-resolution", "--i", halves, "--adhoc-bfac", -100, "--o", tmp_path / "job") == 0
+    assert "median of the particle" in capsys.readouterr().out
+    check_report(tmp_path / "job")
+    resolution, pixel_size = read_map(tmp_path / "job" / "locres.mrc")
+    mask, _ = read_map(tmp_path / "job" / "mask.mrc")
+    assert pixel_size == pytest.approx(PIXEL)
+    assert resolution[mask == 0].max() == 0
+    assert resolution[mask > 0].min() >= 2 * PIXEL * (1 - 1e-6)
+    assert 8.0 < np.median(resolution[mask > 0.5]) < 25.0
+    filtered, _ = read_map(tmp_path / "job" / "locres_filtered.mrc")
+    assert np.corrcoef(filtered[mask > 0.5], particle()[mask > 0.5])[0, 1] > 0.8
+
+
+def test_coarsest_resolution_that_the_box_cannot_hold(halves: Path, refused: Refuse) -> None:
+    assert "192 Å for this box" in refused("local-resolution", "--i", halves, "--coarsest", 500)

@@ -28,6 +28,7 @@ COMMANDS = {
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
+    "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),
 }

@@ -14,7 +14,8 @@ from scipy import ndimage
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.io.mrc import write_map
-from tiltwise.post.half_maps import find_half_maps, load_half_maps, read_cube
+from tiltwise.maps.masks import read_mask
+from tiltwise.post.half_maps import HalfMaps, find_half_maps, load_half_maps, read_cube
 from tiltwise.post.options import MaskOptions
 from tiltwise.spectral.filters import low_pass
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
@@ -192,6 +193,20 @@ def soft_mask(
     if any(np.take(mask, side, axis=axis).max() > 0.5 for axis in range(3) for side in (0, -1)):
         warn("the mask is cut off at the edge of the box: use a larger box, or less of --extend and --edge")
     return mask
+
+
+def mask_of(path: Path | None, halves: HalfMaps, job: Job) -> tuple[NDArray[np.float32], Path]:
+    """Mask of a file, or one that is found and written to the job folder; and its path."""
+    if path is not None:
+        job.add_input(path)
+        return read_mask(path, halves.size, halves.pixel_size), path
+    with job.timing("mask"):
+        found = find_particle(halves.mean, halves.noise, halves.pixel_size, job.warn)
+        mask = soft_mask(found.voxels, halves.pixel_size, job.warn)
+    path = job.path("mask.mrc")
+    write_map(path, mask, halves.pixel_size)
+    job.add_output(path, "Mask3D.mrc.relion")
+    return mask, path
 
 
 def run(options: MaskOptions, job: Job, progress: Progress) -> MaskResult:

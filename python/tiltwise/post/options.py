@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import OutputOptions, option
 from tiltwise.errors import ConfigError
+from tiltwise.post.local_fsc import INNER_PERIODS
 from tiltwise.spectral.randomised import RANDOMISE_AT
 
 
@@ -153,3 +154,29 @@ class PostprocessOptions(HalfMapOptions):
         False, group="advanced", help="sum shells as relion_postprocess does; FSC changes by some 0.003"
     )
     seed: int = option(1, flags=("--seed", "--random-seed"), group="advanced", ge=0, help="seed of the random phases")
+
+
+class LocalResolutionOptions(HalfMapOptions):
+    """Options of `tiltwise local-resolution`."""
+
+    command: ClassVar[str] = "local-resolution"
+    ignored_flags: ClassVar[Mapping[str, int]] = {"--locres": 0, "--locres-sampling": 1, "--locres-randomize-at": 1}
+
+    mask: Path | None = option(
+        None, flags=("--mask", "--in-mask"), help="mask of the particle (MRC, 0 to 1); default: found as by `mask`"
+    )
+    coarsest: float = option(
+        50.0, flags=("--locres-minres",), unit="Å", gt=0, help="worst resolution that is told apart"
+    )
+    window: float = option(
+        3.0,
+        gt=INNER_PERIODS,
+        group="advanced",
+        help="width of the region around each voxel, in periods of the detail that is compared",
+    )
+    threshold: float = option(
+        0.143, gt=0, lt=1, group="advanced", help="local correlation at the resolution, or more where noise demands it"
+    )
+    adhoc_bfactor: float = option(
+        0.0, flags=("--adhoc-bfac",), unit="Å²", help="B-factor of the filtered map; negative sharpens"
+    )

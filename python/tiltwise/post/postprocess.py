@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from tiltwise.exec import Job, Progress
 from tiltwise.io.mrc import write_map
 from tiltwise.kernels.threads import default_threads
-from tiltwise.maps.masks import read_mask
 from tiltwise.post.half_maps import HalfMaps, load_half_maps
-from tiltwise.post.mask import find_particle, soft_mask
+from tiltwise.post.mask import mask_of
 from tiltwise.post.options import PostprocessOptions
 from tiltwise.post.postprocess_files import Postprocessed, write_fsc_xml, write_postprocess_star
 from tiltwise.post.sharpening import (
@@ -77,7 +76,7 @@ def run(options: PostprocessOptions, job: Job, progress: Progress) -> Postproces
     for path in halves.paths:
         job.add_input(path)
     progress.title("postprocess", {"box_px": size, "pixel_size_angstrom": pixel_size})
-    mask, mask_path = _mask(options, halves, job)
+    mask, mask_path = mask_of(options.mask, halves, job)
     job.check_abort()
     with job.timing("FSC"):
         first_shell = None
@@ -187,20 +186,6 @@ def sharpen(
         gain *= low_pass_gain(radius, size * pixel_size / cut)
     spectrum *= gain.astype(np.float32)
     return np.asarray(irfft3(spectrum, size, threads, norm="forward"), dtype=np.float32), guinier, bfactor
-
-
-def _mask(options: PostprocessOptions, halves: HalfMaps, job: Job) -> tuple[NDArray[np.float32], Path]:
-    """Mask of the options and its file; an automatic one is written to the job folder."""
-    if options.mask is not None:
-        job.add_input(options.mask)
-        return read_mask(options.mask, halves.size, halves.pixel_size), options.mask
-    with job.timing("mask"):
-        found = find_particle(halves.mean, halves.noise, halves.pixel_size, job.warn)
-        mask = soft_mask(found.voxels, halves.pixel_size, job.warn)
-    path = job.path("mask.mrc")
-    write_map(path, mask, halves.pixel_size)
-    job.add_output(path, "Mask3D.mrc.relion")
-    return mask, path
 
 
 def _curve_that_counts(curves: MaskedFsc, options: PostprocessOptions, halves: HalfMaps, job: Job) -> tuple[F64, bool]:

@@ -14,12 +14,13 @@ from tiltwise.post.sharpening import frequencies
 from tiltwise.report import pages
 from tiltwise.report.curves import fsc_curves, guinier_plot
 from tiltwise.report.html import Section, Summary, Table, write_report
-from tiltwise.report.masked import masked_slices
+from tiltwise.report.masked import masked_slices, resolution_histogram, resolution_slices
 from tiltwise.spectral.fsc import resolution_angstrom
 
 if TYPE_CHECKING:
+    from tiltwise.post.local_resolution import LocalResolutionResult
     from tiltwise.post.mask import MaskResult
-    from tiltwise.post.options import HalfMapOptions, MaskOptions, PostprocessOptions
+    from tiltwise.post.options import HalfMapOptions, LocalResolutionOptions, MaskOptions, PostprocessOptions
     from tiltwise.post.postprocess import PostprocessResult
     from tiltwise.post.sharpening import Guinier
 
@@ -82,6 +83,43 @@ def write_postprocess_report(
         pages.map_section(maps, pixel_size),
     ]
     write_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def write_local_resolution_report(
+    path: Path, options: LocalResolutionOptions, result: LocalResolutionResult, manifest: Mapping[str, Any]
+) -> None:
+    """Report of `tiltwise local-resolution`; `manifest` is the content of `job.json`."""
+    facts = {
+        "median": f"{result.median_angstrom:.1f} Å",
+        "best tenth": f"below {result.best_angstrom:.1f} Å",
+        "worst tenth": f"above {result.worst_angstrom:.1f} Å",
+        "pixel size": f"{result.pixel_size:.3g} Å",
+        "box": f"{result.mask.shape[0]} px",
+    }
+    sentence = (
+        f"Half of the particle is better than {result.median_angstrom:.1f} Å; four fifths lie between "
+        f"{result.best_angstrom:.1f} and {result.worst_angstrom:.1f} Å."
+    )
+    counts, edges = np.histogram(result.values, bins=60)
+    sections = [
+        Section(
+            "Local resolution",
+            "Slices through the centre of the mask: the map filtered by its local resolution, and that resolution. "
+            "Worry if the resolution follows the outline of the mask, or if flexible parts look as good as the core.",
+            figure=resolution_slices(result.resolution, result.filtered, result.mask, result.pixel_size),
+            form="png",
+            shape="wide",
+        ),
+        Section(
+            "Histogram",
+            "Voxels of the particle by resolution. Two peaks are two bodies that move against each other, or a part "
+            "that is not always there. Worry if many voxels pile up at Nyquist or at the coarsest resolution.",
+            figure=resolution_histogram(result.values),
+            data=Table(["from Å", "voxels"], [[float(e), int(n)] for e, n in zip(edges, counts, strict=False)]),
+        ),
+    ]
+    summary = Summary(sentence, facts, manifest["warnings"])
+    write_report(path, f"Local resolution {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def post_fsc_section(result: PostprocessResult) -> Section:
