@@ -54,4 +54,5 @@ def judge(gains: NDArray[np.float64], information: float, families: int) -> Verd
         return Verdict("unchanged", 0.0, chance)
     if total > chance:
         return Verdict("improved", total, chance)
-    return Verdict("worse" if total < -chance else "unchanged", total, chance)
+    # a fit to noise loses half of the information, one of CTFs that were fitted to these very particles up to all of it
+    return Verdict("worse" if total < -information - chance else "unchanged", total, chance)

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tiltwise.errors import DataError, ResourceError
+from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.half_sets import neighbours
@@ -150,14 +151,18 @@ class CrossFit:
         DataError
             if the halves do not agree in any shell.
         """
-        for key, sums in self.sums.items():
-            self.sums[key] = sums.complete().symmetrised(self.symmetry, self.backend)
-        for half in HALVES:
-            total = self.sums[half, 0]
+
+        def total(half: int) -> Accumulator:
+            for fold in range(self.folds):
+                key = half, fold
+                self.sums[key] = self.sums[key].complete().symmetrised(self.symmetry, self.backend)
+            whole = self.sums[half, 0].copy()
             for fold in range(1, self.folds):
-                total = total + self.sums[half, fold]
-            self.totals[half] = total
-        first, second, _ = half_maps(self.totals[1], self.totals[2])
+                whole.add(self.sums[half, fold])
+            return whole
+
+        self.totals = dict(zip(HALVES, ordered_map(total, HALVES, self.threads), strict=True))
+        first, second, _ = half_maps(self.totals[1], self.totals[2], self.threads)
         self.halves = first, second
         curve = fsc(first, second, self.mask)
         below = np.flatnonzero(~(curve[1:] >= LEAST_FSC))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.exec.threads import ordered_map
 from tiltwise.maps.volumes import Accumulator, padded_shells, shell_means, solve_map
 
 MIN_PRIOR_SHELL = 5
@@ -26,7 +27,7 @@ def prior_from_fsc(
 
 
 def half_maps(
-    first: Accumulator, second: Accumulator
+    first: Accumulator, second: Accumulator, threads: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
     """Unfiltered maps of two completed accumulators, and the relative prior (N // 2 + 1,) they were made with.
 
@@ -36,7 +37,7 @@ def half_maps(
     average is given back, so the maps keep their amplitudes.
     """
     relative = relative_prior(first, second)
-    maps = [solve_map(a, relative * shell_means(a), restore=True) for a in (first, second)]
+    maps = ordered_map(lambda a: solve_map(a, relative * shell_means(a), restore=True), (first, second), threads)
     return maps[0], maps[1], relative
 
 
@@ -47,13 +48,15 @@ def relative_prior(first: Accumulator, second: Accumulator) -> NDArray[np.float6
     values = []
     for accumulator in (first, second):
         means = np.append(shell_means(accumulator), np.zeros(max(0, int(shells.max()) + 1 - n)))
-        denominator = accumulator.weight + means[shells].reshape(accumulator.weight.shape)
-        values.append(
-            np.where(denominator > 0, accumulator.data / np.where(denominator > 0, denominator, 1), 0).ravel()
-        )
+        denominator = means.astype(np.float32).take(shells).reshape(accumulator.weight.shape)
+        denominator += accumulator.weight
+        value = accumulator.data.astype(np.complex64)
+        np.divide(value, denominator, out=value, where=denominator > 0)
+        value[denominator <= 0] = 0.0
+        values.append(value.ravel())
     a, b = values
 
-    def total(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def total(x: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(np.bincount(shells, x, n)[:n], dtype=np.float64)
 
     power = total(a.real**2 + a.imag**2) * total(b.real**2 + b.imag**2)

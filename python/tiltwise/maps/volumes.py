@@ -41,11 +41,6 @@ def symmetry_attenuation(box: int, padded: int, operators: NDArray[np.float64]) 
     return np.asarray(total / len(operators), dtype=np.float32)
 
 
-def _centre(box: int, padded: int) -> tuple[slice, slice, slice]:
-    start = padded // 2 - box // 2
-    return (slice(start, start + box),) * 3
-
-
 def reference_volume(density: NDArray[np.float32], padding: int = 2) -> NDArray[np.complex64]:
     """Padded Fourier volume `(M, M, M // 2 + 1)`, M = padding x N, of a map with origin at voxel N // 2.
 
@@ -56,8 +51,9 @@ def reference_volume(density: NDArray[np.float32], padding: int = 2) -> NDArray[
         raise ShapeError("a map must be cubic", expected="(N, N, N)", found=str(density.shape))
     padded = padding * box
     embedded = np.zeros((padded,) * 3, np.float32)
-    embedded[_centre(box, padded)] = density / gridding_correction(box, padded) / np.float32(box)
-    return rfft3(np.fft.ifftshift(embedded), norm="backward")
+    wrapped = np.arange(-(box // 2), box - box // 2)
+    embedded[np.ix_(wrapped, wrapped, wrapped)] = density / gridding_correction(box, padded) / np.float32(box)
+    return rfft3(embedded, norm="backward")
 
 
 @lru_cache(maxsize=4)
@@ -182,10 +178,17 @@ def solve_map(
         table[0, :n] = prior
         if restore:
             table[2, :n][used] += prior[used] / means[used]
-    denominator = accumulator.weight + table[0].take(shells)
-    np.maximum(denominator, table[1].take(shells), out=denominator)
-    denominator[denominator <= 0] = np.inf
-    spectrum = (accumulator.data * (table[2].take(shells) / denominator)).astype(np.complex64)
-    density = np.fft.fftshift(irfft3(spectrum, padded, norm="backward"))[_centre(box, padded)]
+    # single precision from here on: sums are done
+    single = table.astype(np.float32)
+    denominator = single[0].take(shells)
+    denominator += accumulator.weight
+    np.maximum(denominator, single[1].take(shells), out=denominator)
+    factor = single[2].take(shells)
+    factor[denominator <= 0] = 0.0
+    np.divide(factor, denominator, out=factor, where=denominator > 0)
+    spectrum = accumulator.data.astype(np.complex64)
+    spectrum *= factor
+    wrapped = np.arange(-(box // 2), box - box // 2)  # the centre of the padded box, origin to voxel N // 2
+    density = irfft3(spectrum, padded, norm="backward")[np.ix_(wrapped, wrapped, wrapped)]
     attenuation = gridding_correction(box, padded) if accumulator.attenuation is None else accumulator.attenuation
     return np.asarray(density * np.float32(box) / attenuation, dtype=np.float32)
