@@ -171,3 +171,20 @@ def test_local_resolution(halves: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_coarsest_resolution_that_the_box_cannot_hold(halves: Path, refused: Refuse) -> None:
     assert "192 Å for this box" in refused("local-resolution", "--i", halves, "--coarsest", 500)
+
+
+def test_model_and_directions_are_compared(halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "model.mrc"
+    write_map(model, particle(), PIXEL)
+    assert call("postprocess", "--i", halves, "--model", model, "--o", tmp_path / "job", "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    # The mean map agrees with the truth (FSC 0.5) about as far as the halves with each other (0.143).
+    assert metrics["model_resolution_angstrom"] == pytest.approx(metrics["resolution_angstrom"], rel=0.15)
+    assert 0.3 < metrics["directional_area_ratio"] <= 1.0
+    page = (tmp_path / "job" / "report.html").read_text(encoding="utf-8")
+    assert "map and model" in page
+    assert "Resolution by direction" in page
+    write_map(model, np.roll(particle(), 12, axis=1), PIXEL)
+    assert call("postprocess", "--i", halves, "--model", model, "--no-directions", "--o", tmp_path / "b") == 0
+    captured = capsys.readouterr()
+    assert "do not agree even at low resolution" in captured.out + captured.err

@@ -126,6 +126,13 @@ class PostprocessOptions(HalfMapOptions):
         group="advanced",
         help="low-pass filter of the result, 0: none, negative: at the resolution; default: none where weighted",
     )
+    model: Path | None = option(
+        None, help="atoms (PDB, mmCIF) fitted into the map, or a map, to compare with by FSC; first voxel at (0, 0, 0)"
+    )
+    model_bfactor: float = option(
+        100.0, unit="Å²", ge=0, group="advanced", help="B-factor of all atoms of --model in their density"
+    )
+    directions: bool = option(True, group="advanced", help="FSC by direction")
     randomise_at_fsc: float = option(
         RANDOMISE_AT,
         flags=("--randomize-at-fsc", "--randomise-at-fsc"),

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from tiltwise.exec import Job, Progress
 from tiltwise.io.mrc import write_map
 from tiltwise.kernels.threads import default_threads
+from tiltwise.post.directional import ANISOTROPIC, DirectionalFsc, directional_fsc
 from tiltwise.post.half_maps import HalfMaps, load_half_maps
 from tiltwise.post.mask import mask_of
+from tiltwise.post.model import model_map
 from tiltwise.post.options import PostprocessOptions
 from tiltwise.post.postprocess_files import Postprocessed, write_fsc_xml, write_postprocess_star
 from tiltwise.post.sharpening import (
@@ -26,13 +28,15 @@ from tiltwise.post.sharpening import (
 )
 from tiltwise.spectral.fft import irfft3, rfft3
 from tiltwise.spectral.filters import low_pass_gain
-from tiltwise.spectral.fsc import resolution_angstrom
+from tiltwise.spectral.fsc import fsc, resolution_angstrom
 from tiltwise.spectral.randomised import MaskedFsc, MaskEffect, mask_effect, masked_fsc
 from tiltwise.spectral.shells import radii, shell_means, spread
 
 F64 = NDArray[np.float64]
 
 THRESHOLD = 0.143
+MODEL_THRESHOLD = 0.5
+"""A model has no noise: 0.5 means what 0.143 does for half maps."""
 PROTEIN_SHARE = 0.476
 """Share of the box that a protein may fill where the FSC of the particle alone is estimated from its volume, as
 cisTEM has it; the same factor as RELION."""
@@ -60,6 +64,9 @@ class PostprocessResult:
     guinier: Guinier
     bfactor_angstrom2: float
     """applied; 0: none"""
+    directional: DirectionalFsc | None
+    model_fsc: F64 | None
+    """of the mean of the halves and `--model`, inside the mask"""
     map: NDArray[np.float32]
     outputs: Mapping[str, Path]
 
@@ -99,6 +106,8 @@ def run(options: PostprocessOptions, job: Job, progress: Progress) -> Postproces
     job.check_abort()
     with job.timing("sharpening"):
         sharpened, guinier, bfactor = sharpen(options, halves.mean, curve, pixel_size, resolution, job)
+    directional = _directional(options, halves, mask, resolution, job) if options.directions else None
+    model_fsc = _model_fsc(options, halves, mask, job) if options.model is not None else None
     share = PROTEIN_SHARE / max(float(np.mean(mask > 0.5)), 1e-9)
     if options.mass is not None:
         share = PROTEIN_SHARE * (size * pixel_size) ** 3 * DALTON_PER_ANGSTROM3 / (1000.0 * options.mass)
@@ -123,6 +132,8 @@ def run(options: PostprocessOptions, job: Job, progress: Progress) -> Postproces
         reaches_nyquist,
         guinier,
         bfactor,
+        directional,
+        model_fsc,
         sharpened,
         outputs,
     )
@@ -200,6 +211,48 @@ def _curve_that_counts(curves: MaskedFsc, options: PostprocessOptions, halves: H
         "miss the particle; look at its outline, or insist by --force-mask"
     )
     return curves.unmasked, False
+
+
+def _directional(
+    options: PostprocessOptions, halves: HalfMaps, mask: NDArray[np.float32], resolution: float, job: Job
+) -> DirectionalFsc:
+    """FSC by direction, somewhat beyond the resolution; warns if directions differ much."""
+    job.check_abort()
+    last = min(halves.size // 2, int(1.5 * halves.size * halves.pixel_size / resolution) + 2)
+    with job.timing("FSC by direction"):
+        threads = options.threads or default_threads()
+        result = directional_fsc(halves.first, halves.second, mask, halves.pixel_size, last, threads)
+    job.metric("directional_area_ratio", result.area_ratio)
+    if result.area_ratio < ANISOTROPIC:
+        best, worst = (result.resolution_angstrom[i] for i in (result.best, result.worst))
+        job.warn(
+            f"the resolution depends on the direction: {best:.1f} to {worst:.1f} Å (ratio of areas "
+            f"{result.area_ratio:.2f}, below {ANISOTROPIC:g}). Views are missing: look at the angular "
+            "distribution"
+        )
+    return result
+
+
+def _model_fsc(options: PostprocessOptions, halves: HalfMaps, mask: NDArray[np.float32], job: Job) -> F64:
+    """FSC of the mean of the half maps and a model, inside the mask.
+
+    Raises
+    ------
+    ConfigError, FormatError, ShapeError
+        if the model cannot be read, does not fit the box, or is a map of another size.
+    """
+    assert options.model is not None
+    job.add_input(options.model)
+    with job.timing("model"):
+        model = model_map(options.model, options.model_bfactor, halves.size, halves.pixel_size)
+        curve = fsc(halves.mean, model, mask)
+    job.metric("model_resolution_angstrom", resolution_angstrom(curve, halves.size, halves.pixel_size, MODEL_THRESHOLD))
+    if not float(curve[1:4].mean()) > MODEL_THRESHOLD:
+        job.warn(
+            f"model and map do not agree even at low resolution (FSC {float(curve[1:4].mean()):.2f}): fit the model "
+            "into the map first; its coordinates are taken as they are, with the first voxel of the map at (0, 0, 0)"
+        )
+    return curve
 
 
 def _warn(job: Job, effect: MaskEffect | None, resolution: float, reaches_nyquist: bool) -> None:

@@ -78,7 +78,7 @@ def angular_distribution(rotations: NDArray[np.float64], symmetry: NDArray[np.fl
     with style():
         figure = new_figure(6.9, 2.75)
         axes = figure.add_axes((0.0, 0.02, 0.61, 0.9))
-        _graticule(axes)
+        graticule(axes)
         if len(points) > _DOTS_AT_MOST:
             drawn = axes.hexbin(
                 points[:, 0],
@@ -104,7 +104,7 @@ def angular_distribution(rotations: NDArray[np.float64], symmetry: NDArray[np.fl
     return figure
 
 
-def _graticule(axes: Axes) -> None:
+def graticule(axes: Axes) -> None:
     """Outline, meridians and parallels every 30 degrees, labelled at the equator and on the left."""
     line = np.linspace(-np.pi / 2, np.pi / 2, 61)
     for degrees in range(-180, 181, 30):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tiltwise.post.sharpening import frequencies
 from tiltwise.report import pages
 from tiltwise.report.curves import fsc_curves, guinier_plot
+from tiltwise.report.directional import directional_figure
 from tiltwise.report.html import Section, Summary, Table, write_report
 from tiltwise.report.masked import masked_slices, resolution_histogram, resolution_slices
 from tiltwise.spectral.fsc import resolution_angstrom
@@ -68,6 +69,7 @@ def write_postprocess_report(
         "resolution (FSC 0.143)": f"{result.resolution_angstrom:.2f} Å",
         "without mask": f"{without:.2f} Å",
         "chance inside the mask": f"{result.effect.chance:.3f}",
+        **({} if result.directional is None else {"directions": f"{result.directional.area_ratio:.2f} of 1"}),
         "B-factor": f"{result.bfactor_angstrom2:.0f} Å²",
         "pixel size": f"{pixel_size:.3g} Å",
         "box": f"{size} px",
@@ -80,6 +82,7 @@ def write_postprocess_report(
         mask_section(result.map, result.mask, pixel_size),
         post_fsc_section(result),
         guinier_section(result),
+        *directional_sections(result),
         pages.map_section(maps, pixel_size),
     ]
     write_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
@@ -131,6 +134,10 @@ def post_fsc_section(result: PostprocessResult) -> Section:
         "without mask": curves.unmasked,
         "randomised phases": curves.randomised,
     }
+    thresholds = {}
+    if result.model_fsc is not None:
+        drawn["map and model"] = result.model_fsc
+        thresholds["map and model"] = 0.5
     frequency = frequencies(result.halves.size, result.pixel_size)
     names = [*drawn, "particle alone"]
     columns = np.stack([frequency, *drawn.values(), result.particle_fsc], axis=1)
@@ -143,9 +150,32 @@ def post_fsc_section(result: PostprocessResult) -> Section:
         "Agreement of independent halves. The corrected curve is that inside the mask, freed of what the mask alone "
         f"makes agree.{start} Worry if the randomised curve is not near zero at the resolution (a mask too tight), or "
         "if the corrected curve dips and rises again.",
-        figure=fsc_curves(drawn, result.pixel_size, unmarked=("randomised phases",)),
+        figure=fsc_curves(drawn, result.pixel_size, thresholds=thresholds, unmarked=("randomised phases",)),
         data=Table(["shell", "1/Å", *names], [[i, *row] for i, row in enumerate(columns.tolist())]),
     )
+
+
+def directional_sections(result: PostprocessResult) -> list[Section]:
+    """FSC by direction, if it was computed."""
+    found = result.directional
+    if found is None:
+        return []
+    rot = np.degrees(np.arctan2(found.axes[:, 1], found.axes[:, 0]))
+    tilt = np.degrees(np.arccos(np.clip(found.axes[:, 2], -1.0, 1.0)))
+    rows = np.round(np.stack([rot, tilt, found.resolution_angstrom], axis=1), 3).tolist()
+    frequency = frequencies(result.halves.size, result.pixel_size)[: found.curves.shape[1]]
+    return [
+        Section(
+            "Resolution by direction",
+            "FSC of the half maps inside the mask, in cones of 20° about directions in the frame of the map. Smallest "
+            f"area under a curve over the largest: {found.area_ratio:.2f} (1: the same all around; below 0.5: "
+            "anisotropic). Worry if bad directions lie together: views along a great circle around them are missing, "
+            "and the map is smeared along them.",
+            figure=directional_figure(found.axes, found.curves, found.resolution_angstrom, frequency),
+            data=Table(["rot", "tilt", "resolution Å"], rows),
+            shape="wide",
+        )
+    ]
 
 
 def guinier_section(result: PostprocessResult) -> Section:

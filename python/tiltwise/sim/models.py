@@ -80,8 +80,12 @@ def _density_of_file(path: Path, bfactor: float) -> GaussianDensity | VoxelDensi
     return VoxelDensity.create(values, voxel_size)
 
 
-def read_atoms(path: str | Path, bfactor_angstrom2: float) -> GaussianDensity:
-    """Atoms of a PDB or mmCIF file as electron scatterers, the centre of their scattering at the origin.
+def read_atoms(
+    path: str | Path, bfactor_angstrom2: float, origin_angstrom: NDArray[np.float64] | None = None
+) -> GaussianDensity:
+    """Atoms of a PDB or mmCIF file as electron scatterers.
+
+    The origin of the density is the centre of their scattering, or `origin_angstrom` (x, y, z) in the file's frame.
 
     Scattering factors are the five Gaussians per element of the International Tables (C, 4.3.2.2), widened
     by one B-factor for all atoms; those of the file are not used.  There is no solvent, so low frequencies
@@ -121,9 +125,11 @@ def read_atoms(path: str | Path, bfactor_angstrom2: float) -> GaussianDensity:
     kind = np.array([row[atom.element.atomic_number] for atom in atoms])
     weight = np.array([atom.occ for atom in atoms], np.float64)
     position = np.array([atom.pos.tolist() for atom in atoms], np.float64)
-    scattering = weight * amplitude.sum(axis=1)[kind]
+    if origin_angstrom is None:
+        scattering = weight * amplitude.sum(axis=1)[kind]
+        origin_angstrom = scattering @ position / scattering.sum()
     return GaussianDensity(
-        position_angstrom=position - scattering @ position / scattering.sum(),
+        position_angstrom=position - origin_angstrom,
         weight=weight,
         kind=kind,
         amplitude=amplitude,
