@@ -34,6 +34,8 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 SINGLE_IMPORTERS = {
     "_native": ["kernels/native.py"],
     "click": ["cli/"],
+    "dask": ["exec/"],
+    "distributed": ["exec/"],
     "gemmi": ["sim/"],
     "healpix": ["geometry/"],
     "jinja2": ["report/"],

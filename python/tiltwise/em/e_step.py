@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from tiltwise.em.kept_sums import KeptSums
 from tiltwise.em.step import PADDING
@@ -24,14 +24,14 @@ def units_left(units: Sequence[Unit], sums: dict[Key, RunningSums]) -> list[Unit
 
 
 def add_units(
-    left: Sequence[Unit], sums: dict[Key, RunningSums], box: int, compute: Callable[[Unit], UnitSums], kept: KeptSums
+    left: Sequence[Unit], sums: dict[Key, RunningSums], box: int, results: Iterable[UnitSums], kept: KeptSums
 ) -> dict[Key, RunningSums]:
-    """Running sums with those of all units left, added in their order; sorted."""
+    """Running sums with `results`, those of all units left, added in their order; sorted."""
     try:
-        for unit in left:
+        for unit, found in zip(left, results, strict=True):
             if unit.key not in sums:
                 sums[unit.key] = RunningSums(Accumulator.empty(box, PADDING))
-            sums[unit.key].add(unit, compute(unit))
+            sums[unit.key].add(unit, found)
             kept.keep(sums)
     except Aborted:
         kept.keep(sums, now=True)

@@ -35,6 +35,8 @@ class MemoryPlan:
     """images and likelihoods of particles that are worked on at a time"""
     images: int
     """images that are kept between iterations, not more than there are"""
+    workers: int
+    """what processes of workers take: references, sums and images of two units each"""
     folds: int
     """folds of each half, with sums of their own; 1 without cross-fitted references"""
     limit: int | None
@@ -43,22 +45,30 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Everything together."""
-        return _PROGRAM + self.volumes + self.batch + self.images
+        return _PROGRAM + self.volumes + self.batch + self.workers + self.images
 
     def __str__(self) -> str:
         allowed = "" if self.limit is None else f" of {self.limit / 1e9:.1f} GB allowed"
         return (
             f"memory: at most {self.total / 1e9:.1f} GB{allowed} "
             f"(volumes {self.volumes / 1e9:.2f} GB, batches of images {self.batch / 1e9:.2f} GB, "
-            f"images kept {self.images / 1e9:.2f} GB)"
+            f"images kept {self.images / 1e9:.2f} GB"
+            + (f", workers {self.workers / 1e9:.2f} GB)" if self.workers else ")")
         )
 
 
 def plan_refine(
-    box: int, padding: int, memory_gb: float | None, *, symmetric: bool = False, folds: int = 1, images: int = 0
+    box: int,
+    padding: int,
+    memory_gb: float | None,
+    *,
+    symmetric: bool = False,
+    folds: int = 1,
+    workers: int = 0,
+    images: int = 0,
 ) -> MemoryPlan:
-    """Plan for maps of `box` voxels on grids padded `padding` times, with as many of `folds` as fit, and `images`
-    bytes of images worth keeping.
+    """Plan for maps of `box` voxels on grids padded `padding` times, with as many of `folds` as fit, `workers` in
+    processes of their own on this machine, and `images` bytes of images worth keeping.
 
     Raises
     ------
@@ -69,6 +79,8 @@ def plan_refine(
     voxels = padded * padded * (padded // 2 + 1)
     besides = max(_SOLVING, _ACCUMULATOR + 2 * _REFERENCE, _SYMMETRISING if symmetric else 0)
 
+    others = workers * (_PROGRAM + BATCH_BYTES + voxels * (2 * _ACCUMULATOR + 2 * _REFERENCE))
+
     def volumes(folds: int) -> int:
         totals = 2 * _ACCUMULATOR + _LEAVING_OUT if folds > 1 else 0
         return voxels * (2 * folds * _ACCUMULATOR + totals + besides)
@@ -78,7 +90,7 @@ def plan_refine(
     else:
         free = free_memory_bytes()
         limit = None if free is None else free // 2
-    plans = (MemoryPlan(volumes(k), BATCH_BYTES, 0, k, limit) for k in range(max(folds, 1), 0, -1))
+    plans = (MemoryPlan(volumes(k), BATCH_BYTES, 0, others, k, limit) for k in range(max(folds, 1), 0, -1))
     plan = next(plan for plan in plans if plan.folds == 1 or limit is None or plan.total <= limit)
     if limit is not None and plan.total > limit:
         raise ResourceError(

@@ -107,6 +107,18 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         group="advanced",
         help="climb sharp peaks of the coarse pass to their mode; off: score finer grids for every particle",
     )
+    workers: int = option(
+        0,
+        may_change=True,
+        ge=0,
+        help="processes on this machine that share the work, --j threads in all; 0: threads of one process",
+    )
+    dask: str | None = option(
+        None,
+        may_change=True,
+        group="advanced",
+        help="address of the scheduler of a running Dask cluster that does the work; --j is then of every worker",
+    )
     folds: int = option(
         1,
         group="advanced",

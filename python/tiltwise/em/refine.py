@@ -7,6 +7,7 @@ prior from the FSC of the halves, noise power from the residuals (Eq. 12), then 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
+from tiltwise.em.data import diameter_of, load_set, orientation_of, source_of
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.folds import HalfSums
@@ -24,8 +26,8 @@ from tiltwise.em.kept_sums import KeptSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
-from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
+from tiltwise.em.remote import executor_of
 from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.scale import series_scales
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
@@ -33,19 +35,20 @@ from tiltwise.em.settings import Group, Settings
 from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.symmetry_check import MOST_SHELLS, SymmetryCheck, SymmetryRelaxation
-from tiltwise.em.units import Key, RunningSums, total_noise, units_of
+from tiltwise.em.units import Key, RunningSums, Unit, UnitSums, total_noise, units_of
 from tiltwise.em.warnings import report_audit, report_drift
 from tiltwise.exec import Job, Progress
+from tiltwise.exec.executors import Executor, InProcess
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
-from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
+from tiltwise.io.optimisation_set import notes_of
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import assign_folds
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
-from tiltwise.maps.masks import MASK_EDGE_PX, check_diameter, focus_mask
+from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.maps.spectra import (
     half_maps,
     join_low_resolution,
@@ -90,44 +93,29 @@ class Refinement:
 
     def __init__(self, options: RefineOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_optimisation_set(
-            options.input,
-            tomograms=options.tomograms,
-            particles=options.particles,
-            trajectories=options.trajectories,
-            need_images=None,
-            coordinate_binning=options.coordinate_binning,
-        )
+        self.optset = load_set(options)
         self.halves = half_sets(self.optset, options, job)
-        crop = options.map_size
-        pixel = self.optset.series[0].pixel_size_angstrom * options.binning
-        self.diameter = options.particle_diameter or (crop - 2 * MASK_EDGE_PX) * pixel
-        self.source = ParticleSource(
-            self.optset,
-            box_px=options.box,
-            crop_px=crop,
-            binning=options.binning,
-            diameter_angstrom=self.diameter if options.zero_mask else None,
-        )
+        self.diameter = diameter_of(options, self.optset)
+        self.source = source_of(options, self.optset)
         check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
         self.source.check_visibility(Poses.of(self.optset).displacement_angstrom)
         self.box, self.pixel_size = self.source.box, self.source.pixel_size
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
-        self.orientation = OrientationPrior.of(
-            self.optset.particles, {name: getattr(options, f"sigma_{name}") for name in TERMS}, self.symmetry
-        )
+        orientation = orientation_of(options, self.optset)
         self.memory = plan_refine(
             self.box,
             PADDING,
             options.memory,
             symmetric=len(self.symmetry) > 1,
             folds=options.folds,
+            workers=options.workers,
             images=int(ParticleCache.sizes(self.source).sum()),
         )
         self.images = ParticleCache(self.source, self.memory.images)
-        self.runner = UnitRunner(self.images, self.backend, self.threads, self.orientation, job.check_abort)
+        self.runner = UnitRunner(self.images, self.backend, self.threads, orientation, job.check_abort)
+        self.executor: Executor[Step, Unit, UnitSums] = InProcess(self.runner.run)
         self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
         for path in self.optset.paths.values():
             job.add_input(path)
@@ -265,7 +253,7 @@ class Refinement:
         total = len(self.optset.particles)
         with self.progress.task(f"iteration {number}", total) as task:
             task.advance(total - sum(len(unit.particles) for unit in left))
-            sums = add_units(left, sums, self.box, lambda unit: self.runner.run(step, unit, task.advance), self.kept)
+            sums = add_units(left, sums, self.box, self.executor.results(step, left, task.advance), self.kept)
         self.runner.forget()
         return sums
 
@@ -475,4 +463,7 @@ class Refinement:
 
 def run(options: RefineOptions, job: Job, progress: Progress) -> RefineResult:
     """Refine poses and map; the entry point of `tiltwise refine` and of Python scripts."""
-    return Refinement(options, job, progress).run()
+    refinement = Refinement(options, job, progress)
+    with closing(executor_of(options, refinement.runner, refinement.memory.images, job, progress)) as executor:
+        refinement.executor = executor
+        return refinement.run()
