@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tiltwise.ctf import refine_ctf
+from tiltwise.ctf.aberrations import zernike_coefficients
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.refine_ctf import RefineCtfResult
 from tiltwise.errors import ConfigError, DataError, ShapeError, TiltwiseError
 from tiltwise.io.mrc import read_map, write_map
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.optics.zernike import odd_phase
 from tiltwise.report.ctf import write_ctf_report
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.simulate import SimulatedData, simulate
@@ -96,7 +99,7 @@ def test_planted_errors_go(data: SimulatedData, first: RefineCtfResult) -> None:
     # what all tilts share is hard to tell from the reference, which was made with the wrong CTFs
     assert rms(after - after.mean()) < 0.15 * rms(before)
     assert np.corrcoef(one.scale, true["scale"])[0, 1] > 0.97
-    assert {name: verdict.word for name, verdict in one.verdicts().items()} == {
+    assert {name: verdict.verdict for name, verdict in one.verdicts().items()} == {
         "defocus": "improved",
         "scale": "improved",
     }
@@ -204,3 +207,23 @@ def test_half_maps_that_do_not_fit(
     half = tmp_path / "half.mrc"
     with pytest.raises(kind, match=pattern):
         refined(data.optimisation_set, tmp_path / "job", ref1=half, ref2=half)
+
+
+def test_aberrations_go_to_the_particle_file(data: SimulatedData, tmp_path: Path) -> None:
+    """The metadata state a coma that the images do not have: it is taken back."""
+    good = load_optimisation_set(data.truth.parent / "optimisation_set.star")
+    coma = zernike_coefficients([(1, 3)], np.array([1.2]), 0.09, even=False)
+    stated = tmp_path / "particles.star"
+    write_particles(stated, replace(good, optics=tuple(replace(one, odd_zernike=coma) for one in good.optics)))
+    write_optimisation_set(tmp_path / "set.star", tomograms=good.paths["tomograms"], particles=stated)
+    result = refined(tmp_path / "set.star", tmp_path / "job", odd_order=3, even_order=4)
+    (group,) = result.aberrations
+    assert group.fits["odd"].verdict.improved
+    written = load_optimisation_set(result.outputs["optimisation_set"]).optics[0]
+    grid = np.linspace(-0.09, 0.09, 19)
+    kx, ky = (axis[np.hypot(*np.meshgrid(grid, grid)) <= 0.09] for axis in np.meshgrid(grid, grid))
+    left, planted = odd_phase(kx, ky, written.odd_zernike), odd_phase(kx, ky, coma)
+    assert rms(left) < 0.35 * rms(planted)
+    content = json.loads(result.outputs["ctf"].read_text())["optics"][group.name]
+    assert content["odd"]["applied"] is True
+    np.testing.assert_allclose(content["odd"]["before"], coma, rtol=1e-5)

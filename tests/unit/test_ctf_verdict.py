@@ -18,8 +18,8 @@ def test_real_errors_are_found_by_the_other_half() -> None:
     found = compare(model, 2)
     assert found.defocus is not None
     assert found.scale is not None
-    assert found.defocus.word == "improved"
-    assert found.scale.word == "improved"
+    assert found.defocus.verdict == "improved"
+    assert found.scale.verdict == "improved"
     assert (found.per_tilt > 0).sum() >= 6
     assert found.inflation < 2.0
 
@@ -52,12 +52,12 @@ def test_noise_is_accepted_at_most_at_the_nominal_rate() -> None:
 
 def test_words() -> None:
     rng = np.random.default_rng(0)
-    assert judge(50 + rng.normal(size=10), 100.0, 2).word == "improved"
-    assert judge(-50 + rng.normal(size=10), 100.0, 2).word == "worse"
-    assert judge(rng.normal(size=10), 100.0, 2).word == "unchanged"
+    assert judge(50 + rng.normal(size=10), 100.0, 2).verdict == "improved"
+    assert judge(-50 + rng.normal(size=10), 100.0, 2).verdict == "worse"
+    assert judge(rng.normal(size=10), 100.0, 2).verdict == "unchanged"
     # a gain that chance would give such a change
-    assert judge(np.full(10, 2.0), 200.0, 2).word == "unchanged"
-    assert judge(np.full(10, np.nan), 10.0, 1).word == "unchanged"
+    assert judge(np.full(10, 2.0), 200.0, 2).verdict == "unchanged"
+    assert judge(np.full(10, np.nan), 10.0, 1).verdict == "unchanged"
     # more families ask for more
     assert judge(np.full(10, 5.0), 50.0, 4).limit > judge(np.full(10, 5.0), 50.0, 1).limit
 
@@ -66,6 +66,6 @@ def test_one_half_alone_decides_nothing() -> None:
     problem = planted(changes(3, 300.0), particles=20, blocks=1)
     found = compare(problem.model(), 2)
     assert found.defocus is not None
-    assert found.defocus.word == "unchanged"
+    assert found.defocus.verdict == "unchanged"
     fit = problem.model().fit(problem.evidence.total()[0])
     assert inflation(fit, fit) == 1.0

@@ -18,7 +18,7 @@ def run(options: RefineCtfOptions, session: Session) -> Outcome:
             write_ctf_report(job.path("report.html"), options, result, job.content)
         job.add_output(job.path("report.html"))
     words = [
-        f"{name} {verdict.word} in {one.name}" for one in result.series for name, verdict in one.verdicts().items()
+        f"{name} {verdict.verdict} in {one.name}" for one in result.series for name, verdict in one.verdicts().items()
     ]
     lines = [
         "✓ " + ("; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "") or "no evidence"),

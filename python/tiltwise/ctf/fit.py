@@ -24,8 +24,8 @@ STARTS = 3
 STEPS = 30
 ANGSTROM = 100.0
 """Unit of parameters inside the solver."""
-TOLERANCE_ANGSTROM = 0.01
-"""Newton steps end where they become shorter."""
+TOLERANCE = 1e-4
+"""Newton steps end where they become shorter, in the unit of the solver."""
 STEPS_PER_PERIOD = 8
 """Points of the grid per period of the CTF at the highest frequency."""
 
@@ -131,13 +131,22 @@ class Objective:
     """Log-posterior of items, each some parameters of one tilt, with derivatives."""
 
     def __init__(
-        self, evidence: WeightedEvidence, basis: F64, prior: Prior, backend: Backend, threads: int, fit_scale: bool
+        self,
+        evidence: WeightedEvidence,
+        basis: F64,
+        prior: Prior,
+        backend: Backend,
+        threads: int,
+        *,
+        fit_scale: bool,
+        unit: float = ANGSTROM,
     ) -> None:
+        """`unit` is that of parameters in calls, in the unit of `basis` and `prior`."""
         self.evidence, self.prior, self.backend, self.threads = evidence, prior, backend, threads
-        self.basis, self.fit_scale = np.ascontiguousarray(basis * ANGSTROM), fit_scale
+        self.basis, self.fit_scale, self.unit = np.ascontiguousarray(basis * unit), fit_scale, unit
 
     def __call__(self, rows: NDArray[np.int32], x: F64) -> tuple[F64, F64, F64, F64]:
-        """Likelihood (n,), and value, gradient and Hessian of the posterior, at `x` (n, 3) in units of `ANGSTROM`."""
+        """Likelihood (n,), and value, gradient and Hessian of the posterior, at `x` (n, P)."""
         terms = self.backend.phase_cost(
             self.evidence.matrices, self.evidence.vectors, self.basis, x, rows, threads=self.threads
         )
@@ -157,8 +166,8 @@ class Objective:
             hessian = a[:, None, None] * hl - 0.5 * (a**2)[:, None, None] * hq + follow[:, :, None] * pull[:, None, :]
         else:
             value, gradient, hessian = linear - 0.5 * quadratic, gl - 0.5 * gq, hl - 0.5 * hq
-        precision = self.prior.precision[:count] * ANGSTROM**2
-        away = x - self.prior.mean[rows][:, :count] / ANGSTROM
+        precision = self.prior.precision * self.unit**2
+        away = x - self.prior.mean[rows] / self.unit
         posterior = value - 0.5 * (away**2) @ precision
         return value, posterior, gradient - away * precision, hessian - np.diag(precision)
 
@@ -173,7 +182,7 @@ def maximise(objective: Objective, rows: NDArray[np.int32], start: F64) -> tuple
             break
         step = ascent(gradient, hessian, damping)
         trial = x + step
-        small = (np.abs(step) * ANGSTROM).max(axis=1, initial=0.0) < TOLERANCE_ANGSTROM
+        small = np.abs(step).max(axis=1, initial=0.0) < TOLERANCE
         active = np.flatnonzero(moving & ~small)
         moving &= ~small
         if not len(active):

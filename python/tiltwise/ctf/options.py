@@ -24,6 +24,16 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     scale_model: Literal["tilt", "lambert"] = option(
         "tilt", help="scales: one per tilt, or those of a slab of ice that absorbs (Lambert)"
     )
+    even_order: int = option(
+        0,
+        flags=("--even-order", "--ne"),
+        ge=0,
+        le=8,
+        help="even aberrations up to this order; 0: none",
+    )
+    odd_order: int = option(
+        0, flags=("--odd-order",), ge=0, le=7, help="odd aberrations up to this order (3: coma, trefoil); 0: none"
+    )
     d0: float = option(-3000.0, unit="Å", help="smallest change of defocus that is searched")
     d1: float = option(3000.0, unit="Å", help="largest change of defocus that is searched")
     kmin: float = option(30.0, unit="Å", gt=0, help="resolution from which on phases are fitted")
@@ -53,6 +63,11 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
     force: bool = option(False, help="apply what was fitted, whatever held-out particles say")
 
+    @property
+    def families(self) -> int:
+        """Families of parameters that are judged."""
+        return sum(map(bool, (self.defocus, self.scale, self.even_order, self.odd_order)))
+
     @model_validator(mode="after")
     def _usable(self) -> RefineCtfOptions:
         if (self.ref1 is None) != (self.ref2 is None):
@@ -74,6 +89,14 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
                 expected="a negative and a positive change in Å",
                 found=f"{self.d0:g} to {self.d1:g} Å",
             )
-        if not (self.defocus or self.scale):
+        if self.even_order not in (0, 4, 6, 8) or self.odd_order not in (0, 3, 5, 7):
+            raise ConfigError(
+                "aberrations have no such order",
+                where="--even-order, --odd-order",
+                expected="4, 6 or 8, and 3, 5 or 7; or 0 for none",
+                found=f"{self.even_order}, {self.odd_order}",
+                fix="defocus and astigmatism (order 2) are those of tilts, shifts (order 1) belong to the alignment",
+            )
+        if not self.families:
             raise ConfigError("nothing to refine", where="--defocus, --scale", fix="switch on at least one")
         return self

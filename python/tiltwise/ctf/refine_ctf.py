@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.ctf.aberrations import GroupEvidence, add_series, fit_aberration
 from tiltwise.ctf.evidence import collect
 from tiltwise.ctf.held_out import compare
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.references import References, cross_fitted, given_maps
-from tiltwise.ctf.results import SeriesResult, applied, fit_slabs, share_gains, write_results
+from tiltwise.ctf.results import (
+    GroupResult,
+    SeriesResult,
+    applied,
+    fit_slabs,
+    share_gains,
+    with_aberrations,
+    write_results,
+)
 from tiltwise.ctf.series import SeriesModel, Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
@@ -45,6 +54,7 @@ class RefineCtfResult:
     optset: OptimisationSet
     """the set that was read, with the CTFs that were applied"""
     series: list[SeriesResult]
+    aberrations: list[GroupResult]
     references: References
     mask: NDArray[np.float32]
     resolution_angstrom: float
@@ -160,8 +170,8 @@ class CtfRefinement:
             sigma_defocus=options.sigma_defocus,
             sigma_astigmatism=options.sigma_astigmatism,
         )
-        families = int(options.defocus) + int(options.scale)
         results = []
+        groups: dict[int, GroupEvidence] = {}
         with self.progress.task("evidence", int(self.visible.sum())) as task:
             for number, series in enumerate(self.optset.series):
                 self.job.check_abort()
@@ -186,18 +196,44 @@ class CtfRefinement:
                     total, counts = evidence.total()
                     refuse_inverted(model, total)
                     fit = model.fit(total, measure_noise=True)
-                    held_out = compare(model, families)
+                    held_out = compare(model, options.families)
+                    if options.even_order or options.odd_order:
+                        verdict = held_out.defocus
+                        moved = verdict is not None and (options.force or verdict.improved)
+                        add_series(groups, model, fit, moved=moved)
                     results.append(SeriesResult.of(series, model, fit, held_out, counts))
         if options.scale:
             share_gains(results)
             fit_slabs(self.optset.series, results)
+        with self.job.timing("fits"):
+            aberrations = self.aberrations(groups)
         new = applied(self.optset, results, force=options.force, lambert=options.scale_model == "lambert")
-        outputs = write_results(self.job, self.optset, new, results)
+        new = with_aberrations(new, aberrations, force=options.force)
+        outputs = write_results(self.job, self.optset, new, results, aberrations)
         box, pixel = self.source.box, self.source.pixel_size
         resolution = resolution_angstrom(references.curve, box, pixel, 0.143)
         self.job.metric("resolution_angstrom", resolution)
         used = options.box * pixel / disc.radius
-        return RefineCtfResult(new, results, references, self.mask, resolution, used, pixel, outputs)
+        return RefineCtfResult(new, results, aberrations, references, self.mask, resolution, used, pixel, outputs)
+
+    def aberrations(self, groups: dict[int, GroupEvidence]) -> list[GroupResult]:
+        """Aberrations of every optics group with evidence."""
+        options, results = self.options, []
+        for index, group in sorted(groups.items()):
+            fits = {
+                parity: fit_aberration(
+                    group,
+                    order,
+                    even=parity == "even",
+                    families=options.families,
+                    backend=self.backend,
+                    threads=self.threads,
+                )
+                for parity, order in (("even", options.even_order), ("odd", options.odd_order))
+                if order
+            }
+            results.append(GroupResult(index, self.optset.optics[index].name, group, fits))
+        return results
 
 
 def refuse_inverted(model: SeriesModel, sums: NDArray[np.float64]) -> None:

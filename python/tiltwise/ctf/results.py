@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.ctf.aberrations import Aberration, GroupEvidence, added
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
 from tiltwise.ctf.held_out import HeldOut
 from tiltwise.ctf.lambert import Slab, fit_slab
@@ -19,7 +20,7 @@ from tiltwise.ctf.shells import calibrate
 from tiltwise.ctf.verdict import Verdict
 from tiltwise.exec import Job
 from tiltwise.files import write_text
-from tiltwise.io.optimisation_set import write_optimisation_set, write_tomograms
+from tiltwise.io.optimisation_set import write_optimisation_set, write_particles, write_tomograms
 from tiltwise.model import OptimisationSet, TiltSeries
 
 F64 = NDArray[np.float64]
@@ -89,6 +90,36 @@ class SeriesResult:
         return {name: verdict for name, verdict in found.items() if verdict is not None}
 
 
+@dataclass(slots=True)
+class GroupResult:
+    """Aberrations of one optics group."""
+
+    index: int
+    """in the list of optics groups"""
+    name: str
+    evidence: GroupEvidence
+    fits: dict[str, Aberration]
+    """by parity, `even` or `odd`"""
+    applied: dict[str, bool] = field(default_factory=dict)
+    """set by `with_aberrations`"""
+
+
+def with_aberrations(optset: OptimisationSet, groups: Sequence[GroupResult], *, force: bool) -> OptimisationSet:
+    """The set with the aberrations that held-out particles found, added to the stored ones."""
+    optics = list(optset.optics)
+    for group in groups:
+        for parity, fit in group.fits.items():
+            group.applied[parity] = force or fit.verdict.improved
+            one = optics[group.index]
+            if not group.applied[parity]:
+                continue
+            if fit.even:
+                optics[group.index] = replace(one, even_zernike=added(one.even_zernike, fit.coefficients))
+            else:
+                optics[group.index] = replace(one, odd_zernike=added(one.odd_zernike, fit.coefficients))
+    return replace(optset, optics=tuple(optics))
+
+
 def share_gains(results: Sequence[SeriesResult]) -> None:
     """Scales of all tilts of all series against one reference, in place: gains are common, the mean scale stays."""
     fitted = [(result, result.fit) for result in results if result.fit is not None]
@@ -133,17 +164,27 @@ def applied(
 
 
 def write_results(
-    job: Job, old: OptimisationSet, new: OptimisationSet, results: Sequence[SeriesResult]
+    job: Job,
+    old: OptimisationSet,
+    new: OptimisationSet,
+    results: Sequence[SeriesResult],
+    groups: Sequence[GroupResult],
 ) -> dict[str, Path]:
-    """Tomogram set, optimisation set and `ctf.json`; returns their paths."""
+    """Tomogram set, optimisation set and `ctf.json`, particles where aberrations changed; returns their paths."""
     outputs = {name: job.path(f"{name}.star") for name in ("tomograms", "optimisation_set")}
     outputs["ctf"] = job.path("ctf.json")
     write_tomograms(outputs["tomograms"], old, series=new.series)
     files: dict[str, str | Path] = {
         key: path for key, path in old.paths.items() if key not in ("optimisation_set", "tomograms")
     }
+    if any(any(group.applied.values()) for group in groups):
+        files["particles"] = outputs["particles"] = job.path("particles.star")
+        write_particles(outputs["particles"], new)
+        job.add_output(outputs["particles"], "ParticleGroupMetadata.star.relion.tomo.refinectf")
     write_optimisation_set(outputs["optimisation_set"], **files, tomograms=outputs["tomograms"])
-    content = {"series": {result.name: described(result) for result in results}}
+    content: dict[str, Any] = {"series": {result.name: described(result) for result in results}}
+    if groups:
+        content["optics"] = {group.name: described_group(old, group) for group in groups}
     write_text(outputs["ctf"], json.dumps(content, indent=1, allow_nan=False) + "\n")
     job.add_output(outputs["tomograms"], "TomogramGroupMetadata.star.relion.tomo.refinectf")
     job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.refinectf")
@@ -184,10 +225,26 @@ def described(result: SeriesResult) -> dict[str, Any]:
             "sigma": dict(zip(("log_luminance", "thickness", "angle_deg"), numbers(slab.sigma), strict=True)),
             "scale": numbers(slab.scale),
         }
-    content["verdict"] = {
-        name: {"verdict": verdict.word, "gain": number(verdict.gain), "limit": number(verdict.limit)}
-        for name, verdict in verdicts.items()
-    }
+    content["verdict"] = {name: asdict(verdict) for name, verdict in verdicts.items()}
+    return content
+
+
+def described_group(old: OptimisationSet, group: GroupResult) -> dict[str, Any]:
+    """One optics group of `ctf.json`: Zernike coefficients, and the terms they were fitted as."""
+    content: dict[str, Any] = {}
+    for parity, fit in group.fits.items():
+        before = getattr(old.optics[group.index], f"{parity}_zernike")
+        content[parity] = {
+            "value": [float(value) for value in added(before, fit.coefficients)],
+            "before": [float(value) for value in before],
+            "terms": [
+                {"m": m, "n": n, "radians": number(value), "sigma": number(sigma)}
+                for (m, n), value, sigma in zip(fit.terms, fit.values, fit.sigma, strict=True)
+            ],
+            "at_angstrom": number(1.0 / fit.highest),
+            "applied": group.applied[parity],
+            "verdict": asdict(fit.verdict),
+        }
     return content
 
 

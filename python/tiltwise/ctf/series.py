@@ -132,13 +132,14 @@ class SeriesModel:
             bound = 1.1 * max(abs(low), abs(high))
             for last in (False, True):
                 evidence = self.weighted(sums, calibration.gain)
-                objective = Objective(evidence, self.basis, Prior.flat(n_tilts), self.backend, self.threads, True)
+                objective = Objective(
+                    evidence, self.basis, Prior.flat(n_tilts), self.backend, self.threads, fit_scale=True
+                )
                 tilts = fit_tilts(objective, slope, grid, bound)
                 if last:
                     prior, widths = self.learned_prior(tilts)
                 if prior.precision.any():
-                    objective = Objective(evidence, self.basis, prior, self.backend, self.threads, True)
-                    tilts = fit_tilts(objective, slope, grid, bound)
+                    tilts = fit_tilts(self.objective(evidence, prior), slope, grid, bound)
                 wave = self.wave(tilts.change)
                 calibration = self.scale(sums, wave)
                 if measure_noise:
@@ -150,6 +151,10 @@ class SeriesModel:
         information = quadratic @ calibration.gain**2
         sigma = np.where(information > 0, 1.0 / np.sqrt(np.where(information > 0, information, 1.0)), np.nan)
         return SeriesFit(tilts, calibration, sigma, widths, linear, quadratic)
+
+    def objective(self, evidence: WeightedEvidence, prior: Prior) -> Objective:
+        """Of defocus and astigmatism of all tilts, each with its best scale."""
+        return Objective(evidence, self.basis, prior, self.backend, self.threads, fit_scale=True)
 
     def learned_prior(self, tilts: TiltFit) -> tuple[Prior, tuple[float, float]]:
         """Prior on the final defocus and astigmatism (Eq. 30), and its widths."""

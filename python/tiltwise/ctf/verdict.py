@@ -24,7 +24,7 @@ LEVEL = 0.05
 class Verdict:
     """Of one family of parameters in one series."""
 
-    word: Word
+    verdict: Word
     gain: float
     """log-likelihood that held-out particles gain"""
     limit: float
@@ -33,7 +33,7 @@ class Verdict:
     @property
     def improved(self) -> bool:
         """Is it to be applied?"""
-        return self.word == "improved"
+        return self.verdict == "improved"
 
 
 def judge(gains: NDArray[np.float64], information: float, families: int) -> Verdict:

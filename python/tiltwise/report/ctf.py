@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 from numpy.typing import NDArray
 
+from tiltwise.ctf.aberrations import Aberration, observed_phase
 from tiltwise.ctf.options import RefineCtfOptions
-from tiltwise.ctf.results import SeriesResult
+from tiltwise.ctf.results import GroupResult, SeriesResult
 from tiltwise.model import TiltSeries
 from tiltwise.report import pages
 from tiltwise.report.html import Cell, Section, Summary, Table, write_report
-from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, plain_image_axes, style
 
 if TYPE_CHECKING:
     from tiltwise.ctf.refine_ctf import RefineCtfResult
@@ -45,6 +46,7 @@ def write_ctf_report(
     for series, one in list(zip(result.optset.series, result.series, strict=True))[:MOST_SERIES]:
         if one.fit is not None:
             sections.append(series_section(series, one))
+    sections += [aberration_section(group, parity) for group in result.aberrations for parity in group.fits]
     sections += [
         pages.map_section({"reference": result.references.density}, result.pixel_size, options.particle_diameter),
         pages.fsc_section({"half maps": result.references.curve}, result.pixel_size, inside="the mask of the particle"),
@@ -61,7 +63,7 @@ def sentence(results: list[SeriesResult], *, force: bool) -> str:
             continue
         improved = sum(verdict.improved for verdict in verdicts)
         if len(verdicts) == 1:
-            text = f"The {family} is {verdicts[0].word}"
+            text = f"The {family} is {verdicts[0].verdict}"
             text += "" if verdicts[0].improved else (", applied all the same" if force else " and stays as it was")
         else:
             text = f"The {family} of {improved} of {len(verdicts)} tilt series is improved"
@@ -89,7 +91,7 @@ def verdict_section(results: list[SeriesResult]) -> Section:
     rows: list[list[Cell]] = []
     for one in results:
         for family, verdict in one.verdicts().items():
-            rows.append([one.name, family, verdict.word, round(verdict.gain, 1), round(verdict.limit, 1)])
+            rows.append([one.name, family, verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
         if one.fit is None:
             rows.append([one.name, "", "no evidence", "", ""])
     caption = (
@@ -116,6 +118,39 @@ def series_section(series: TiltSeries, one: SeriesResult) -> Section:
     )
     figure, data = ctf_figure(series, one), ctf_table(series, one)
     return Section(f"CTFs of {one.name}", caption, figure=figure, data=data, shape="wide")
+
+
+def aberration_section(group: GroupResult, parity: str) -> Section:
+    """Phases that pixels ask for, and those of the fit."""
+    fit = group.fits[parity]
+    caption = (
+        f"{fit.verdict.verdict.capitalize()}: gain {fit.verdict.gain:.1f}, limit {fit.verdict.limit:.1f}. Left: what "
+        f"every pixel asks for by itself, with noise. Right: the fit. The edge is at {1 / fit.highest:.1f} Å."
+    )
+    return Section(
+        f"{parity.capitalize()} aberrations of {group.name}", caption, figure=aberration_figure(group, fit), form="png"
+    )
+
+
+def aberration_figure(group: GroupResult, fit: Aberration) -> Figure:
+    """Observed and fitted phase on the plane of frequencies."""
+    kx, ky = group.evidence.kx, group.evidence.ky
+    step = float(np.min(np.abs(kx[kx != 0])))
+    size = round(fit.highest / step)
+    observed = observed_phase(group.evidence, even=fit.even)
+    limit = max(0.3, float(np.abs(fit.phase(kx, ky)).max()))
+    with style():
+        figure = new_figure(6.4, 3.2)
+        for place, values in ((1, observed), (2, fit.phase(kx, ky))):
+            image = np.full((2 * size + 1,) * 2, np.nan)
+            x, y = np.rint(kx / step).astype(int), np.rint(ky / step).astype(int)
+            image[size + y, size + x] = values
+            image[size - y, size - x] = values if fit.even else -values
+            axes = figure.add_subplot(1, 2, place)
+            shown = axes.imshow(image, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+            plain_image_axes(axes)
+        figure.colorbar(shown, ax=figure.axes, shrink=0.8, label="radians")
+    return figure
 
 
 def ctf_table(series: TiltSeries, one: SeriesResult) -> Table:
