@@ -46,13 +46,11 @@ class HalfSums:
     def without(self, key: Key, joined: int) -> Accumulator:
         """Sums of a half set without one of its folds.
 
-        Up to shell `joined` the totals are the mean of both halves, in which a fold counts half.  Differences are of
-        double precision: what is left of voxels that only this fold reaches is far below the floor of `solve_map`.
+        Up to shell `joined` the totals are the mean of both halves, in which a fold counts half.
         """
-        total, own = self.totals[key[0]], self.folds[key]
+        total = self.totals[key[0]]
         share = np.where(padded_shells(total.box, total.padded) <= joined, 0.5, 1.0)
-        weight = np.maximum(total.weight - share * own.weight, 0.0)
-        return Accumulator(total.box, total.data - share * own.data, weight, total.attenuation)
+        return total.without(self.folds[key], share)
 
 
 def rigid_change(

@@ -188,9 +188,6 @@ class CrossFit:
         total = self.totals[half]
         sums = total
         if fold is not None and self.folds > 1:
-            own = self.sums[half, fold]
-            # differences in double precision: what is left of voxels that one fold owns is far below the floor
-            weight = np.maximum(total.weight - own.weight, 0.0)
-            sums = Accumulator(self.box, total.data - own.data, weight, total.attenuation)
+            sums = total.without(self.sums[half, fold])
         density = solve_map(sums, prior_from_fsc(total, self.curve), float(self.shell))
         return reference_volume(density * self.mask, PADDING)

@@ -99,6 +99,15 @@ class Accumulator:
         self.data += other.data
         self.weight += other.weight
 
+    def without(self, part: Accumulator, share: NDArray[np.float64] | float = 1.0) -> Accumulator:
+        """Sums that do not hold `part`, of which `share` has been added, a number or one for every voxel.
+
+        Differences are of double precision: what is left of voxels that only `part` reaches is far below the floor of
+        `solve_map`.
+        """
+        weight = np.maximum(self.weight - share * part.weight, 0.0)
+        return Accumulator(self.box, self.data - share * part.data, weight, self.attenuation)
+
     def complete(self) -> Accumulator:
         """Adds the Friedel mates on the plane x = 0, which `insert` leaves out, in place; returns itself."""
         for array in (self.data, self.weight):
