@@ -69,3 +69,17 @@ def test_one_half_alone_decides_nothing() -> None:
     assert found.defocus.verdict == "unchanged"
     fit = problem.model().fit(problem.evidence.total()[0])
     assert inflation(fit, fit) == 1.0
+
+
+def test_ctfs_that_were_just_refined_are_unchanged() -> None:
+    """Present CTFs were fitted to both halves: the fit to one half loses, and that does not mean worse."""
+    change = changes(5, 300.0)
+    problem = planted(change, particles=60, snr=0.05, blocks=10)
+    model = problem.model()
+    fit = model.fit(problem.evidence.total()[0], measure_noise=True)
+    again = planted(change - fit.tilts.change, particles=60, snr=0.05, blocks=10)
+    again_model = again.model()
+    again_model.fit(again.evidence.total()[0], measure_noise=True)
+    found = compare(again_model, 2)
+    assert found.defocus is not None
+    assert found.defocus.verdict == "unchanged"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tiltwise.ctf.series import SeriesFit, SeriesModel
 from tiltwise.ctf.shells import calibrate, log_likelihood
 from tiltwise.ctf.verdict import Verdict, judge
+from tiltwise.exec.threads import ordered_map
 from tiltwise.maps.cross_fit import HALVES
 
 F64 = NDArray[np.float64]
@@ -31,38 +32,58 @@ class HeldOut:
 def compare(model: SeriesModel, families: int) -> HeldOut:
     """Verdicts on the defocus and on the scale of a series."""
     evidence, settings = model.evidence, model.settings
-    fits: dict[int, SeriesFit] = {}
-    for half in HALVES:
-        sums, counts = evidence.total(half)
-        if not counts.any():
-            return HeldOut(_none(settings.defocus), _none(settings.scale), 1.0, np.zeros(model.series.n_tilts))
-        fits[half] = model.fit(sums)
-    defocus, scale, per_tilt = [], [], np.zeros(model.series.n_tilts)
-    information = np.zeros(2)
-    for half, fit in fits.items():
-        # nuisances, the scales and gains, are fitted to the same half as the defocus, for either hypothesis
-        old = model.scale(evidence.total(half)[0], None)
-        flat = calibrate(fit.linear, fit.quadratic, fit_scale=False)
-        new, wave = fit.calibration.product, model.wave(fit.tilts.change)
-        for index, block in enumerate(evidence.blocks):
-            if block.half == half:
-                continue
-            sums = evidence.sums[index]
-            after, before = model.shell_parts(sums, wave), model.shell_parts(sums, None)
-            score = log_likelihood(*after, new)
-            of_old, of_flat = log_likelihood(*before, old.product), log_likelihood(*after, flat.product)
-            defocus.append(float((score - of_old).sum()))
-            scale.append(float((score - of_flat).sum()))
-            per_tilt += score - of_old
-            # a prediction that changes from P to P' by chance gains or loses with the variance sum |P' - P|^2 / sigma^2
-            moved = model.shell_parts(sums, (wave[0] - 1.0, wave[1]))[1]
-            information += [(moved * new**2).sum(), (after[1] * (new - flat.product) ** 2).sum()]
+    sums = {half: evidence.total(half) for half in HALVES}
+    if not all(counts.any() for _, counts in sums.values()):
+        return HeldOut(_none(settings.defocus), _none(settings.scale), 1.0, np.zeros(model.series.n_tilts))
+    fits = dict(zip(HALVES, ordered_map(lambda half: model.fit(sums[half][0]), HALVES, model.threads), strict=True))
+    scores = [
+        score
+        for half, fit in fits.items()
+        for score in block_scores(model, fit, sums[half][0], [b.half != half for b in evidence.blocks])
+    ]
+    information = np.sum([score.information for score in scores], axis=0)
+    gains = np.array([score.gains for score in scores])
     return HeldOut(
-        judge(np.array(defocus), float(information[0]), families) if settings.defocus else None,
-        judge(np.array(scale), float(information[1]), families) if settings.scale else None,
+        judge(gains[:, 0], float(information[0]), families) if settings.defocus else None,
+        judge(gains[:, 1], float(information[1]), families) if settings.scale else None,
         inflation(fits[1], fits[2]) if settings.defocus else 1.0,
-        per_tilt,
+        np.sum([score.per_tilt for score in scores], axis=0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockScore:
+    """What one block of particles says about CTFs it had no part in."""
+
+    gains: tuple[float, float]
+    """log-likelihood gained by the defoci, and by the scales"""
+    information: tuple[float, float]
+    """squared length of the changes of either: the variance that chance gives the gain"""
+    per_tilt: F64
+    """(F,) log-likelihood gained by both"""
+
+
+def block_scores(model: SeriesModel, fit: SeriesFit, own: F64, chosen: list[bool]) -> list[BlockScore]:
+    """Scores of the `chosen` blocks; `fit` is to other particles, whose sums are `own` (F, 8, K)."""
+    # nuisances, the scales and gains, are fitted to the same half as the defocus, for either hypothesis
+    old = model.scale(own, None)
+    flat = calibrate(fit.linear, fit.quadratic, fit_scale=False)
+    new, wave = fit.calibration.product, model.wave(fit.tilts.change)
+
+    def score(sums: F64) -> BlockScore:
+        after, before = model.shell_parts(sums, wave), model.shell_parts(sums, None)
+        found = log_likelihood(*after, new)
+        of_old, of_flat = log_likelihood(*before, old.product), log_likelihood(*after, flat.product)
+        # a prediction that changes from P to P' by chance gains or loses with the variance sum |P' - P|^2 / sigma^2
+        moved = model.shell_parts(sums, (wave[0] - 1.0, wave[1]))[1]
+        return BlockScore(
+            (float((found - of_old).sum()), float((found - of_flat).sum())),
+            (float((moved * new**2).sum()), float((after[1] * (new - flat.product) ** 2).sum())),
+            found - of_old,
+        )
+
+    blocks = [sums for sums, keep in zip(model.evidence.sums, chosen, strict=True) if keep]
+    return ordered_map(score, blocks, model.threads)
 
 
 def inflation(first: SeriesFit, second: SeriesFit) -> float:

@@ -86,10 +86,15 @@ def cross_fitted(
                 advance(len(chunk))
     fit.finish()
     keys = list(fit.sums)
-    volumes = ordered_map(lambda key: fit.reference(*key), keys, threads)
+
+    def reference(key: tuple[int, int]) -> C64:
+        volume = fit.reference(*key)
+        volume *= in_box(source)
+        return volume
+
+    volumes = dict(zip(keys, ordered_map(reference, keys, threads), strict=True))
     density = 0.5 * (fit.halves[0] + fit.halves[1])
-    scaled = {key: volume * in_box(source) for key, volume in zip(keys, volumes, strict=True)}
-    return References(scaled, halves, folds, fit.curve, density)
+    return References(volumes, halves, folds, fit.curve, density)
 
 
 def in_box(source: ParticleSource) -> np.float32:

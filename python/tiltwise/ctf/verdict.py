@@ -54,5 +54,6 @@ def judge(gains: NDArray[np.float64], information: float, families: int) -> Verd
         return Verdict("unchanged", 0.0, chance)
     if total > chance:
         return Verdict("improved", total, chance)
-    # a fit to noise loses half of the information, one of CTFs that were fitted to these very particles up to all of it
-    return Verdict("worse" if total < -information - chance else "unchanged", total, chance)
+    # A fit to noise loses half of the information; against present CTFs that were fitted to these very particles, too,
+    # as after an earlier refinement, it loses one and a half.
+    return Verdict("worse" if total < -1.5 * information - chance else "unchanged", total, chance)

@@ -1,0 +1,110 @@
+"""`tiltwise refine-ctf` on several series, tilts without particles, and series of one tilt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiltwise.ctf import refine_ctf
+from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.ctf.refine_ctf import RefineCtfResult
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_tomograms
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
+from tiltwise.report.ctf import write_ctf_report
+from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.simulate import SimulatedData, simulate
+
+
+def simulated(folder: Path, **changes: Any) -> SimulatedData:
+    """Small series with wrong defoci."""
+    values: dict[str, Any] = {
+        "tilt_series": 2,
+        "particles": 30,
+        "width_px": 256,
+        "height_px": 256,
+        "thickness": 900.0,
+        "pixel_size": 5.0,
+        "box": 32,
+        "particle_diameter": 100.0,
+        "beads": 200,
+        "tilt_step": 20.0,
+        "defocus": 20000.0,
+        "error_defocus": 600.0,
+        "snr": 1.0,
+        "spacing": 90.0,
+        "margin_px": 16,
+        "threads": 2,
+    }
+    return simulate(SimulateOptions(output=folder, **{**values, **changes}))
+
+
+def refined(inputs: Path, output: Path) -> RefineCtfResult:
+    options = RefineCtfOptions(
+        input=inputs, output=output, box=64, crop=32, particle_diameter=110.0, split="random", threads=2
+    )
+    with FolderJob(options, ["tiltwise", "refine-ctf"], SilentProgress()) as job:
+        result = refine_ctf.run(options, job, SilentProgress())
+        write_ctf_report(job.path("report.html"), options, result, job.content)
+    return result
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    return simulated(tmp_path_factory.mktemp("two"))
+
+
+def test_two_series_share_the_reference(data: SimulatedData, tmp_path: Path) -> None:
+    result = refined(data.optimisation_set, tmp_path / "job")
+    tomograms = json.loads(data.truth.read_text())["tomograms"]
+    for one in result.series:
+        true = np.array(tomograms[one.name]["defocus"])
+        before, after = (np.sqrt(np.mean((values[:, 0] - true) ** 2)) for values in (one.before, one.after))
+        assert after < 0.4 * before
+        assert one.verdicts()["defocus"].improved
+    scales = np.concatenate([one.scale for one in result.series])
+    # one unit for both, and its mean is that of the metadata
+    assert scales.mean() == pytest.approx(np.mean([one.scale_before.mean() for one in result.series]), rel=1e-3)
+    np.testing.assert_allclose(scales, 1.0, atol=0.15)
+
+
+def test_a_tilt_without_particles_is_marked_and_stays(data: SimulatedData, tmp_path: Path) -> None:
+    good = load_optimisation_set(data.optimisation_set)
+    first = good.series[0]
+    projection = first.projection.copy()
+    projection[2, :2, 3] += 5000.0
+    write_tomograms(tmp_path / "tomograms.star", good, series=[replace(first, projection=projection), good.series[1]])
+    write_optimisation_set(
+        tmp_path / "set.star", tomograms=tmp_path / "tomograms.star", particles=good.paths["particles"]
+    )
+    result = refined(tmp_path / "set.star", tmp_path / "job")
+    one = result.series[0]
+    assert one.known.tolist() == [True, True, False, True, True, True, True]
+    content = json.loads(result.outputs["ctf"].read_text())["series"][one.name]
+    assert content["defocus_angstrom"]["value"][2] is None
+    assert content["scale"]["value"][2] is None
+    assert content["defocus_angstrom"]["applied"][2] is False
+    (written, _) = load_optimisation_set(result.outputs["optimisation_set"]).series
+    assert written.defocus_u_angstrom[2] == first.defocus_u_angstrom[2]
+    assert written.ctf_scale[2] == first.ctf_scale[2]
+    assert np.isfinite(written.ctf_scale).all()
+
+
+def test_series_of_one_tilt(tmp_path: Path) -> None:
+    """No scatter to learn from, no slab; the defocus is found all the same."""
+    one_tilt = simulated(
+        tmp_path / "data", tilt_series=1, particles=60, tilt_min=0.0, tilt_max=1.0, tilt_step=5.0, snr=20.0, seed=3
+    )
+    result = refined(one_tilt.optimisation_set, tmp_path / "job")
+    (one,) = result.series
+    assert len(one.before) == 1
+    assert one.slab is None
+    assert one.fit is not None
+    assert one.fit.widths == (float("inf"), float("inf"))
+    assert np.isfinite(one.after).all()
+    assert one.scale[0] == pytest.approx(one.scale_before[0])
