@@ -137,7 +137,7 @@ def test_learned_scatter_helps_tilts_that_say_little() -> None:
     for name, width in (("free", float("inf")), ("learned", None)):
         fit = problem.model(sigma_defocus=width).fit(sums, measure_noise=True)
         errors[name] = fit.tilts.change[:, 0] - change[:, 0]
-    assert 60.0 <= fit.widths[0] <= 160.0
+    assert 50.0 <= fit.widths[0] <= 200.0  # half of the tilts tell
 
     def rms(part: slice, name: str) -> float:
         return float(np.sqrt(np.mean(errors[name][part] ** 2)))

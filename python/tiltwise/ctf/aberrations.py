@@ -97,7 +97,7 @@ def add_series(groups: dict[int, GroupEvidence], model: SeriesModel, fit: Series
     """Adds a series whose CTFs are those of `fit` (`moved`), or the present ones, in place."""
     evidence = model.evidence
     kx, ky = (evidence.disc.frequencies * evidence.step).T
-    product = fit.calibration.product if moved else model.scale(evidence.total()[0], None).product
+    product = fit.calibration.product if moved else model.scale(model.total, None).product
     root = np.sqrt(2.0 / model.noise)
     factor = evidence.amplitude * ((product * root)[:, evidence.disc.shells]) * model.for_phases
     plain = root[:, evidence.disc.shells]

@@ -21,6 +21,8 @@ F64 = NDArray[np.float64]
 PARAMETERS = 3
 STARTS = 3
 """Best minima of the grid from which Newton steps begin."""
+HOPELESS, HOPELESS_NATS = 0.3, 30.0
+"""Starts this much below the best one, as a share of its log-likelihood and in nats at least, are left out."""
 STEPS = 30
 ANGSTROM = 100.0
 """Unit of parameters inside the solver."""
@@ -208,7 +210,7 @@ def ascent(gradient: F64, hessian: F64, damping: F64) -> F64:
 
 
 def fit_tilts(objective: Objective, slope: float, grid: F64, bound: float) -> TiltFit:
-    """Best change of every tilt: Newton steps from the best points of the grid and from no change.
+    """Best change of every tilt: Newton steps from the best maxima on the grid.
 
     `slope` is that of `grid_likelihood`.  A maximum further than `bound` Å away does not count.
     """
@@ -220,9 +222,11 @@ def fit_tilts(objective: Objective, slope: float, grid: F64, bound: float) -> Ti
     for tilt in range(n_tilts):
         if not evidence.matrices[tilt].any():
             continue
-        for point in sorted({0.0, *(float(grid[i]) for i in local_maxima(scores[tilt], STARTS))}):
+        peaks = local_maxima(scores[tilt], STARTS)
+        best = scores[tilt, peaks[0]]
+        for peak in peaks[scores[tilt, peaks] >= best - max(HOPELESS * abs(best), HOPELESS_NATS)]:
             rows.append(tilt)
-            starts.append([point / ANGSTROM, *prior.mean[tilt, 1:] / ANGSTROM])
+            starts.append([grid[peak] / ANGSTROM, *prior.mean[tilt, 1:] / ANGSTROM])
     change = np.zeros((n_tilts, PARAMETERS))
     covariance = np.full((n_tilts, PARAMETERS, PARAMETERS), np.nan)
     gain, known = np.zeros(n_tilts), np.zeros(n_tilts, bool)

@@ -193,15 +193,14 @@ class CtfRefinement:
                     )
                 with self.job.timing("fits"):
                     model = SeriesModel(series, evidence, settings, self.backend, self.threads)
-                    total, counts = evidence.total()
-                    refuse_inverted(model, total)
-                    fit = model.fit(total, measure_noise=True)
+                    refuse_inverted(model)
+                    fit = model.fit(model.total, measure_noise=True)
                     held_out = compare(model, options.families)
                     if options.even_order or options.odd_order:
                         verdict = held_out.defocus
                         moved = verdict is not None and (options.force or verdict.improved)
                         add_series(groups, model, fit, moved=moved)
-                    results.append(SeriesResult.of(series, model, fit, held_out, counts))
+                    results.append(SeriesResult.of(series, model, fit, held_out))
         if options.scale:
             share_gains(results)
             fit_slabs(self.optset.series, results)
@@ -236,9 +235,9 @@ class CtfRefinement:
         return results
 
 
-def refuse_inverted(model: SeriesModel, sums: NDArray[np.float64]) -> None:
+def refuse_inverted(model: SeriesModel) -> None:
     """Raises DataError where images look like the negative of their predictions."""
-    linear, quadratic = model.shell_parts(sums, None)
+    linear, quadratic = model.shell_parts(model.total, None)
     score = float(linear.sum()) / max(float(np.sqrt(quadratic.sum())), 1e-30)
     if score < INVERTED:
         raise DataError(

@@ -57,13 +57,11 @@ class SeriesResult:
         return cls(series.name, defocus_terms(series), series.ctf_scale, zero, None, None, nan, nan)
 
     @classmethod
-    def of(
-        cls, series: TiltSeries, model: SeriesModel, fit: SeriesFit, held_out: HeldOut, counts: NDArray[np.int64]
-    ) -> SeriesResult:
+    def of(cls, series: TiltSeries, model: SeriesModel, fit: SeriesFit, held_out: HeldOut) -> SeriesResult:
         """From the fit to all particles."""
         before = series.ctf_scale
         scale, sigma = before * fit.calibration.scale, np.abs(before) * fit.scale_sigma
-        return cls(series.name, model.before, before, counts, fit, held_out, scale, sigma)
+        return cls(series.name, model.before, before, model.counts, fit, held_out, scale, sigma)
 
     @property
     def after(self) -> F64:

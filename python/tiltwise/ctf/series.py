@@ -85,12 +85,12 @@ class SeriesModel:
         self.highest = float(radius.max())
         self.squares = np.asarray((evidence.disc.frequencies**2).sum(axis=1))
         self.before = defocus_terms(series)
+        self.total, self.counts = evidence.total()
         self.noise = self._noise(None, np.ones((series.n_tilts, self.disc.n_shells)))
 
     def _noise(self, wave: Wave | None, product: F64) -> F64:
-        sums, counts = self.evidence.total()
-        parts = parts_at(sums, self.evidence.amplitude, wave)
-        return noise_power(sums, counts, parts, product, self.disc, self.evidence.area)
+        parts = parts_at(self.total, self.evidence.amplitude, wave)
+        return noise_power(self.total, self.counts, parts, product, self.disc, self.evidence.area)
 
     def wave(self, change: F64) -> Wave:
         """Of changes (F, 3) in Å."""
