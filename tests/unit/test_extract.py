@@ -370,3 +370,42 @@ def test_source_names_the_particle_outside_every_tilt(tmp_path: Path) -> None:
         source.load(1, np.zeros(3))
     with pytest.raises(ConfigError, match="--crop"):
         ParticleSource(optset, box_px=32, crop_px=25, binning=1.0, diameter_angstrom=None)
+
+
+def test_few_unseen_particles_are_left_out_and_many_refused(tmp_path: Path) -> None:
+    path = tmp_path / "TS.mrcs"
+    with mrcfile.new(path) as file:
+        file.set_data(noise())
+    series = tilt_series(image_files=(str(path),) * N_TILTS)
+    n = 20
+    coordinates = np.tile(np.asarray(CENTRE, float), (n, 1))
+    coordinates[3] += 5000.0
+    zero = np.zeros((n, 3))
+    particles = Particles(
+        name=tuple(f"TS/{i + 1}" for i in range(n)),
+        tomogram=("TS",) * n,
+        coordinate_px=coordinates,
+        origin_angstrom=zero,
+        angles_deg=zero,
+        subtomogram_angles_deg=zero,
+        half_set=np.zeros(n, np.int64),
+        optics_index=np.zeros(n, np.int64),
+        image_files=(),
+        ctf_files=(),
+        visible=(),
+    )
+
+    def source_of(chosen: Particles) -> ParticleSource:
+        optset = OptimisationSet((series,), chosen, (OPTICS,), {}, True, None, {})
+        return ParticleSource(optset, box_px=32, crop_px=24, binning=1.0, diameter_angstrom=None)
+
+    seen, note = source_of(particles).leave_out_unseen(zero)
+    assert np.flatnonzero(~seen).tolist() == [3]
+    assert note is not None
+    assert "1 particles" in note
+    assert "TS/4" in note
+    with pytest.raises(DataError, match="outside every tilt"):
+        source_of(particles.take(np.arange(5))).leave_out_unseen(zero[:5])
+    seen, note = source_of(particles.take(np.array([0, 1]))).leave_out_unseen(zero[:2])
+    assert seen.all()
+    assert note is None

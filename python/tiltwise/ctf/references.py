@@ -75,7 +75,7 @@ def cross_fitted(
     def load(particle: int) -> ParticleImages:
         return source.load(particle, poses.displacement_angstrom[particle])
 
-    noise = initial_noise_power(source, load, threads, lambda count: None, NOISE_SAMPLE)
+    noise = initial_noise_power(source, load, threads, lambda count: None, NOISE_SAMPLE, visible)
     for number, series in enumerate(source.optset.series):
         for half, fold in fit.sums:
             members = np.flatnonzero((source.series_of == number) & (halves == half) & (folds == fold) & visible)

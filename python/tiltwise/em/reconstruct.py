@@ -83,7 +83,9 @@ class Reconstruction:
             diameter_angstrom=None,
         )
         check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
-        self.source.check_visibility(self.poses.displacement_angstrom)
+        self.seen, lost = self.source.leave_out_unseen(self.poses.displacement_angstrom)
+        if lost:
+            job.warn(lost)
         self.symmetry = symmetry_matrices(options.symmetry)
         self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
         progress.title(
@@ -99,7 +101,7 @@ class Reconstruction:
 
     def members(self, series: int, half: int) -> NDArray[np.intp]:
         """Particles of a series and half set."""
-        return np.flatnonzero((self.source.series_of == series) & (self.halves == half))
+        return np.flatnonzero((self.source.series_of == series) & (self.halves == half) & self.seen)
 
     def transpose(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
         """Half maps and map by transposed trilinear projection on a padded grid, weighted by the noise power."""
@@ -107,7 +109,7 @@ class Reconstruction:
         def load(particle: int) -> ParticleImages:
             return self.source.load(particle, self.poses.displacement_angstrom[particle])
 
-        noise = initial_noise_power(self.source, load, self.threads, lambda n: None, NOISE_SAMPLE)
+        noise = initial_noise_power(self.source, load, self.threads, lambda n: None, NOISE_SAMPLE, self.seen)
         backend = load_backend(self.options.backend)
         accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
 

@@ -17,6 +17,9 @@ from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import pixel_sizes, poses_of, series_index
 from tiltwise.spectral.disc import FourierDisc
 
+MOST_LOST = 0.1
+"""Share of the particles that may lie outside all images: a box reaches over the edge there.  More is a mistake."""
+
 
 @dataclass(slots=True)
 class Poses:
@@ -170,6 +173,24 @@ class ParticleSource:
         if len(lost):
             where = [f"{particles.name[i]} of {particles.tomogram[i]}" for i in lost]
             raise outside_every_tilt(where, positions[lost], self.box * self.pixel_size)
+
+    def leave_out_unseen(self, displacement_angstrom: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str | None]:
+        """Which particles (P,) any tilt shows, and a sentence about the others if there are some.
+
+        Raises
+        ------
+        DataError
+            if so many are lost that their coordinates must be wrong.
+        """
+        seen = self.visible(displacement_angstrom)
+        lost = np.flatnonzero(~seen)
+        if not len(lost):
+            return seen, None
+        if len(lost) > MOST_LOST * len(seen):
+            self.check_visibility(displacement_angstrom)
+        names = ", ".join(self.optset.particles.name[i] for i in lost[:5])
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        return seen, f"{len(lost)} particles lie outside every tilt image and are left out: {names}{more}"
 
     def _stack_geometry(self) -> None:
         optics = self.optset.optics[int(self.optset.particles.optics_index[0])]

@@ -112,24 +112,7 @@ def _rows_of(documents: Documents, new: Particles) -> tuple[StarBlock, Particles
             found=f"{len(unknown)} of {len(new)}, first {', '.join(unknown[:5])}",
         )
     rows = np.array([row_of[name] for name in new.name], np.int64)
-
-    def pick(items: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(items[row] for row in rows) if items else ()
-
-    old = Particles(
-        name=pick(read.name),
-        tomogram=pick(read.tomogram),
-        coordinate_px=read.coordinate_px[rows],
-        origin_angstrom=read.origin_angstrom[rows],
-        angles_deg=read.angles_deg[rows],
-        subtomogram_angles_deg=read.subtomogram_angles_deg[rows],
-        half_set=read.half_set[rows],
-        optics_index=read.optics_index[rows],
-        image_files=pick(read.image_files),
-        ctf_files=pick(read.ctf_files),
-        visible=tuple(read.visible[row] for row in rows) if read.visible else (),
-    )
-    return block.take(rows), old
+    return block.take(rows), read.take(rows)
 
 
 def _coordinates(

@@ -73,16 +73,18 @@ def initial_noise_power(
     threads: int,
     advance: Callable[[int], None],
     limit: int = 200,
+    seen: NDArray[np.bool_] | None = None,
 ) -> list[NDArray[np.float64]]:
     """sigma^2 (F, S) of every series before any model is known: the power of the images themselves.
 
-    Averages over up to `limit` particles of a series; `load(i)` gives the images of particle i of all.  Of
-    premultiplied images only C X is known; its power is C^2 sigma^2 where noise dominates.
+    Averages over up to `limit` particles of a series, of those `seen` (P,); `load(i)` gives the images of particle
+    i of all.  Of premultiplied images only C X is known; its power is C^2 sigma^2 where noise dominates.
     """
     disc = source.disc
     spectra = []
     for number, series in enumerate(source.optset.series):
-        members = np.flatnonzero(source.series_of == number)[:limit]
+        own = source.series_of == number
+        members = np.flatnonzero(own if seen is None else own & seen)[:limit]
         total = np.zeros((series.n_tilts, disc.n_shells))
         norm = np.zeros_like(total)
 

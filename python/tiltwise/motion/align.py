@@ -315,7 +315,8 @@ class Alignments:
         """Rounds, verdicts, files."""
         options = self.options
         with self.job.timing("noise power"):
-            noise = initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE)
+            seen = self.source.visible(self.poses.displacement_angstrom)
+            noise = initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE, seen)
         fitted, curves, done = self.start()
         prior: MotionPrior | None = None
         given = None
