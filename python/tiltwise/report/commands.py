@@ -173,28 +173,37 @@ def write_demo_report(
 
 
 def next_after_refine(options: RefineOptions, result: RefineResult) -> str:
-    """Command that is most useful after a refinement: finer images at Nyquist, else the map of the new poses."""
-    at_nyquist = result.resolution_angstrom < 1.05 * 2.0 * result.pixel_size and options.binning > 1
-    binning = max(1.0, options.binning / 2) if at_nyquist else options.binning
-    finer = options.binning / binning
-    chosen = {
-        "--i": result.outputs["optimisation_set"],
-        "--b": 2 * round(options.box * finer / 2),
-        "--crop": 2 * round(options.map_size * finer / 2),
-        "--bin": binning,
-        "--sym": options.symmetry,
-    }
-    if at_nyquist:
-        chosen |= {"--ref": result.outputs["map"], "--ini-high": float(np.ceil(1.5 * result.resolution_angstrom))}
-        if options.particle_diameter is not None:
-            chosen["--particle-diameter"] = options.particle_diameter
-    name = "refine" if at_nyquist else "reconstruct"
+    """Command that is most useful after a refinement: finer images at Nyquist, else post-processing."""
+    if result.resolution_angstrom < 1.05 * 2.0 * result.pixel_size and options.binning > 1:
+        name, chosen = "refine", _finer_refinement(options, result)
+    else:
+        name, chosen = "postprocess", {"--i": options.output}
+        if options.mask is not None:
+            chosen["--mask"] = options.mask
     arguments = [
         text
         for flag, value in chosen.items()
         for text in (flag, f"{value:g}" if isinstance(value, float) else str(value))
     ]
     return shlex.join(["tiltwise", name, *arguments, "--o", f"{options.output}_{name}"])
+
+
+def _finer_refinement(options: RefineOptions, result: RefineResult) -> dict[str, Any]:
+    """Options of a refinement that goes on with less binning."""
+    binning = max(1.0, options.binning / 2)
+    finer = options.binning / binning
+    chosen: dict[str, Any] = {
+        "--i": result.outputs["optimisation_set"],
+        "--b": 2 * round(options.box * finer / 2),
+        "--crop": 2 * round(options.map_size * finer / 2),
+        "--bin": binning,
+        "--sym": options.symmetry,
+        "--ref": result.outputs["map"],
+        "--ini-high": float(np.ceil(1.5 * result.resolution_angstrom)),
+    }
+    if options.particle_diameter is not None:
+        chosen["--particle-diameter"] = options.particle_diameter
+    return chosen
 
 
 def _facts(
