@@ -79,7 +79,7 @@ class ParticleSource:
                 where="--t",
                 expected="one pixel size",
                 found=", ".join(f"{p:g}" for p in sorted(pixel)) + " Å",
-                fix="work on the series of one pixel size at a time",
+                fix="work on the series of one pixel size at a time: --t with those, --p with their particles",
             )
         self.from_stacks = not all(series.image_files for series in optset.series)
         if self.from_stacks and not (optset.stacks_are_2d and optset.particles.image_files):
@@ -193,14 +193,29 @@ class ParticleSource:
         return seen, f"{len(lost)} particles lie outside every tilt image and are left out: {names}{more}"
 
     def _stack_geometry(self) -> None:
-        optics = self.optset.optics[int(self.optset.particles.optics_index[0])]
-        if optics.image_size is None or optics.image_pixel_size_angstrom is None:
+        """Box and pixel size of the stacks, which must be those of all optics groups in use."""
+        used = [self.optset.optics[i] for i in np.unique(self.optset.particles.optics_index)]
+        sizes = {(group.image_size, group.image_pixel_size_angstrom): group.name for group in used}
+        if None in {value for size in sizes for value in size}:
             raise DataError(
                 "the size of the extracted images is unknown",
                 where="data_optics",
                 expected="rlnImageSize, rlnImagePixelSize",
+                fix="take the particles.star that was written with the stacks",
             )
-        self.box, self.pixel_size = optics.image_size, optics.image_pixel_size_angstrom
+        if len(sizes) > 1:
+            raise DataError(
+                "extracted images of optics groups differ in size",
+                where="data_optics",
+                expected="one rlnImageSize and one rlnImagePixelSize",
+                found="; ".join(f"{name}: {box} px of {pixel:g} Å" for (box, pixel), name in sizes.items()),
+                fix="extract all particles with the same box, crop and binning, or work on the optics groups one by "
+                "one (relion_star_handler --select rlnOpticsGroup)",
+            )
+        box, pixel_size = next(iter(sizes))
+        assert box is not None
+        assert pixel_size is not None
+        self.box, self.pixel_size = box, pixel_size
 
     def loader(self, particle: int) -> ImageExtractor | StackLoader:
         """What loads the images of a particle."""
