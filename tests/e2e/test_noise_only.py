@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.refinements import run_refine
 from tiltwise.em import reconstruct
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.jobs.job import FolderJob
@@ -66,3 +67,41 @@ def test_half_maps_of_noise_do_not_agree(tmp_path: Path) -> None:
     limit = 4.0 / np.sqrt(z.size / 3)
     if not abs(z.mean()) <= limit:
         pytest.fail(f"FSC is {z.mean():.3f} sigma on average, at most {limit:.3f} expected")
+
+
+def test_refinement_of_noise_finds_no_more_than_it_was_given(tmp_path: Path) -> None:
+    """Images of noise aligned to a map of 60 Å: neither an iteration nor the end claims more than its soft edge.
+
+    The edge is two shells wide and the mask blurs by one: 192 / (3.2 + 2) = 37 Å.
+    """
+    common = {
+        "tilt_series": 2,
+        "particles": 8,
+        "width_px": 384,
+        "height_px": 384,
+        "thickness": 300.0,
+        "pixel_size": 6.0,
+        "box": BOX,
+        "particle_diameter": 110.0,
+        "beads": 120,
+        "tilt_step": 20.0,
+        "spacing": 250.0,
+        "margin_px": BOX,
+        "reference_resolution": 40.0,
+        "threads": 1,
+    }
+    given = simulate(SimulateOptions(output=tmp_path / "given", seed=9, snr=0.5, **common))
+    noise = simulate(SimulateOptions(output=tmp_path / "noise", seed=9, signal=False, noise=1.0, **common))
+    result = run_refine(
+        noise,
+        tmp_path / "job",
+        reference=given.reference,
+        ini_high=60.0,
+        iterations=3,
+        offset_range_px=2.0,
+        offset_step_px=2.0,
+    )
+    for row in result.history:
+        assert row["resolution_angstrom"] > 45.0
+        assert row["fsc0143_angstrom"] > 37.0
+    assert result.resolution_angstrom > 37.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.maps.spectra import half_maps, last_shell_above
+from tiltwise.maps.volumes import Accumulator
 from tiltwise.spectral.fsc import fsc
-from tiltwise.spectral.randomised import MaskedFsc, mask_effect, masked_fsc
+from tiltwise.spectral.randomised import BLURRED_SHELLS, MaskedFsc, mask_effect, masked_fsc
 
 
 @dataclass(slots=True)
@@ -34,6 +37,18 @@ class HalfFsc:
         if self.corrected:
             return self.curves(first, second, iteration).corrected
         return fsc(first, second, self.mask)
+
+    def shared_shell(self, sums: Mapping[int, Accumulator], limit: int, start: int, before: NDArray[np.float64]) -> int:
+        """Shell up to which completed sums of the halves may be joined, `limit` at most.
+
+        Never beyond what the halves know of each other: joined noise is in both references, counts as signal in the
+        next FSC, and is found again.  That is where the FSC of the sums falls below 0.5, or `start`, the shell of the
+        starting map, which both halves have seen.  Not looked at where the last FSC `before` is well beyond `limit`.
+        """
+        if not 0 < start < limit or last_shell_above(before) > limit + BLURRED_SHELLS:
+            return max(limit, 1)
+        first, second, _ = half_maps(sums[1], sums[2])
+        return int(min(limit, max(last_shell_above(fsc(first, second, self.mask)), start)))
 
     def curves(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> MaskedFsc:
         """All curves of two maps, whether the correction is asked for or not."""

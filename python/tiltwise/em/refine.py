@@ -285,8 +285,9 @@ class Refinement:
 
     def maximise(self, state: State, sums: HalfSums, radius: float) -> None:
         """New references of both halves: FSC, prior, map, solvent (Eq. 11)."""
-        join = max(self.shell_of(self.options.low_resol_join_halves), 1)
         accumulators = sums.totals
+        limit = self.shell_of(self.options.low_resol_join_halves)
+        join = self.half_fsc.shared_shell(accumulators, limit, self.shell_of(self.options.ini_high), state.curve)
         join_low_resolution(accumulators[1], accumulators[2], join)
         first, second, _ = half_maps(accumulators[1], accumulators[2])
         curve = self.half_fsc.curve(first, second, state.iteration)

@@ -82,11 +82,15 @@ def join_low_resolution(first: Accumulator, second: Accumulator, shell: int) -> 
         a[low], b[low] = mean, mean
 
 
-def resolution_shell(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
-    """Last shell before the FSC first falls below a threshold, at least `MIN_PRIOR_SHELL`."""
+def last_shell_above(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
+    """Last shell before the FSC first falls below a threshold; 0 if it does in shell 1."""
     below = np.flatnonzero(~(curve[1:] >= threshold))
-    last = int(below[0]) if len(below) else len(curve) - 1
-    return max(last, MIN_PRIOR_SHELL)
+    return int(below[0]) if len(below) else len(curve) - 1
+
+
+def resolution_shell(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
+    """As `last_shell_above`, at least `MIN_PRIOR_SHELL`."""
+    return max(last_shell_above(curve, threshold), MIN_PRIOR_SHELL)
 
 
 def smoothed(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
