@@ -39,16 +39,16 @@ COARSE_SIGMA = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Local correlation in one band."""
+    """Local correlation in one band; arrays are those of the region the mask fills, see `region_of`."""
 
     shell: float
     """centre, cycles per box; 0 for all that is coarser than the first band"""
     mean: F32
-    """(N, N, N) the band of the mean of both maps"""
+    """the band of the mean of both maps"""
     correlation: F32
-    """(N, N, N) local correlation; 0 where the mask has no weight"""
+    """local correlation; 0 where the mask has no weight"""
     noise_sigma: F32
-    """(N, N, N) standard deviation of the correlation of noise"""
+    """standard deviation of the correlation of noise"""
 
 
 def band_centres(first_shell: float, last_shell: float) -> F64:
@@ -72,6 +72,12 @@ def band_gain(radius: F64, centres: F64, band: int) -> F64:
         low, high = centres[band], centres[band + 1]
         fall = np.sin(0.5 * np.pi * np.clip((radius - low) / (high - low), 0.0, 1.0)) ** 2
     return rise - fall
+
+
+def region_of(mask: F32) -> tuple[slice, slice, slice]:
+    """Smallest part of the box, along z, y and x, that holds every voxel of a mask above zero."""
+    found = ndimage.find_objects((mask > 0).astype(np.int8))[0]
+    return found[0], found[1], found[2]
 
 
 def local_correlations(
@@ -98,11 +104,15 @@ def local_correlations(
     size = mask.shape[0]
     radius = radii(size, 3)
     weights = half_weights(size)
+    region = region_of(mask)
+    inside = np.ascontiguousarray(mask[region])
     for number, centre in enumerate(centres):
         gain = band_gain(radius, centres, number).astype(np.float32)
-        f, g = (np.asarray(irfft3(v * gain, size, workers, norm="forward"), np.float32) for v in (first, second))
+        f, g = (
+            np.asarray(irfft3(v * gain, size, workers, norm="forward")[region], np.float32) for v in (first, second)
+        )
         inner, outer = (p * size / centre / FWHM for p in (INNER_PERIODS, periods))
-        window = Window(mask, inner, outer)
+        window = Window(inside, inner, outer)
         cross, power_f, power_g = (window.average(v) for v in (f * g, f * f, g * g))
         power = power_f * power_g
         correlation = np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
@@ -124,7 +134,7 @@ class Window:
     """
 
     def __init__(self, mask: F32, inner: float, outer: float) -> None:
-        self._mask, self._size = mask, mask.shape[0]
+        self._mask = mask
         self._block = max(1, int(inner / COARSE_SIGMA))
         self._inner, self._outer = inner / self._block, outer / self._block
         self._weight = self._blocks(mask)
@@ -154,13 +164,13 @@ class Window:
         if self._block == 1:
             return blocks
         fine = ndimage.zoom(blocks, self._block, order=1, mode="nearest", grid_mode=True)
-        return np.asarray(fine[: self._size, : self._size, : self._size])
+        depth, height, width = self._mask.shape
+        return np.asarray(fine[:depth, :height, :width])
 
     def _blocks(self, values: F32) -> F32:
-        n = -(-self._size // self._block)
-        pad = n * self._block - self._size
-        padded = np.pad(values, ((0, pad),) * 3) if pad else values
-        shape = (n, self._block) * 3
+        counts = [-(-n // self._block) for n in values.shape]
+        padded = np.pad(values, [(0, c * self._block - n) for c, n in zip(counts, values.shape, strict=True)])
+        shape = [length for count in counts for length in (count, self._block)]
         return np.asarray(padded.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32))
 
 

@@ -15,7 +15,7 @@ from tiltwise.io.mrc import write_map
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.spectra import joined_fsc
 from tiltwise.post.half_maps import load_half_maps
-from tiltwise.post.local_fsc import Band, band_centres, local_correlations
+from tiltwise.post.local_fsc import Band, band_centres, local_correlations, region_of
 from tiltwise.post.mask import mask_of
 from tiltwise.post.options import LocalResolutionOptions
 from tiltwise.post.sharpening import bfactor_filter
@@ -29,7 +29,7 @@ PARTICLE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LocalResolution:
-    """Resolution and filtered map, `(N, N, N)`."""
+    """Resolution and filtered map, arrays of the shape of the bands'."""
 
     shell: NDArray[np.float32]
     """where the local correlation falls below its threshold, in shells"""
@@ -127,9 +127,11 @@ def run(options: LocalResolutionOptions, job: Job, progress: Progress) -> LocalR
             lambda shell: float(bfactor_filter(options.adhoc_bfactor, np.array(shell / (size * pixel_size)))),
             advance,
         )
-    resolution = np.where(mask > 0, np.float32(size * pixel_size) / local.shell, np.float32(0.0))
+    region = region_of(mask)
+    resolution, filtered = np.zeros_like(mask), np.zeros_like(mask)
+    resolution[region] = np.where(mask[region] > 0, np.float32(size * pixel_size) / local.shell, np.float32(0.0))
+    filtered[region] = local.filtered * mask[region]
     outputs = {"resolution": job.path("locres.mrc"), "filtered": job.path("locres_filtered.mrc"), "mask": mask_path}
-    filtered = local.filtered * mask
     write_map(outputs["resolution"], resolution, pixel_size)
     write_map(outputs["filtered"], filtered, pixel_size)
     job.add_output(outputs["resolution"], "Image3D.mrc.relion.localres.resmap")
