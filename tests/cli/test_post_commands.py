@@ -188,3 +188,9 @@ def test_model_and_directions_are_compared(halves: Path, tmp_path: Path, capsys:
     assert call("postprocess", "--i", halves, "--model", model, "--no-directions", "--o", tmp_path / "b") == 0
     captured = capsys.readouterr()
     assert "do not agree even at low resolution" in captured.out + captured.err
+
+
+def test_fit_of_a_narrow_range_is_said(halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("postprocess", "--i", halves, "--no-directions", "--autob-lowres", 15, "--o", tmp_path / "job") == 0
+    captured = capsys.readouterr()
+    assert "a narrow range, 15 to" in captured.out + captured.err

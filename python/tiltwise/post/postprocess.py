@@ -37,6 +37,8 @@ F64 = NDArray[np.float64]
 THRESHOLD = 0.143
 MODEL_THRESHOLD = 0.5
 """A model has no noise: 0.5 means what 0.143 does for half maps."""
+NARROW_FIT = 0.8
+"""Share of the lowest resolution of the fit that the resolution must be below for a B-factor to be trusted."""
 PROTEIN_SHARE = 0.476
 """Share of the box that a protein may fill where the FSC of the particle alone is estimated from its volume, as
 cisTEM has it; the same factor as RELION."""
@@ -286,6 +288,11 @@ def _bfactor(options: PostprocessOptions, guinier: Guinier, resolution: float, j
             "blurred, or was sharpened before. It is not sharpened; --adhoc-bfac does so all the same"
         )
         return 0.0
+    elif resolution > NARROW_FIT * options.fit_low:
+        job.warn(
+            f"the B-factor is that of a narrow range, {options.fit_low:g} to {resolution:.1f} Å: look at the "
+            "Guinier plot; --autob-lowres with a larger value, or --adhoc-bfac"
+        )
     return guinier.bfactor_angstrom2
 
 
