@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.source import ParticleSource, Poses
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import (
+    load_optimisation_set,
+    write_optimisation_set,
+    write_particles,
+    write_tomograms,
+)
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.model import OptimisationSet
@@ -222,3 +227,40 @@ def test_a_stopped_run_continues_to_the_same_bytes(data: SimulatedData, result: 
     again = run(data.optimisation_set, folder)
     for name in ("particles", "trajectories", "table"):
         assert again.outputs[name].read_bytes() == result.outputs[name].read_bytes()
+
+
+def keep_particles(data: SimulatedData, folder: Path, counts: dict[str, int]) -> Path:
+    """A set beside the simulated one with so many particles of every series."""
+    optset = load_optimisation_set(data.optimisation_set)
+    rows = []
+    for name, count in counts.items():
+        rows += [i for i, own in enumerate(optset.particles.tomogram) if own == name][:count]
+    folder.mkdir()
+    particles = folder / "particles.star"
+    write_particles(particles, optset, particles=optset.particles.take(np.array(rows)))
+    write_optimisation_set(folder / "set.star", particles=particles, tomograms=optset.paths["tomograms"])
+    return folder / "set.star"
+
+
+def test_series_with_no_or_one_particle_stay_as_they_are(tmp_path: Path) -> None:
+    data = simulated(tmp_path, tilt_series=3, particles=12, tilt_step=15.0)
+    source = keep_particles(data, tmp_path / "few", {"TS_01": 12, "TS_02": 1})
+    found = run(source, tmp_path / "out")
+    full, single, empty = found.series
+    assert not full.reason
+    assert single.reason
+    assert empty.reason == "no particle is visible"
+    written = load_optimisation_set(found.outputs["optimisation_set"])
+    before = load_optimisation_set(source)
+    for old, new in zip(before.series[1:], written.series[1:], strict=True):
+        assert np.array_equal(old.projection, new.projection)
+
+
+def test_motion_without_doses_is_refused(data: SimulatedData, tmp_path: Path) -> None:
+    optset = load_optimisation_set(data.optimisation_set)
+    blank = replace(optset.series[0], pre_exposure=np.zeros(optset.series[0].n_tilts))
+    folder = tmp_path / "undosed"
+    folder.mkdir()
+    write_tomograms(folder / "tomograms.star", optset, series=[blank])
+    with pytest.raises(DataError, match="motion needs the order and dose"):
+        run(data.optimisation_set, tmp_path / "out", tomograms=folder / "tomograms.star")

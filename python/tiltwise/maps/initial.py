@@ -86,6 +86,9 @@ def initial_noise_power(
         own = source.series_of == number
         members = np.flatnonzero(own if seen is None else own & seen)[:limit]
         total = np.zeros((series.n_tilts, disc.n_shells))
+        if not len(members):
+            spectra.append(np.ones_like(total))  # nobody asks
+            continue
         norm = np.zeros_like(total)
 
         def measure(particle: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:

@@ -335,6 +335,9 @@ class Alignments:
             with self.job.timing("fits"), self.progress.task("fits", len(self.data)) as task:
                 for i, data in enumerate(self.data):
                     self.job.check_abort()
+                    if not data.seen.any():
+                        task.advance()
+                        continue
                     fitted[i] = self.rigid(data, evidence[i], fitted[i], number == 0)
                     if given is not None:
                         evidence[i] = in_scale(evidence[i], fitted[i])
@@ -345,8 +348,9 @@ class Alignments:
                     # the references of earlier rounds are too poor to learn from
                     prior = self.learn(evidence, fitted) if last else usual_prior(options.velocity, options.divergence)
                     for i, data in enumerate(self.data):
-                        start = fitted[i]
-                        fitted[i], _ = self.moving(data, evidence[i], start, prior.velocity, prior.length_angstrom)
+                        if data.seen.any():
+                            start = fitted[i]
+                            fitted[i], _ = self.moving(data, evidence[i], start, prior.velocity, prior.length_angstrom)
                 if not last:
                     fitted = [self.settled(data, one) for data, one in zip(self.data, fitted, strict=True)]
                     self.save(fitted, curves, prior, number + 1)
@@ -367,7 +371,7 @@ class Alignments:
         fitted = []
         for i, data in enumerate(self.data):
             specimen = data.specimen()
-            if prior is not None:
+            if prior is not None and data.seen.any():
                 specimen = data.specimen(data.basis(prior[1], self.options.kernel).functions, prior[0])
             names = ("turn", "shift", "displacement", "coefficients")
             alignment = Alignment(*(arrays[f"{name}_{i}"] for name in names))
@@ -379,16 +383,16 @@ class Alignments:
         """Checkpoint from which `start` continues."""
         arrays: dict[str, NDArray[Any]] = {f"curve_{i}": curve for i, curve in enumerate(curves)}
         for i, one in enumerate(fitted):
-            assert one.shared is not None
+            shared = one.shared or SharedShifts.none(one.specimen.n_tilts)
             parts = {
                 "turn": one.alignment.turn,
                 "shift": one.alignment.shift_px,
                 "displacement": one.alignment.displacement_px,
                 "coefficients": one.alignment.coefficients,
-                "shared_shift": one.shared.shift_px,
-                "shared_gain": one.shared.gain,
-                "shared_clipped": one.shared.clipped,
-                "shared_unseen": one.shared.unseen,
+                "shared_shift": shared.shift_px,
+                "shared_gain": shared.gain,
+                "shared_clipped": shared.clipped,
+                "shared_unseen": shared.unseen,
             }
             arrays |= {f"{name}_{i}": array for name, array in parts.items()}
         state = {"rounds": rounds, "prior": None if prior is None else [prior.velocity, prior.length_angstrom]}

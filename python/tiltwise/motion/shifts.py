@@ -30,6 +30,11 @@ class SharedShifts:
     unseen: NDArray[np.bool_]
     """(F,) no particle is visible"""
 
+    @classmethod
+    def none(cls, tilts: int) -> SharedShifts:
+        """Of a series that no particle shows."""
+        return cls(np.zeros((tilts, 2)), np.zeros(tilts), np.zeros(tilts, bool), np.ones(tilts, bool))
+
     def start(self, alignment: Alignment) -> Alignment:
         """An alignment shifted by them."""
         tilt = np.concatenate([np.zeros((len(self.shift_px), 3)), self.shift_px], axis=1)
@@ -39,8 +44,8 @@ class SharedShifts:
 def shared_shifts(evidence: Evidence, tilts: int) -> SharedShifts:
     """Maxima of the sums of all tables of a tilt."""
     grid = evidence.grid
-    shift, gain = np.zeros((tilts, 2)), np.zeros(tilts)
-    clipped, unseen = np.zeros(tilts, bool), np.ones(tilts, bool)
+    none = SharedShifts.none(tilts)
+    shift, gain, clipped, unseen = none.shift_px, none.gain, none.clipped, none.unseen
     for tilt in range(tilts):
         rows = np.flatnonzero(evidence.tilt == tilt)
         if not len(rows):
