@@ -14,7 +14,6 @@ from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import PosteriorPoses
 from tiltwise.em.moments import match_moments
 from tiltwise.em.peaks import Peaks
-from tiltwise.em.priors import PosePrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.spectral.disc import FourierDisc
@@ -72,14 +71,7 @@ class Climbs:
         starts = [found for found in peaks if found is not None]
         owner = np.repeat(np.arange(len(chosen)), [len(rotation) for rotation, _ in starts])
         members = np.array([batch[i] for i in chosen])
-        sigma = settings.grid.local_sigma_deg
-        prior = PosePrior(
-            group.rotations[members],
-            group.displacements_angstrom[members],
-            None if sigma is None else np.radians(sigma),
-            settings.offset_sigma_angstrom,
-            None if group.orientation is None else group.orientation.take(members),
-        )
+        prior = settings.pose_prior(group, members)
         climber = Climber(
             self.scorer,
             group.series,

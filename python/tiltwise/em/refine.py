@@ -59,6 +59,7 @@ from tiltwise.maps.spectra import (
 from tiltwise.maps.volumes import Accumulator, solve_map
 from tiltwise.maps.whitening import whiten
 from tiltwise.model import OptimisationSet
+from tiltwise.spectral.filters import EDGE_SHELLS
 from tiltwise.spectral.fsc import resolution_angstrom
 from tiltwise.spectral.randomised import MaskedFsc
 
@@ -193,7 +194,8 @@ class Refinement:
         )
         with self.job.timing("grey scale"):
             expectation = self.runner.expectation(self._step(state, 0, final=False), HALF_1)
-            factor = fit_greyscale(expectation, self._groups(state, None, expectation.coarse_count))
+            end = self.box * self.pixel_size / options.ini_high + EDGE_SHELLS / 2
+            factor = fit_greyscale(expectation, self._groups(state, None, expectation.map_count), end)
             self.runner.forget()
         self.job.event("greyscale", factor=factor)
         density = density * np.float32(factor)

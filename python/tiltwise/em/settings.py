@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.orientation_prior import OrientationPrior
-from tiltwise.em.priors import log_gaussian
+from tiltwise.em.priors import PosePrior, log_gaussian
 from tiltwise.errors import ConfigError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.model import TiltSeries
@@ -72,6 +72,17 @@ class Settings:
             coarse_radius=min(self.coarse_radius, radius),
             fine_radius=min(self.fine_radius, radius),
             map_radius=min(self.map_radius, radius),
+        )
+
+    def pose_prior(self, group: Group, members: NDArray[np.intp]) -> PosePrior:
+        """Priors of some members of a group."""
+        sigma = self.grid.local_sigma_deg
+        return PosePrior(
+            group.rotations[members],
+            group.displacements_angstrom[members],
+            None if sigma is None else np.radians(sigma),
+            self.offset_sigma_angstrom,
+            None if group.orientation is None else group.orientation.take(members),
         )
 
     def level_radius(self, order: int) -> float:

@@ -12,9 +12,12 @@ from tiltwise.spectral.fft import irfft3, rfft3
 from tiltwise.spectral.masks import soft_edge
 from tiltwise.spectral.shells import radii
 
+EDGE_SHELLS = 2.0
+"""Width of the edge of a low-pass filter."""
+
 
 def low_pass(
-    volume: NDArray[np.floating[Any]], pixel_size: float, resolution_angstrom: float, edge_shells: float = 2.0
+    volume: NDArray[np.floating[Any]], pixel_size: float, resolution_angstrom: float, edge_shells: float = EDGE_SHELLS
 ) -> NDArray[Any]:
     """A map `(N, N, N)` without detail finer than a resolution; its dtype is kept.
 
@@ -26,7 +29,9 @@ def low_pass(
     return np.asarray(irfft3(rfft3(volume) * gain, size), dtype=volume.dtype)
 
 
-def low_pass_gain(radius: NDArray[np.float64], cut_shell: float, edge_shells: float = 2.0) -> NDArray[np.float64]:
+def low_pass_gain(
+    radius: NDArray[np.float64], cut_shell: float, edge_shells: float = EDGE_SHELLS
+) -> NDArray[np.float64]:
     """Raised cosine in |k| (`radius`, in shells) that falls from 1 to 0 over `edge_shells`, centred on a shell."""
     return soft_edge(radius, cut_shell + edge_shells / 2.0, edge_shells)
 
