@@ -17,6 +17,9 @@ from tiltwise.motion.objective import Evidence, Free, Gradient
 
 F64 = NDArray[np.float64]
 
+UNDETERMINED = 1e-8
+"""Information added to that of every parameter, over its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class NormalEquations:
@@ -98,7 +101,8 @@ class Solver:
         diagonal = np.einsum("pii->pi", normal.particle)
         self.blocks = normal.particle + (damping * diagonal + normal.position_weight + 1e-9 * typical)[:, :, None] * eye
         common = normal.common.copy()
-        common[np.arange(n), np.arange(n)] += damping * np.diagonal(normal.common)
+        # few particles leave angles undetermined: enough to factorise, and far less than any evidence
+        common[np.arange(n), np.arange(n)] += max(damping, UNDETERMINED) * np.diagonal(normal.common)
         common[np.arange(n_tilt, n), np.arange(n_tilt, n)] += 1.0  # the prior of the modes
         if free.positions:
             self.inverse = np.linalg.inv(self.blocks)
