@@ -9,7 +9,7 @@ from tiltwise.em.likelihood import Scorer
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 from tiltwise.kernels.api import F32
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.model import TiltSeries
+from tiltwise.model import Views
 
 NOTICEABLE = 4.605
 """-ln 0.01: difference of log-likelihoods at which an error is noticed with 99 % confidence."""
@@ -17,7 +17,7 @@ NOTICEABLE = 4.605
 
 def pose_accuracy(
     scorer: Scorer,
-    series: TiltSeries,
+    series: Views,
     image: WhitenedImages,
     rotation: NDArray[np.float64],
     frequencies: F32,
@@ -35,7 +35,7 @@ def pose_accuracy(
     power = image.score_power.astype(np.float64)
     by_angle = (np.abs(slices[1:] - slices[0]) ** 2 * power).sum(axis=1) / step**2
     # d/ds exp(-2 pi i k.(P s) / N): in-plane gradient per Å along each tomogram axis
-    rates = np.einsum("fij,ki->fkj", series.projection[image.tilts, :2, :3], frequencies[:, :2].astype(np.float64))
+    rates = np.einsum("fij,ki->fkj", series.projection[image.tilts, :3, :3], frequencies.astype(np.float64))
     rates *= 2.0 * np.pi / (box * pixel_size)
     energy = (np.abs(slices[0]) ** 2 * power).reshape(len(image.tilts), -1)
     by_shift = np.einsum("fk,fkj->j", energy, rates**2)

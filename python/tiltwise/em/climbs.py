@@ -16,7 +16,7 @@ from tiltwise.em.moments import match_moments
 from tiltwise.em.peaks import Peaks
 from tiltwise.em.settings import Group, Settings
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 
 LARGEST_DEFECT = 0.7
 """Nats by which a posterior may depart from the Gaussian of its mode two sigma off it."""
@@ -37,7 +37,7 @@ class Climbs:
     """Climbs from peaks and describes what is found."""
 
     scorer: Scorer
-    disc: FourierDisc
+    disc: FourierComponents
     settings: Settings
 
     def run(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from tiltwise.em.data_model import DataModel, RelionStackModel, StackModel
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
-from tiltwise.extract.source import ParticleSource
+from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
+from tiltwise.extract.cache import ParticleCache
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.masks import MASK_EDGE_PX
 from tiltwise.model import OptimisationSet
 
@@ -29,15 +37,57 @@ def diameter_of(options: RefineOptions, optset: OptimisationSet) -> float:
     return options.particle_diameter or (options.map_size - 2 * MASK_EDGE_PX) * pixel
 
 
-def source_of(options: RefineOptions, optset: OptimisationSet) -> ParticleSource:
-    """Loader of particle images."""
-    return ParticleSource(
+def data_model(
+    options: RefineOptions,
+    optset: OptimisationSet,
+    backend: Backend,
+    threads: int,
+    keep: Callable[[int, int], int],
+    before_load: Callable[[], None] = lambda: None,
+) -> DataModel:
+    """Images as --data-model and --likelihood ask for; refuses particles that no tilt shows.
+
+    Pseudo-subtomograms that the particle file names are read, others are made in memory.
+
+    Parameters
+    ----------
+    keep
+        called with the box, and the bytes that all tilt images would take; gives those in which images may be kept.
+    before_load
+        called before the images of every particle are read for the first time; may raise.
+
+    Raises
+    ------
+    ConfigError, DataError
+        see `ParticleSource` and `tiltwise.em.pseudo_model.StoredSums`.
+    """
+    exact, pseudo = options.likelihood == "exact", options.data_model == "pseudo3d"
+    masked = diameter_of(options, optset) if options.zero_mask else None
+    if pseudo and optset.particles.image_files and not optset.stacks_are_2d:
+        stored = StoredSums(optset, need_multiplicity=not exact)
+        keep(stored.box, 0)
+        return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)
+    source = ParticleSource(
         optset,
         box_px=options.box,
         crop_px=options.map_size,
         binning=options.binning,
-        diameter_angstrom=diameter_of(options, optset) if options.zero_mask else None,
+        diameter_angstrom=None if pseudo else masked,
     )
+    poses = Poses.of(optset)
+    source.check_visibility(poses.displacement_angstrom)
+    cache = ParticleCache(source, keep(source.box, int(ParticleCache.sizes(source).sum())))
+    if not pseudo:
+        return StackModel(cache) if exact else RelionStackModel(cache)
+    noise = None
+    if exact:
+
+        def load(particle: int) -> ParticleImages:
+            before_load()
+            return cache.load(particle, poses.displacement_angstrom[particle], 0)
+
+        noise = initial_noise_power(source, load, threads, lambda n: None)
+    return PseudoModel(optset, TiltSums(cache, backend, noise), exact=exact, diameter_angstrom=masked)
 
 
 def orientation_of(options: RefineOptions, optset: OptimisationSet) -> OrientationPrior | None:

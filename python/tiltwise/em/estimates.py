@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class PoseEstimate:
     """posterior mean of the squared displacement from the stored coordinate, Å^2"""
     sharp: bool
     """whether the posterior is a few Gaussians instead of a grid"""
+
+    def turned(self, frame: NDArray[np.float64]) -> PoseEstimate:
+        """The same seen from outside of the frame it is in; `frame` (3, 3) leads out of it."""
+        return replace(self, rotation=frame @ self.rotation, shift_angstrom=frame @ self.shift_angstrom)
 
 
 def of_grid(

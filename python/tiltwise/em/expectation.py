@@ -30,7 +30,7 @@ from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import F32
 from tiltwise.maps.volumes import Accumulator
 from tiltwise.maps.whitening import WhitenedImages, whiten
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 
 TOGETHER = 16
 """Particles of a local search whose coarse scores are held at a time."""
@@ -44,7 +44,7 @@ class Expectation:
     """Runs the E-step of a group; fills the accumulator of its half set."""
 
     scorer: Scorer
-    disc: FourierDisc
+    disc: FourierComponents
     settings: Settings
     shifts: NDArray[np.float64] = field(init=False)
     missed: list[float] = field(init=False, default_factory=list)
@@ -90,7 +90,8 @@ class Expectation:
             results = self._posteriors(group, list(batch), whitened)
             for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
                 # sums in the order of the particles
-                estimates.append(estimate)
+                frames, local = group.frames, len(estimates)
+                estimates.append(estimate if frames is None else estimate.turned(frames[local]))
                 if maximiser is not None and poses.weights.size:
                     maximiser.add(image, raw, poses)
                 advance(1)

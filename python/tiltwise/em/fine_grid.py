@@ -19,7 +19,7 @@ from tiltwise.em.peaks import CoarsePosterior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.kernels.api import C64, F32
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 
 MOST_POSES = 1 << 24
 """Poses of one particle at most: 470 MB with their posterior, and minutes to score."""
@@ -30,7 +30,7 @@ class FineGrid:
     """Scores the children of coarse cells."""
 
     scorer: Scorer
-    disc: FourierDisc
+    disc: FourierComponents
     settings: Settings
 
     def search(

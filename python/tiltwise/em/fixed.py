@@ -15,7 +15,7 @@ from tiltwise.em.maximisation import PosteriorPoses
 from tiltwise.em.priors import PosePrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 
 TOGETHER = 24
 """Particles that are looked at together: few enough for the caches."""
@@ -26,7 +26,7 @@ class FixedPoses:
     """Posteriors that are one pose each."""
 
     scorer: Scorer
-    disc: FourierDisc
+    disc: FourierComponents
     settings: Settings
 
     def run(

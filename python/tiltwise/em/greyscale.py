@@ -22,7 +22,7 @@ from tiltwise.em.peaks import CoarseTerms, Peaks
 from tiltwise.em.settings import Group, Settings
 from tiltwise.kernels.api import C64
 from tiltwise.maps.whitening import WhitenedImages, whiten
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 
 SAMPLE = 60
 """Particles, of all groups together, that are enough to fit one number; at least two of each."""
@@ -95,7 +95,9 @@ def _best(terms: CoarseTerms) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return rows, columns[rows]
 
 
-def _at_modes(scorer: Scorer, disc: FourierDisc, settings: Settings, groups: Sequence[Group], cells: _Fit) -> _Fit:
+def _at_modes(
+    scorer: Scorer, disc: FourierComponents, settings: Settings, groups: Sequence[Group], cells: _Fit
+) -> _Fit:
     fit, radius = _Fit(), settings.coarse_radius
     count = disc.count(radius)
     for group, images, starts in zip(groups, cells.images, cells.starts, strict=True):

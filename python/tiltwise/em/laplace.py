@@ -20,8 +20,8 @@ from tiltwise.em.maximisation import PosteriorPoses, ShiftSpread
 from tiltwise.em.priors import PosePrior
 from tiltwise.geometry.rotations import nearest_rotation
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
 F64 = NDArray[np.float64]
 
@@ -96,8 +96,8 @@ class Climber:
     def __init__(
         self,
         scorer: Scorer,
-        series: TiltSeries,
-        disc: FourierDisc,
+        series: Views,
+        disc: FourierComponents,
         pixel_size: float,
         images: Sequence[WhitenedImages],
         owner: NDArray[np.intp],
@@ -111,10 +111,11 @@ class Climber:
         self._data = np.concatenate([image.score_image.reshape(len(image.tilts), -1) for image in images])
         self._power = np.concatenate([image.score_power.reshape(len(image.tilts), -1) for image in images])
         self._forward = np.concatenate([series.projection[image.tilts, :3, :3] for image in images])
-        # (w, e) in the tomogram to (w', t) in the image
-        self._to_image = np.zeros((len(self._forward), 5, 6))
+        # (w, e) in the tomogram to (w', t) along the axes of the image
+        axes = disc.dimensions
+        self._to_image = np.zeros((len(self._forward), 3 + axes, 6))
         self._to_image[:, :3, :3] = self._forward
-        self._to_image[:, 3:, 3:] = self._forward[:, :2] * (self.radian_per_px / pixel_size)
+        self._to_image[:, 3:, 3:] = self._forward[:, :axes] * (self.radian_per_px / pixel_size)
         self._rows = [np.arange(starts[o], starts[o + 1]) for o in owner]
 
     def evaluate(self, rotation: F64, shift: F64, chosen: NDArray[np.intp], count: int) -> tuple[F64, F64, F64]:
@@ -136,13 +137,14 @@ class Climber:
             slopes.astype(np.float32),
             threads=self.scorer.threads,
         )
-        upper = np.triu_indices(5)
-        square = np.zeros((len(rows), 5, 5))
-        square[:, upper[0], upper[1]] = found[:, 7:]
-        square[:, upper[1], upper[0]] = found[:, 7:]
+        parameters = to_image.shape[1]
+        upper, first = np.triu_indices(parameters), 2 + parameters
+        square = np.zeros((len(rows), parameters, parameters))
+        square[:, upper[0], upper[1]] = found[:, first:]
+        square[:, upper[1], upper[0]] = found[:, first:]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         value = np.add.reduceat(2.0 * found[:, 0] - found[:, 1], starts)
-        gradient = np.add.reduceat(2.0 * np.einsum("nij,ni->nj", to_image, found[:, 2:7]), starts)
+        gradient = np.add.reduceat(2.0 * np.einsum("nij,ni->nj", to_image, found[:, 2:first]), starts)
         information = np.add.reduceat(2.0 * np.swapaxes(to_image, 1, 2) @ square @ to_image, starts)
         prior = self.prior.take(chosen)
         value += prior.of_rotations(rotation) + prior.of_shifts(shift)

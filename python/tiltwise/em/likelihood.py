@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from tiltwise.kernels.api import C64, F32, Backend
 from tiltwise.maps.whitening import WhitenedImages, slice_matrices
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 from tiltwise.spectral.phases import shift_ramps
 
 
 def shift_phases(
-    series: TiltSeries,
+    series: Views,
     tilts: NDArray[np.intp],
     shifts_angstrom: NDArray[np.float64],
-    disc: FourierDisc,
+    disc: FourierComponents,
     pixel_size: float,
     count: int,
 ) -> C64:
@@ -61,7 +61,7 @@ class Scorer:
 
     def slices(
         self,
-        series: TiltSeries,
+        series: Views,
         tilts: NDArray[np.intp],
         rotations: NDArray[np.float64],
         frequencies: F32,
@@ -80,7 +80,7 @@ class Scorer:
 
     def terms(
         self,
-        series: TiltSeries,
+        series: Views,
         image: WhitenedImages,
         rotations: NDArray[np.float64],
         phases: C64,

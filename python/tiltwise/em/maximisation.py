@@ -11,9 +11,9 @@ from tiltwise.em.likelihood import PhaseTiles, Scorer, shift_phases
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32
 from tiltwise.maps.volumes import Accumulator
-from tiltwise.maps.whitening import WhitenedImages, slice_matrices
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.maps.whitening import WhitenedImages, noise_weight, slice_matrices
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
 NOISE_ROTATIONS = 3
 """Rotations of largest weight that stand for all in the residual power: near-equivalent poses explain alike."""
@@ -29,7 +29,7 @@ class NoiseSums:
     """sum over particles and components of 2 Re<CV, X> - |CV|^2, posterior-weighted; of premultiplied images
     2 Re<C^2 V, C X> - |C^2 V|^2"""
     weight: NDArray[np.float64]
-    """sum over particles that see the tilt of the noise power of a component over sigma^2: 1, or the mean C^2"""
+    """sum over particles that see the tilt of the noise power of a component over sigma^2, see `noise_weight`"""
     quadratic: NDArray[np.float64]
     """the second term of `explained` without its sign"""
 
@@ -44,6 +44,11 @@ class NoiseSums:
         self.explained += other.explained
         self.weight += other.weight
         self.quadratic += other.quadratic
+
+    def pooled(self) -> NoiseSums:
+        """The same sums over all tilts for every tilt."""
+        parts = self.power, self.explained, self.weight, self.quadratic
+        return NoiseSums(*(np.broadcast_to(part.sum(axis=0), part.shape) for part in parts))
 
 
 @dataclass(slots=True)
@@ -75,17 +80,18 @@ class PosteriorPoses:
         return PosteriorPoses(self.rotations, self.weights[:, chosen], self.shifts[chosen], spread)
 
     def phases(
-        self, series: TiltSeries, tilts: NDArray[np.intp], disc: FourierDisc, pixel_size: float, count: int
+        self, series: Views, tilts: NDArray[np.intp], disc: FourierComponents, pixel_size: float, count: int
     ) -> C64:
         """(T, F K) that move images back; the mean of exp(i k.t) over Gaussian shifts is exact."""
         phases = shift_phases(series, tilts, self.shifts, disc, pixel_size, count)
         if self.spread is None:
             return phases
-        in_plane = series.projection[tilts, :2, :3] * (2.0 * np.pi / (disc.box * pixel_size))
-        widths = np.einsum("fai,mij,fbj->mfab", in_plane, self.spread.covariance, in_plane)
-        kx, ky = disc.frequencies[:count].T
-        products = np.stack([kx * kx, 2 * kx * ky, ky * ky]).astype(np.float32)
-        upper = widths[..., [0, 0, 1], [0, 1, 1]].astype(np.float32)
+        rows, columns = np.triu_indices(disc.dimensions)
+        in_image = series.projection[tilts, : disc.dimensions, :3] * (2.0 * np.pi / (disc.box * pixel_size))
+        widths = np.einsum("fai,mij,fbj->mfab", in_image, self.spread.covariance, in_image)
+        k = disc.frequencies[:count].T
+        products = (np.where(rows == columns, 1, 2)[:, None] * k[rows] * k[columns]).astype(np.float32)
+        upper = widths[..., rows, columns].astype(np.float32)
         damping = np.exp(np.float32(-0.5) * (upper @ products)).reshape(len(widths), -1)
         phases *= damping[self.spread.of_shift]
         return phases
@@ -96,9 +102,9 @@ class Maximiser:
     """Adds particles of one series to the sums of their half set."""
 
     scorer: Scorer
-    disc: FourierDisc
+    disc: FourierComponents
     pixel_size: float
-    series: TiltSeries
+    series: Views
     noise_power: NDArray[np.float64]
     """(F, S) sigma^2"""
     accumulator: Accumulator
@@ -132,7 +138,7 @@ class Maximiser:
             noise.explained[tilts] += 2.0 * cross - quadratic
             noise.quadratic[tilts] += quadratic
             noise.power[tilts] += raw.power
-            noise.weight[tilts] += self.disc.shell_means(raw.ctf2.astype(np.float64)) if raw.premultiplied else 1
+            noise.weight[tilts] += noise_weight(raw, self.disc)
 
     def _moved_back(self, weights: F32, data: C64, power: F32, phases: PhaseTiles) -> tuple[C64, F32]:
         """Sums over shifts of images and powers, moved back and weighted by (R, T); both (R, F K)."""

@@ -34,8 +34,8 @@ from tiltwise.geometry.grids import (
     parent_orientations,
 )
 from tiltwise.maps.whitening import WhitenedImages
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -160,7 +160,7 @@ class GlobalSearch:
     """Scores the particles of one series on the levels, all together, so that they share slices of the reference."""
 
     def __init__(
-        self, scorer: Scorer, series: TiltSeries, disc: FourierDisc, pixel_size: float, levels: list[Level]
+        self, scorer: Scorer, series: Views, disc: FourierComponents, pixel_size: float, levels: list[Level]
     ) -> None:
         self.scorer, self.series, self.disc, self.pixel_size, self.levels = scorer, series, disc, pixel_size, levels
 

@@ -53,6 +53,16 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         ..., flags=("--ref", "--in-3dref"), help="starting map (MRC); resampled and low-passed as needed"
     )
     ini_high: float = option(60.0, unit="Å", gt=0, help="low-pass filter of the starting map")
+    data_model: Literal["stack2d", "pseudo3d"] = option(
+        "stack2d",
+        help="what poses are scored on: stack2d, the tilt images; pseudo3d, their sums in three dimensions, those that "
+        "the particle file names or else made in memory",
+    )
+    likelihood: Literal["exact", "relion"] = option(
+        "exact",
+        group="advanced",
+        help="exact, that of the images; relion, that of RELION, which weights images by their CTF once more",
+    )
     iterations: int = option(25, flags=("--iter",), ge=1, may_change=True, help="iterations at most")
     healpix_order: int = option(
         2, ge=0, le=7, help="first angular sampling: HEALPix order before oversampling (2: 15°, 3: 7.5°)"

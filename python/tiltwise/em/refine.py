@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import pose_accuracy
-from tiltwise.em.data import diameter_of, load_set, orientation_of, source_of
+from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.folds import HalfSums
@@ -39,7 +39,6 @@ from tiltwise.em.units import Key, RunningSums, Unit, UnitSums, total_noise, uni
 from tiltwise.em.warnings import report_audit, report_drift
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.executors import Executor, InProcess
-from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
@@ -97,24 +96,15 @@ class Refinement:
         self.optset = load_set(options)
         self.halves = half_sets(self.optset, options, job)
         self.diameter = diameter_of(options, self.optset)
-        self.source = source_of(options, self.optset)
-        check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
-        self.source.check_visibility(Poses.of(self.optset).displacement_angstrom)
-        self.box, self.pixel_size = self.source.box, self.source.pixel_size
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
         orientation = orientation_of(options, self.optset)
-        self.memory = plan_refine(
-            self.box,
-            PADDING,
-            options.memory,
-            symmetric=len(self.symmetry) > 1,
-            folds=options.folds,
-            workers=options.workers,
-            images=int(ParticleCache.sizes(self.source).sum()),
+        self.images = data_model(
+            options, self.optset, self.backend, self.threads, self._plan_memory, before_load=job.check_abort
         )
-        self.images = ParticleCache(self.source, self.memory.images)
+        self.box, self.pixel_size = self.images.box, self.images.pixel_size
+        check_diameter(options.particle_diameter, self.box, self.pixel_size)
         self.runner = UnitRunner(self.images, self.backend, self.threads, orientation, job.check_abort)
         self.executor: Executor[Step, Unit, UnitSums] = InProcess(self.runner.run)
         self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
@@ -141,6 +131,20 @@ class Refinement:
             kept = f"{self.memory.folds} folds" if self.memory.folds > 1 else "no folds"
             job.warn(f"the memory allowed holds the sums of {kept}, not of --folds {options.folds}: see --memory")
 
+    def _plan_memory(self, box: int, images: int) -> int:
+        """Plan for maps of `box` voxels; bytes, of `images` that all would take, in which images may be kept."""
+        options = self.options
+        self.memory = plan_refine(
+            box,
+            PADDING,
+            options.memory,
+            symmetric=len(self.symmetry) > 1,
+            folds=options.folds,
+            workers=options.workers,
+            images=images,
+        )
+        return self.memory.images
+
     def files(self) -> RelionFiles:
         """Writer of the files that RELION users look at while a refinement runs."""
         return RelionFiles(
@@ -153,7 +157,7 @@ class Refinement:
 
     def _share_out(self) -> None:
         """Particles into units of work."""
-        self.units = units_of(self.halves, self.folds, self.source.series_of)
+        self.units = units_of(self.halves, self.folds, self.images.series_of)
 
     # ---- start ------------------------------------------------------------------------------------------
 
@@ -175,7 +179,7 @@ class Refinement:
             def load(particle: int) -> ParticleImages:
                 return self.images.load(particle, poses.displacement_angstrom[particle], 0)
 
-            noise = initial_noise_power(self.source, load, self.threads, task.advance)
+            noise = initial_noise_power(self.images, load, self.threads, task.advance)
         schedule = Schedule(
             order=options.healpix_order,
             local_order=options.auto_local_healpix_order,
@@ -232,7 +236,7 @@ class Refinement:
         """Particles of one half, or of both, series by series, with the first `count` pixels of every tilt."""
         groups = []
         for number, noise in enumerate(state.noise):
-            chosen = self.source.series_of == number
+            chosen = self.images.series_of == number
             if half is not None:
                 chosen &= self.halves == half
             members = np.flatnonzero(chosen)
@@ -266,20 +270,20 @@ class Refinement:
         estimates = {particle: found for part in sums.values() for particle, found in part.estimates.items()}
         ordered = [estimates[i] for i in range(len(self.optset.particles))]
         moved = state.poses.displacement_angstrom + np.stack([e.shift_angstrom for e in ordered])
-        lost = ~self.source.visible(moved)
+        lost = ~self.images.visible(moved)
         if lost.any():
             self.job.warn(f"{lost.sum()} particles would leave every tilt image and keep their last position")
         state.poses.rotation = np.stack([e.rotation for e in ordered])
         state.poses.displacement_angstrom = np.where(lost[:, None], state.poses.displacement_angstrom, moved)
         if self.options.sigma_offset is None:
             state.offset_sigma_angstrom = float(max(np.sqrt(np.mean([e.square_offset for e in ordered]) / 3.0), 1.5))
-        disc, parts = self.source.disc, list(sums.values())
+        disc, parts = self.images.disc, list(sums.values())
         totals = [total_noise(parts, i, *old.shape) for i, old in enumerate(state.noise)]
         if self.options.scale:
-            counts = np.bincount(self.source.series_of, minlength=len(totals)).astype(np.float64)
+            counts = np.bincount(self.images.series_of, minlength=len(totals)).astype(np.float64)
             state.contrast = series_scales(totals, state.noise, state.contrast, state.curve, counts)
         state.noise = [
-            noise_power(total, disc, self.source.area_ratio, old)
+            noise_power(total, disc, self.images.area_ratio, old, pooled=self.images.pooled)
             for total, old in zip(totals, state.noise, strict=True)
         ]
         state.iteration += 1
@@ -321,13 +325,13 @@ class Refinement:
 
     def accuracy(self, state: State) -> tuple[float, float]:
         """Median accuracy of poses (degrees, Å) over a few particles of every series."""
-        count = self.source.disc.count(state.schedule.fine_radius(self.nyquist))
-        frequencies = self.source.disc.frequencies3d(count)
+        count = self.images.disc.count(state.schedule.fine_radius(self.nyquist))
+        frequencies = self.images.disc.frequencies3d(count)
         scorer = self.runner.scorer(state.maps[1])
         found = []
         for group in self._groups(state, 1, count):
             for local in range(min(5, len(group.members))):
-                image = whiten(group.load(local), self.source.disc, group.noise_power, count)
+                image = whiten(group.load(local), self.images.disc, group.noise_power, count)
                 found.append(
                     pose_accuracy(
                         scorer, group.series, image, group.rotations[local], frequencies, self.pixel_size, self.box
@@ -451,7 +455,7 @@ class Refinement:
 
     def _check_symmetry(self, state: State, curve: NDArray[np.float64]) -> SymmetryCheck:
         """Whether the final particles have the symmetry that was applied to them."""
-        disc = self.source.disc
+        disc = self.images.disc
         shells = min(resolution_shell(curve, 0.143), MOST_SHELLS, int(disc.radius))
         groups = {half: self._groups(state, half, disc.count(shells)) for half in HALVES}
         with self.job.timing("symmetry check"):

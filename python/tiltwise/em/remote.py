@@ -7,14 +7,13 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltwise.em.data import load_set, orientation_of, source_of
+from tiltwise.em.data import data_model, load_set, orientation_of
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.step import Step, UnitRunner
 from tiltwise.em.units import Unit, UnitSums
 from tiltwise.exec.dask_cluster import DaskExecutor, connect
 from tiltwise.exec.executors import Executor, InProcess
 from tiltwise.exec.protocols import Job, Progress
-from tiltwise.extract.cache import ParticleCache
 from tiltwise.kernels.select import default_threads, load_backend
 
 
@@ -46,13 +45,9 @@ def run_unit(setup: WorkerSetup, step: Step, unit: Unit) -> UnitSums:
         _current = None
         os.chdir(setup.folder)
         optset = load_set(setup.options)
-        images = ParticleCache(source_of(setup.options, optset), setup.cache_bytes)
-        runner = UnitRunner(
-            images,
-            load_backend(setup.backend),
-            setup.threads or default_threads(),
-            orientation_of(setup.options, optset),
-        )
+        backend, threads = load_backend(setup.backend), setup.threads or default_threads()
+        images = data_model(setup.options, optset, backend, threads, lambda box, wanted: setup.cache_bytes)
+        runner = UnitRunner(images, backend, threads, orientation_of(setup.options, optset))
         _current = setup, runner
     return _current[1].run(step, unit, lambda n: None)
 

@@ -13,7 +13,7 @@ from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.em.priors import PosePrior, log_gaussian
 from tiltwise.errors import ConfigError
 from tiltwise.extract.images import ParticleImages
-from tiltwise.model import TiltSeries
+from tiltwise.model import Views
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class Settings:
 class Group:
     """Particles of one series and half set, with their present poses."""
 
-    series: TiltSeries
+    series: Views
     noise_power: NDArray[np.float64]
     """(F, S) sigma^2"""
     members: NDArray[np.intp]
@@ -121,6 +121,19 @@ class Group:
     """what the particle file says of the n orientations"""
     audited: int = 0
     """how many members, the first, a global search looks at in full as well, to know what it misses"""
+    frames: NDArray[np.float64] | None = None
+    """(n, 3, 3) rotations from the frames of the views into the tomogram, if they differ: poses are in these frames"""
+
+    def within(self, frames: NDArray[np.float64]) -> Group:
+        """The same with poses and priors in the frames of the views; `frames` (n, 3, 3) lead out of them."""
+        inwards, prior = np.swapaxes(frames, 1, 2), self.orientation
+        return replace(
+            self,
+            rotations=inwards @ self.rotations,
+            displacements_angstrom=(inwards @ self.displacements_angstrom[..., None])[..., 0],
+            orientation=None if prior is None else replace(prior, frame=inwards @ prior.frame),
+            frames=frames,
+        )
 
     def rotation_prior(self, grid: PoseGrid, local: int, rotations: NDArray[np.float64]) -> NDArray[np.float32]:
         """(R,) log prior of rotations (R, 3, 3) of member `local`: about the last one, and of the particle file."""

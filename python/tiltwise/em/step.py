@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.em.data_model import DataModel
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.likelihood import Scorer
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.orientation_prior import OrientationPrior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.em.units import Key, Unit, UnitSums
-from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.volumes import Accumulator, reference_volume
 
@@ -41,7 +41,7 @@ class Step:
 class UnitRunner:
     """Computes units from images that are at hand."""
 
-    images: ParticleCache
+    images: DataModel
     backend: Backend
     threads: int
     orientation: OrientationPrior | None = None
@@ -49,11 +49,6 @@ class UnitRunner:
     before_load: Callable[[], None] = lambda: None
     """called before the images of every particle are read; may raise"""
     _last: tuple[Step, NDArray[np.float32], Expectation] | None = field(init=False, default=None)
-
-    @property
-    def source(self) -> ParticleSource:
-        """Where images come from."""
-        return self.images.source
 
     def scorer(self, density: NDArray[np.float32]) -> Scorer:
         """Scores against a map (N, N, N)."""
@@ -65,7 +60,7 @@ class UnitRunner:
         if self._last is None or self._last[0] is not step or self._last[1] is not density:
             self._last = None  # one reference volume at a time
             settings = replace(step.settings, threads=self.threads)
-            self._last = step, density, Expectation(self.scorer(density), self.source.disc, settings)
+            self._last = step, density, Expectation(self.scorer(density), self.images.disc, settings)
         return self._last[2]
 
     def group(
@@ -86,8 +81,8 @@ class UnitRunner:
             particle = int(members[local])
             return self.images.load(particle, displaced[particle], count).with_contrast(contrast)
 
-        return Group(
-            self.source.optset.series[series],
+        group = Group(
+            self.images.views[series],
             noise,
             members,
             poses.rotation[members],
@@ -96,11 +91,12 @@ class UnitRunner:
             None if self.orientation is None else self.orientation.take(members),
             audited,
         )
+        return group if self.images.frames is None else group.within(self.images.frames[members])
 
     def run(self, step: Step, unit: Unit, advance: Callable[[int], None]) -> UnitSums:
         """Sums and estimates of a unit; `advance(n)` is called after every n particles."""
         expectation = self.expectation(step, unit.key)
-        sums = UnitSums(Accumulator.empty(self.source.disc.box, PADDING), {}, [], [])
+        sums = UnitSums(Accumulator.empty(self.images.disc.box, PADDING), {}, [], [])
         expectation.missed.clear()
         audited = unit.audited
         for series, members in unit.parts:

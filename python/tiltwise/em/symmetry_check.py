@@ -24,7 +24,7 @@ from tiltwise.kernels.api import F32, Backend
 from tiltwise.maps.spectra import half_maps, prior_from_fsc
 from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.maps.whitening import WhitenedImages, whiten
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.components import FourierComponents
 from tiltwise.spectral.fsc import fsc, fsc_of_transforms
 from tiltwise.spectral.shells import shell_counts
 
@@ -75,7 +75,7 @@ class SymmetryRelaxation:
     """Relaxes the symmetry of half sets of particles with known poses, and compares them."""
 
     backend: Backend
-    disc: FourierDisc
+    disc: FourierComponents
     pixel_size: float
     symmetry: F64
     """(G, 3, 3)"""

@@ -52,6 +52,8 @@ class ParticleImages:
     images that came premultiplied mean |C X|^2, over the circle they were cropped to"""
     premultiplied: bool = False
     """whether `power` is that of C X"""
+    samples: NDArray[np.float32] | None = None
+    """(F, K) M, pixels in every component, for RELION's likelihood; None for the exact one"""
 
     def with_contrast(self, factor: float) -> ParticleImages:
         """The same images with a CTF of `factor` C: what a series of that contrast is compared with."""

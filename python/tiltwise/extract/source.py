@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,9 @@ from tiltwise.extract.stacks import StackLoader
 from tiltwise.geometry.projection import project_points
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
-from tiltwise.model import OptimisationSet, TiltSeries
+from tiltwise.model import OptimisationSet, TiltSeries, Views
 from tiltwise.model.poses import pixel_sizes, poses_of, series_index
+from tiltwise.spectral.components import FourierComponents
 from tiltwise.spectral.disc import FourierDisc
 
 MOST_LOST = 0.1
@@ -38,6 +41,26 @@ class Poses:
         rotation, position = poses_of(optset)
         stored = optset.particles.coordinate_px
         return cls(stored.copy(), position - stored * pixel_sizes(optset)[:, None], rotation)
+
+
+class ImageSource(Protocol):
+    """Images of all particles of a set, tilt images or pseudo-subtomograms: what they are like."""
+
+    series_of: NDArray[np.intp]
+    """(P,) number of the tilt series"""
+    views: Sequence[Views]
+    """of every tilt series"""
+    box: int
+    pixel_size: float
+    area_ratio: float
+    """size of the box over that of the region in which the power of images is measured"""
+    pooled: bool
+    """whether noise power is the same in all views of a series"""
+
+    @property
+    def disc(self) -> FourierComponents:
+        """Fourier components of the images."""
+        ...
 
 
 class ParticleSource:
@@ -87,7 +110,8 @@ class ParticleSource:
             raise DataError(
                 "there are no images: neither tilt series nor 2D stacks can be read",
                 where=", ".join(missing[:5]),
-                fix="give tilt series whose images exist, or particles with rlnImageName of 2D stacks",
+                fix="give tilt series whose images exist, or particles with rlnImageName of 2D stacks; "
+                "pseudo-subtomograms are for refine --data-model pseudo3d",
             )
         unbinned = optset.series[0].pixel_size_angstrom
         if self.from_stacks:
@@ -95,7 +119,9 @@ class ParticleSource:
         else:
             self._check_box(box_px, binning)
             self.box, self.pixel_size, self.area_ratio = crop_px, unbinned * binning, (crop_px / box_px) ** 2
-        self.disc = FourierDisc.create(self.box)
+        self.pooled = False
+        self.views: Sequence[Views] = optset.series
+        self.disc: FourierDisc = FourierDisc.create(self.box)
         self._loaders: dict[tuple[int, int], ImageExtractor | StackLoader] = {}
         for number, group in dict.fromkeys(zip(self.series_of, optset.particles.optics_index, strict=True)):
             series, optics = optset.series[number], optset.optics[group]

@@ -65,7 +65,7 @@ def load_optimisation_set(
     need_images
         refuse a set whose tilt images are not at hand.  Without, such series have no `image_files`, and
         `notes` says so: enough for work on extracted stacks or on metadata.  None: refuse unless the particles
-        have extracted 2D stacks instead.
+        have extracted 2D stacks or pseudo-subtomograms instead.
     coordinate_binning
         unit of rlnCoordinateX, Y, Z in unbinned pixels; RELION writes unbinned pixels, Warp those of the
         extracted images.
@@ -94,8 +94,8 @@ def load_optimisation_set(
             )
     tomogram_set = read_tomograms(paths["tomograms"], need_images=bool(need_images))
     particle_set = read_particles(paths["particles"], tomogram_set, coordinate_binning=coordinate_binning)
-    have_stacks = particle_set.stacks_are_2d and particle_set.particles.image_files
-    if need_images is None and not have_stacks and not all(series.image_files for series in tomogram_set.series):
+    extracted = particle_set.particles.image_files if particle_set.stacks_are_2d else particle_set.particles.ctf_files
+    if need_images is None and not extracted and not all(series.image_files for series in tomogram_set.series):
         read_tomograms(paths["tomograms"], need_images=True)  # raises, and names all that are missing
     notes += tomogram_set.notes + particle_set.notes
     motion: dict[str, NDArray[np.float64]] = {}

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
-from tiltwise.extract.source import ParticleSource
+from tiltwise.extract.source import ImageSource
 from tiltwise.io.mrc import read_map
 from tiltwise.maps.spectra import smoothed
+from tiltwise.maps.whitening import noise_weight
 from tiltwise.spectral.filters import low_pass, resample
 
 
@@ -68,21 +69,21 @@ def prepare_map(
 
 
 def initial_noise_power(
-    source: ParticleSource,
+    source: ImageSource,
     load: Callable[[int], ParticleImages],
     threads: int,
     advance: Callable[[int], None],
     limit: int = 200,
     seen: NDArray[np.bool_] | None = None,
 ) -> list[NDArray[np.float64]]:
-    """sigma^2 (F, S) of every series before any model is known: the power of the images themselves.
+    """sigma^2 (F, S) of the views of every series before any model is known: the power of the images themselves.
 
     Averages over up to `limit` particles of a series, of those `seen` (P,); `load(i)` gives the images of particle
     i of all.  Of premultiplied images only C X is known; its power is C^2 sigma^2 where noise dominates.
     """
     disc = source.disc
     spectra = []
-    for number, series in enumerate(source.optset.series):
+    for number, series in enumerate(source.views):
         own = source.series_of == number
         members = np.flatnonzero(own if seen is None else own & seen)[:limit]
         total = np.zeros((series.n_tilts, disc.n_shells))
@@ -93,14 +94,14 @@ def initial_noise_power(
 
         def measure(particle: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
             images = load(particle)
-            if not images.premultiplied:
-                return images.tilts, images.power, np.ones_like(images.power)
-            return images.tilts, images.power, disc.shell_means(images.ctf2.astype(np.float64))
+            return images.tilts, images.power, noise_weight(images, disc)
 
         for tilts, power, weight in ordered_map(measure, [int(m) for m in members], threads):
             total[tilts] += power
             norm[tilts] += weight
             advance(1)
+        if source.pooled:
+            total, norm = (np.broadcast_to(part.sum(axis=0), part.shape) for part in (total, norm))
         spectrum = np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
         spectra.append(_positive(smoothed(spectrum), series.name))
     return spectra

@@ -11,17 +11,17 @@ from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.volumes import Accumulator
 from tiltwise.maps.whitening import slice_matrices, whiten
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
 
 def insert_images(
     accumulator: Accumulator,
-    series: TiltSeries,
+    series: Views,
     images: Sequence[ParticleImages],
     rotations: NDArray[np.float64],
     noise_power: NDArray[np.float64],
-    disc: FourierDisc,
+    disc: FourierComponents,
     backend: Backend,
     threads: int,
 ) -> None:

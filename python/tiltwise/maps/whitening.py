@@ -11,16 +11,22 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import C64, F32
-from tiltwise.model import TiltSeries
-from tiltwise.spectral.disc import FourierDisc
+from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
+FEWEST_SAMPLES = 0.01
+"""Components with fewer samples than this do not count in RELION's likelihood, as in RELION."""
 SMALLEST_NOISE = 1e-30
 """The inverse, times images and CTFs, must be a number of single precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhitenedImages:
-    """Images of one particle divided by the noise power of their tilt and shell, tilts concatenated along K."""
+    """Images of one particle divided by the noise power of their tilt and shell, tilts concatenated along K.
+
+    For RELION's likelihood, `|C X - C^2 V|^2 / (M sigma^2)` (Eq. 7), what is scored carries a factor C^2 / M more than
+    what enters the map.
+    """
 
     tilts: NDArray[np.intp]
     score_image: C64
@@ -43,7 +49,9 @@ class WhitenedImages:
         )
 
 
-def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.float64], count: int) -> WhitenedImages:
+def whiten(
+    images: ParticleImages, disc: FourierComponents, noise_power: NDArray[np.float64], count: int
+) -> WhitenedImages:
     """`noise_power` (F_series, S) is sigma^2 of every tilt and shell; `count` limits the pixels per tilt.
 
     Raises
@@ -62,6 +70,10 @@ def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.fl
     inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
     no_dc = inverse.copy()
     no_dc[:, 0] = 0.0
+    if images.samples is not None:
+        samples = images.samples[:, :count]
+        few = samples < FEWEST_SAMPLES
+        no_dc *= np.where(few, 0.0, images.ctf2[:, :count] / np.where(few, 1.0, samples))
     return WhitenedImages(
         images.tilts,
         np.ascontiguousarray(images.masked[:, :count] * no_dc).reshape(-1),
@@ -71,7 +83,16 @@ def whiten(images: ParticleImages, disc: FourierDisc, noise_power: NDArray[np.fl
     )
 
 
-def slice_matrices(series: TiltSeries, tilts: NDArray[np.intp], rotations: NDArray[np.float64], scale: float) -> F32:
+def noise_weight(images: ParticleImages, disc: FourierComponents) -> NDArray[np.float64]:
+    """(F, S) noise power of a component over sigma^2: 1, mean C^2 of premultiplied images, or RELION's mean M."""
+    if images.samples is not None:
+        return disc.shell_means(images.samples.astype(np.float64))
+    if images.premultiplied:
+        return disc.shell_means(images.ctf2.astype(np.float64))
+    return np.ones_like(images.power)
+
+
+def slice_matrices(series: Views, tilts: NDArray[np.intp], rotations: NDArray[np.float64], scale: float) -> F32:
     """(R F, 3, 3) maps from image frequency to padded volume coordinate, `scale * (P_f R)^T` (Eq. 6).
 
     `rotations` (R, 3, 3) take the reference into the tomogram, A_sub A_part.

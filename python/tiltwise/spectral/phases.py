@@ -28,8 +28,8 @@ def shift_ramps(
 ) -> NDArray[np.complex64]:
     """(T, F, K) phases exp(+2 pi i k.d / N) that undo displacements of (T, 3) Å along tomogram axes (Eq. 5).
 
-    `projection` (F, 2 or more, 3 or more) begins with the rows that give image coordinates, frequencies (K, 2) are in
+    `projection` (F, D or more, 3 or more) begins with the rows that give image coordinates, frequencies (K, D) are in
     cycles per box, and `box_angstrom` is the width of the box, N times the pixel size.
     """
-    slopes = np.einsum("fij,tj->tfi", projection[:, :2, :3], shifts_angstrom)
+    slopes = np.einsum("fij,tj->tfi", projection[:, : frequencies.shape[1], :3], shifts_angstrom)
     return phase_ramps(frequencies, slopes * (2.0 * np.pi / box_angstrom))
