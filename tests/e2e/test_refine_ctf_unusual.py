@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from tiltwise.ctf import refine_ctf
 from tiltwise.ctf.options import RefineCtfOptions
@@ -44,10 +46,9 @@ def simulated(folder: Path, **changes: Any) -> SimulatedData:
     return simulate(SimulateOptions(output=folder, **{**values, **changes}))
 
 
-def refined(inputs: Path, output: Path) -> RefineCtfResult:
-    options = RefineCtfOptions(
-        input=inputs, output=output, box=64, crop=32, particle_diameter=110.0, split="random", threads=2
-    )
+def refined(inputs: Path, output: Path, **changes: Any) -> RefineCtfResult:
+    values: dict[str, Any] = {"box": 64, "crop": 32, "particle_diameter": 110.0, "split": "random", "threads": 2}
+    options = RefineCtfOptions(input=inputs, output=output, **{**values, **changes})
     with FolderJob(options, ["tiltwise", "refine-ctf"], SilentProgress()) as job:
         result = refine_ctf.run(options, job, SilentProgress())
         write_ctf_report(job.path("report.html"), options, result, job.content)
@@ -108,3 +109,19 @@ def test_series_of_one_tilt(tmp_path: Path) -> None:
     assert one.fit.widths == (float("inf"), float("inf"))
     assert np.isfinite(one.after).all()
     assert one.scale[0] == pytest.approx(one.scale_before[0])
+
+
+def test_an_oriented_lattice_does_not_hold_its_defoci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All particles within about 10 degrees, C6: every tilt fills one plane of the reference with its own CTF."""
+
+    def near(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return np.asarray(Rotation.from_rotvec(np.radians(6.0) * rng.normal(size=(count, 3))).as_matrix())
+
+    monkeypatch.setattr("tiltwise.sim.simulate.random_rotations", near)
+    data = simulated(tmp_path / "data", tilt_series=1, particles=60, tilt_step=12.0, snr=0.5, symmetry="C6")
+    (one,) = refined(data.optimisation_set, tmp_path / "job", symmetry="C6").series
+    (truth,) = json.loads(data.truth.read_text())["tomograms"].values()
+    before, after = (values[:, 0] - np.array(truth["defocus"]) for values in (one.before, one.after))
+    # what is left does not point back to where it came from
+    assert abs(after @ before) < 0.15 * (before @ before)
+    assert np.sqrt(np.mean(after**2)) < 0.35 * np.sqrt(np.mean(before**2))
