@@ -74,7 +74,7 @@ def run(nats: float, particles: int, threads: int, peak: float, *, dense: bool) 
     began = time.perf_counter()
     kept = search.run(data.whitened, prior)
     took = time.perf_counter() - began
-    share = np.mean([len(c.rows) * len(c.columns) for c in kept]) / (rotations * shifts)
+    share = np.mean([(c.cross > -np.inf).sum() for c in kept]) / (rotations * shifts)
     print(f"  pruned search {took:.2f} s, {share:.2%} of the cells of the last level scored")
     if dense:
         began = time.perf_counter()

@@ -119,7 +119,8 @@ IndexList indices(const py::object& list, const Argument& argument, std::int64_t
 }
 
 py::tuple score(const Kernels& self, const py::object& slices, const py::object& image, const py::object& power,
-                const py::object& phases, const py::object& rows, const py::object& columns, std::int32_t threads) {
+                const py::object& phases, const py::object& rows, const py::object& columns, const py::object& wanted,
+                bool rough, std::int32_t threads) {
   const auto s = input<ComplexF>(slices, {"score", "slices", "(R, K)"}, {-1, -1});
   const std::int64_t n_slices = s.extent(0), k = s.extent(1);
   const auto i = input<ComplexF>(image, {"score", "image", "(K,)"}, {k});
@@ -128,10 +129,14 @@ py::tuple score(const Kernels& self, const py::object& slices, const py::object&
   const std::int64_t n_phases = p.extent(0);
   const IndexList r = indices(rows, {"score", "rows", "(r,)"}, n_slices);
   const IndexList t = indices(columns, {"score", "columns", "(t,)"}, n_phases);
+  const bool* where = nullptr;
+  if (!wanted.is_none()) {
+    where = input<bool>(wanted, {"score", "wanted", "(r, t)"}, {r.count, t.count}).data;
+  }
   const auto cross = output<float>({r.count, t.count});
   const auto quadratic = output<float>({r.count});
-  const ScoreArgs args = {s.data,         i.data,  b.data,  p.data, r.data,   t.data,   cross.data,
-                          quadratic.data, r.count, t.count, k,      n_slices, n_phases, threads};
+  const ScoreArgs args = {s.data,         i.data,  b.data,  p.data, r.data,   t.data,   where,   cross.data,
+                          quadratic.data, r.count, t.count, k,      n_slices, n_phases, threads, rough ? 1 : 0};
   call(self.table, self.table->score, args, "score");
   return py::make_tuple(cross.array, quadratic.array);
 }
@@ -306,11 +311,13 @@ py::list builtin() {
 void register_kernels(py::module_& module) {
   py::class_<Kernels>(module, "Kernels")
       .def_property_readonly("name", [](const Kernels& self) { return self.table->name; })
+      .def_property_readonly("rough_score", [](const Kernels& self) { return self.table->rough_score != 0; })
       .def("unavailable_reason", &unavailable_reason)
       .def("project", &project, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "out"_a, "threads"_a)
       .def("insert", &insert, "slices"_a, "weights"_a, "matrices"_a, "frequencies"_a, "radius"_a, "data"_a, "weight"_a,
            "threads"_a)
-      .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "rows"_a, "columns"_a, "threads"_a)
+      .def("score", &score, "slices"_a, "image"_a, "power"_a, "phases"_a, "rows"_a, "columns"_a, "wanted"_a, "rough"_a,
+           "threads"_a)
       .def("posterior", &posterior, "log_likelihood"_a, "log_prior_rotation"_a, "log_prior_shift"_a, "fraction"_a,
            "threads"_a)
       .def("backproject", &backproject, "weights"_a, "image"_a, "power"_a, "phases"_a, "threads"_a)

@@ -4,7 +4,8 @@
 
 #include "registry/registry.hpp"  // for builtin_tables
 
-#include <cmath>   // for fabs, sqrt
+#include <cmath>   // for fabs, sqrt, HUGE_VALF
+#include <memory>  // for make_unique
 #include <random>  // for mt19937, normal_distribution
 #include <vector>  // for vector
 
@@ -68,6 +69,8 @@ void compare_tables(const Run& run, double tolerance) {
 
 // Float32 arithmetic in another order, sums of a few hundred terms.
 constexpr double single = 2e-5;
+// Both factors of every product rounded to 8 bits: at most 2^-7 of a term, of random sign.
+constexpr double rounded = 4e-3;
 
 constexpr std::int64_t size = 19, half = size / 2 + 1, n = 5, k = 261;
 
@@ -162,8 +165,12 @@ struct Scores {
   std::vector<float> weights = random_floats(rotations * shifts);
 };
 
-void score_agrees() {
+void score_agrees(bool given, std::int32_t rough, double tolerance) {
   const Scores s;
+  const auto wanted = std::make_unique<bool[]>(rotations * shifts);
+  for (std::int64_t i = 0; i < rotations * shifts; ++i) {
+    wanted[static_cast<std::size_t>(i)] = i % 7 < 2;
+  }
   std::vector<std::int32_t> rows(rotations), columns = {4, 0, 0, 3, 1};
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i] = static_cast<std::int32_t>((7 * i) % rotations);
@@ -171,15 +178,32 @@ void score_agrees() {
   compare_tables(
       [&](const KernelTable& table, std::int32_t threads) {
         std::vector<float> cross(rotations * shifts), quadratic(rotations);
-        const ScoreArgs args = {s.slices.data(), s.image.data(), s.power.data(),   s.phases.data(), rows.data(),
-                                columns.data(),  cross.data(),   quadratic.data(), rotations,       shifts,
-                                components,      rotations,      shifts,           threads};
+        const ScoreArgs args = {s.slices.data(),
+                                s.image.data(),
+                                s.power.data(),
+                                s.phases.data(),
+                                rows.data(),
+                                columns.data(),
+                                given ? wanted.get() : nullptr,
+                                cross.data(),
+                                quadratic.data(),
+                                rotations,
+                                shifts,
+                                components,
+                                rotations,
+                                shifts,
+                                threads,
+                                rough};
         ErrorText error = {};
         EXPECT(table.score(&args, &error) == status_ok);
+        for (std::size_t i = 0; given && i < cross.size(); ++i) {
+          EXPECT(wanted[i] == (cross[i] > -HUGE_VALF));
+          cross[i] = wanted[i] ? cross[i] : 0.0f;
+        }
         cross.insert(cross.end(), quadratic.begin(), quadratic.end());
         return numbers<float>(cross);
       },
-      single);
+      tolerance);
 }
 
 void backproject_agrees() {
@@ -253,7 +277,8 @@ void empty_extents_are_allowed() {
     EXPECT(table->project(&project, &error) == status_ok);
     const InsertArgs insert = {nullptr, nullptr, nullptr, nullptr, data.data(), weight.data(), 8, 0, 0, 4.0, 2};
     EXPECT(table->insert(&insert, &error) == status_ok);
-    const ScoreArgs score = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 2};
+    const ScoreArgs score = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                             nullptr, 0,       0,       0,       0,       0,       2,       1};
     EXPECT(table->score(&score, &error) == status_ok);
     const BackprojectArgs backproject = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 2};
     EXPECT(table->backproject(&backproject, &error) == status_ok);
@@ -272,7 +297,10 @@ int main() {
                            {"insert agrees", insert_agrees},
                            {"curvature of images agrees", curvature_agrees<2>},
                            {"curvature of 3D arrays agrees", curvature_agrees<3>},
-                           {"score agrees", score_agrees},
+                           {"score agrees", [] { score_agrees(false, 0, single); }},
+                           {"rough scores agree", [] { score_agrees(false, 1, rounded); }},
+                           {"some scores agree", [] { score_agrees(true, 0, single); }},
+                           {"some rough scores agree", [] { score_agrees(true, 1, rounded); }},
                            {"backproject agrees", backproject_agrees},
                            {"posterior agrees", posterior_agrees},
                            {"shell sums agree", shell_sums_agree},

@@ -21,7 +21,9 @@ struct Numbers {
 };
 
 bool runs_here() {
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+#elif defined(__AVX512F__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -78,6 +80,24 @@ void multiplies_adds_and_sums() {
   EXPECT(mul_add(wide, wide, wide)[1] == wide[1] * wide[1] + wide[1]);
 }
 
+void rounds_and_adds_pairs() {
+#if defined(__AVX512BF16__)
+  const Numbers n;  // halves below 16: exact
+  const VecF low = load(n.values), high = load(n.values + lanes);
+  const VecF result = dot_add(to_bfloat(low, high), to_bfloat(high, low), broadcast(0.25f));
+  for (int lane = 0; lane < lanes; ++lane) {
+    float expected = 0.25f;
+    for (int i = 2 * lane; i < 2 * lane + 2; ++i) {
+      expected += n.values[i] * n.values[(i + lanes) % (2 * lanes)];
+    }
+    EXPECT(result[lane] == expected);
+  }
+  // 8 significant bits, ties to even
+  const VecB rounded = to_bfloat(broadcast(1.0f + 0x1p-8f), broadcast(1.0f + 0x1.8p-7f));
+  EXPECT(rounded[0] == 0x3f80 && rounded[lanes] == 0x3f82);
+#endif
+}
+
 }  // namespace
 
 int main() {
@@ -86,5 +106,6 @@ int main() {
   }
   return harness::run_all({{"loads and stores anywhere", loads_and_stores_anywhere},
                            {"parts touch no more than asked", parts_touch_no_more_than_asked},
-                           {"multiplies, adds and sums", multiplies_adds_and_sums}});
+                           {"multiplies, adds and sums", multiplies_adds_and_sums},
+                           {"rounds and adds pairs", rounds_and_adds_pairs}});
 }

@@ -12,6 +12,7 @@
 #include "tiltwise/body/residual.hpp"  // for add_cross, add_quadratic, shifted_image
 
 #include <algorithm>  // for clamp, min
+#include <cmath>      // for HUGE_VALF
 
 namespace tiltwise::cuda {
 
@@ -117,9 +118,10 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-/// cross[i] = sum over the parts, in order.
+/// cross[i] = sum over the parts, in order; minus infinity where it is not wanted.
 __global__ void __launch_bounds__(threads)
-    add_parts_kernel(const float* __restrict__ partial, float* __restrict__ cross, long long count, long long parts) {
+    add_parts_kernel(const float* __restrict__ partial, const bool* __restrict__ wanted, float* __restrict__ cross,
+                     long long count, long long parts) {
   const long long i = static_cast<long long>(blockIdx.x) * threads + threadIdx.x;
   if (i >= count) {
     return;
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(threads)
   for (long long part = 0; part < parts; ++part) {
     sum += static_cast<double>(partial[part * count + i]);
   }
-  cross[i] = static_cast<float>(sum);
+  cross[i] = wanted == nullptr || wanted[i] ? static_cast<float>(sum) : -HUGE_VALF;
 }
 
 /// One block per rotation.
@@ -164,7 +166,8 @@ Parts cut_sums(std::int64_t tiles, std::int64_t k) {
 }
 
 /// A list in device memory; without elements, hence null, where the host has none.
-std::int64_t length(const std::int32_t* list, std::int64_t count) {
+template <class Element>
+std::int64_t length(const Element* list, std::int64_t count) {
   return list != nullptr ? count : 0;
 }
 
@@ -176,13 +179,14 @@ void cross_terms(const ScoreArgs& a, const Buffer<ComplexF>& slices, const Buffe
   const Parts parts = cut_sums(static_cast<std::int64_t>(tiles.x) * tiles.y, a.k);
   const std::int64_t count = a.n_rotations * a.n_shifts;
   Buffer<float> partial(parts.count * count);
+  const Buffer<bool> wanted(a.wanted, length(a.wanted, count), stream);
   TW_LAUNCH(cross_kernel, dim3(tiles.x, tiles.y, static_cast<unsigned>(parts.count)), dim3(threads), 0, stream,
             slices.get(), image.get(), phases.get(), rows.get(), columns.get(), partial.get(), a.n_rotations,
             a.n_shifts, a.k, parts.components);
   TW_CHECK(cudaGetLastError());
   Buffer<float> cross(count);
-  TW_LAUNCH(add_parts_kernel, dim3(blocks_for(count, threads)), dim3(threads), 0, stream, partial.get(), cross.get(),
-            count, parts.count);
+  TW_LAUNCH(add_parts_kernel, dim3(blocks_for(count, threads)), dim3(threads), 0, stream, partial.get(), wanted.get(),
+            cross.get(), count, parts.count);
   TW_CHECK(cudaGetLastError());
   cross.download(a.cross, stream);
   stream.wait();

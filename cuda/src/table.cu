@@ -46,8 +46,8 @@ int available(ErrorText* error) {
 
 namespace {
 
-const KernelTable table = {abi_number, TW_BACKEND_NAME, available,  project,   insert,   score,
-                           posterior,  backproject,     shell_sums, curvature, condense, phase_cost};
+const KernelTable table = {abi_number,  TW_BACKEND_NAME, available, project,  insert,     score, posterior,
+                           backproject, shell_sums,      curvature, condense, phase_cost, 0};
 
 }  // namespace
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tiltwise.kernels.api import C64, C128, F32, F64, I32
+from tiltwise.kernels.api import C64, C128, F32, F64, I32, Bools
 
 class Kernels:
     """A table of compiled kernels."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def rough_score(self) -> bool: ...
     def unavailable_reason(self) -> str: ...
     def project(
         self, volume: C64, matrices: F32, frequencies: F32, radius: float, out: C64 | None, threads: int
@@ -32,6 +34,8 @@ class Kernels:
         phases: C64,
         rows: I32 | None,
         columns: I32 | None,
+        wanted: Bools | None,
+        rough: bool,
         threads: int,
     ) -> tuple[F32, F32]: ...
     def posterior(

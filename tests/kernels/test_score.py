@@ -30,6 +30,31 @@ def test_matches_the_oracle(compiled: Backend, oracle: Backend, rotations: int, 
 
 
 @pytest.mark.parametrize(("rotations", "shifts", "k"), EXTENTS)
+def test_rough_scores_round_factors_to_eight_bits(
+    compiled: Backend, oracle: Backend, rotations: int, shifts: int, k: int
+) -> None:
+    p = ScoreProblem.create(rotations, shifts, k)
+    cross, quadratic = compiled.score(p.slices, p.image, p.power, p.phases, rough=True)
+    expected, expected_quadratic = oracle.score(p.slices, p.image, p.power, p.phases)
+    assert cross.dtype == quadratic.dtype == np.float32
+    # A factor is off by 2^-8 at most, a product by little more than 2^-7, plus float32 sums; all of one sign at worst.
+    parts = np.abs(p.slices.view(np.float32)), np.abs((p.image * p.phases).view(np.float32))
+    absolute = parts[0].astype(np.float64) @ parts[1].T.astype(np.float64)
+    error = np.abs(cross - expected)
+    if not (error <= (2.0**-7 + 2.0**-14) * absolute).all():
+        pytest.fail(f"error {(error / absolute).max():.1e} of the absolute terms")
+    assert_close(quadratic, expected_quadratic, 32 * EPS32)
+    # Errors of k terms are independent.  A factor's is uniform, its variance 2^-16 / 3 at most: the largest of these
+    # few sums lies within six standard deviations.
+    squares = parts[0].astype(np.float64) ** 2 @ parts[1].T.astype(np.float64) ** 2
+    assert (error <= 6.0 * (2.0**-8 * np.sqrt(2.0 / 3.0) + 8 * EPS32) * np.sqrt(squares)).all()
+    if compiled.name == "simd-v4-bf16":
+        assert error.max() > 32 * EPS32 * absolute.max() or k == 1, "nothing was rounded"
+    else:
+        np.testing.assert_array_equal(cross, compiled.score(p.slices, p.image, p.power, p.phases)[0])
+
+
+@pytest.mark.parametrize(("rotations", "shifts", "k"), EXTENTS)
 def test_lists_choose_slices_and_phases(backend: Backend, rotations: int, shifts: int, k: int) -> None:
     p = ScoreProblem.create(rotations, shifts, k)
     rng = np.random.default_rng(rotations)
@@ -46,6 +71,28 @@ def test_lists_choose_slices_and_phases(backend: Backend, rotations: int, shifts
     none, nothing = backend.score(p.slices, p.image, p.power, p.phases, rows[:0], columns)
     assert none.shape == (0, len(columns))
     assert nothing.shape == (0,)
+
+
+@pytest.mark.parametrize("rough", [False, True])
+@pytest.mark.parametrize(("rotations", "shifts", "k"), [*EXTENTS, (500, 130, 20)])
+def test_what_is_not_wanted_is_minus_infinity(
+    backend: Backend, rotations: int, shifts: int, k: int, rough: bool
+) -> None:
+    p = ScoreProblem.create(rotations, shifts, k)
+    rng = np.random.default_rng(rotations)
+    full_cross, full_quadratic = backend.score(p.slices, p.image, p.power, p.phases, rough=rough)
+    # few cells, all, none; whole rows and columns without any
+    for share in (0.05, 1.0, 0.0):
+        wanted = rng.uniform(size=(rotations, shifts)) < share
+        cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases, wanted=wanted, rough=rough)
+        assert (cross[~wanted] == -np.inf).all()
+        np.testing.assert_array_equal(cross[wanted], full_cross[wanted])  # the order of a sum is the same
+        np.testing.assert_array_equal(quadratic, full_quadratic)
+    rows, columns = np.arange(rotations)[::2].astype(np.int32), np.arange(shifts)[::-1].astype(np.int32)
+    wanted = rng.uniform(size=(len(rows), len(columns))) < 0.5
+    cross, _ = backend.score(p.slices, p.image, p.power, p.phases, rows, columns, wanted=wanted, rough=rough)
+    np.testing.assert_array_equal(cross[wanted], full_cross[np.ix_(rows, columns)][wanted])
+    assert (cross[~wanted] == -np.inf).all()
 
 
 def test_lists_may_not_reach_beyond(compiled: Backend) -> None:
@@ -82,11 +129,12 @@ def test_expands_the_weighted_residual(backend: Backend) -> None:
     assert_close(constant - 2.0 * cross[:, 0] + quadratic, residual, 16 * EPS32)  # four float32 inputs and sums
 
 
-def test_nan_shows_where_it_is(backend: Backend) -> None:
+@pytest.mark.parametrize("rough", [False, True])
+def test_nan_shows_where_it_is(backend: Backend, rough: bool) -> None:
     p = ScoreProblem.create(9, 5, 70)
     p.slices[4, 11] = np.nan
     p.phases[2, 3] = np.nan
-    cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases)
+    cross, quadratic = backend.score(p.slices, p.image, p.power, p.phases, rough=rough)
     expected = np.zeros((9, 5), bool)
     expected[4], expected[:, 2] = True, True
     np.testing.assert_array_equal(np.isnan(cross), expected)

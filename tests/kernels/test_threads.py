@@ -31,6 +31,12 @@ def score(backend: Backend, threads: int) -> list[np.ndarray]:
     return list(backend.score(p.slices, p.image, p.power, p.phases, threads=threads))
 
 
+def rough_score(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = SCORES
+    wanted = np.arange(37 * 6).reshape(37, 6) % 5 < 2
+    return list(backend.score(p.slices, p.image, p.power, p.phases, wanted=wanted, rough=True, threads=threads))
+
+
 def posterior(backend: Backend, threads: int) -> list[np.ndarray]:
     cross, quadratic = SCORES.weights * 9, SCORES.slices[:, 0].real.copy()
     weights, summary = backend.posterior(cross, quadratic, SCORES.power[:6].copy(), 0.9, threads=threads)
@@ -71,7 +77,7 @@ def phase_cost(backend: Backend, threads: int) -> list[np.ndarray]:
     return [backend.phase_cost(*arrays, threads=threads)]
 
 
-KERNELS = [project, insert, score, posterior, backproject, shell_sums, curvature, condense, phase_cost]
+KERNELS = [project, insert, score, rough_score, posterior, backproject, shell_sums, curvature, condense, phase_cost]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

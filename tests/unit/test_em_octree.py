@@ -10,7 +10,7 @@ from helpers.particles import SimulatedParticles
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import shift_phases
-from tiltwise.em.octree import GlobalSearch, kept_cells, levels_of, mass_missed
+from tiltwise.em.octree import Alive, GlobalSearch, kept_cells, levels_of, mass_missed
 from tiltwise.em.settings import Group, Settings
 from tiltwise.geometry.grids import orientation_angles, orientation_children, parent_orientations
 from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
@@ -72,15 +72,22 @@ def test_levels_end_with_the_grid_and_cover_it() -> None:
 def test_kept_cells_hold_the_mass_and_the_slack() -> None:
     log = np.full((5, 4), -100.0, np.float32)
     log[1, 2], log[3, 0], log[4, 1] = 0.0, -2.0, -12.0
-    rows, columns = kept_cells(log, 0.0)
-    assert np.flatnonzero(rows).tolist() == [1, 3]
-    assert np.flatnonzero(columns).tolist() == [0, 2]
-    rows, columns = kept_cells(log, 11.0)
-    assert np.flatnonzero(rows).tolist() == [1, 3, 4]
-    assert np.flatnonzero(columns).tolist() == [0, 1, 2]
+    assert np.argwhere(kept_cells(log, 0.0)).tolist() == [[1, 2], [3, 0]]
+    assert np.argwhere(kept_cells(log, 11.0)).tolist() == [[1, 2], [3, 0], [4, 1]]
     for bad in (np.full((2, 3), np.nan, np.float32), np.full((2, 3), -np.inf, np.float32)):
-        assert all(kept.all() for kept in kept_cells(bad, 0.0))
-    assert [len(kept) for kept in kept_cells(np.zeros((0, 3), np.float32), 0.0)] == [0, 3]
+        assert kept_cells(bad, 0.0).all()
+    assert kept_cells(np.zeros((0, 3), np.float32), 0.0).shape == (0, 3)
+
+
+def test_rotations_and_shifts_without_cells_are_dropped() -> None:
+    wanted = np.zeros((4, 3), bool)
+    wanted[1, 2] = wanted[3, 0] = True
+    some = Alive.of(wanted, np.array([2, 5, 7, 8]), np.array([0, 4, 6]))
+    assert (some.rows.tolist(), some.columns.tolist(), some.count) == ([5, 8], [0, 6], 2)
+    assert some.wanted is not None
+    assert some.wanted.tolist() == [[False, True], [True, False]]
+    whole = Alive.of(wanted[1:2, 2:], np.array([5]), np.array([6]))
+    assert (whole.wanted, whole.count) == (None, 1)
 
 
 @pytest.mark.parametrize("nats", [25.0, 80.0, 300.0])
@@ -101,10 +108,11 @@ def test_posteriors_are_those_of_the_exhaustive_search(nats: float) -> None:
     for everything, cells in zip(full[:20], kept[:20], strict=True):
         # what is scored is scored the same, to the rounding of sums in other blocks
         part = everything.cross[np.ix_(cells.rows, cells.columns)]
-        scale = np.abs(everything.cross).max()
-        assert np.abs(part - cells.cross).max() <= 1e-5 * scale
+        seen, scale = cells.cross > -np.inf, np.abs(everything.cross).max()
+        assert seen.any()
+        assert np.abs(part - cells.cross)[seen].max() <= 1e-5 * scale
     if nats >= 300:
-        share = np.mean([len(c.rows) * len(c.columns) for c in kept]) / (len(last.rotations) * len(last.shifts))
+        share = np.mean([(c.cross > -np.inf).sum() for c in kept]) / (len(last.rotations) * len(last.shifts))
         assert share <= 0.2, "nothing is pruned"
 
 

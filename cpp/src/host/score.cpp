@@ -6,6 +6,8 @@
 #include "tiltwise/body/maximise.hpp"  // for add_weighted
 #include "tiltwise/body/residual.hpp"  // for add_cross, add_quadratic, shifted_image
 
+#include <limits>  // for numeric_limits
+
 namespace tiltwise::host {
 
 namespace {
@@ -21,6 +23,10 @@ int score(const ScoreArgs* args, ErrorText*) {
   parallel_for(a.n_rotations, a.threads, [&](std::int64_t r, int) {
     const ComplexF* slice = a.slices + body::chosen(a.rows, r) * a.k;
     for (std::int64_t t = 0; t < a.n_shifts; ++t) {
+      if (a.wanted != nullptr && !a.wanted[r * a.n_shifts + t]) {
+        a.cross[r * a.n_shifts + t] = -std::numeric_limits<float>::infinity();
+        continue;
+      }
       const ComplexF* phase = a.phases + body::chosen(a.columns, t) * a.k;
       double cross = 0.0;
       for (std::int64_t first = 0; first < a.k; first += components_per_sum) {

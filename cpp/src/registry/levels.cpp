@@ -39,19 +39,38 @@ int v3_available(ErrorText* error) {
 #endif
 
 #if defined(TW_LEVEL_V4)
+bool has_v4() {
+  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
 int v4_available(ErrorText* error) {
-  const bool has_v4 = has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
-  return require(has_v4, "AVX2, FMA, BMI1, BMI2, AVX-512 F, BW, CD, DQ, VL", error);
+  return require(has_v4(), "AVX2, FMA, BMI1, BMI2, AVX-512 F, BW, CD, DQ, VL", error);
+}
+#endif
+
+#if defined(TW_LEVEL_BF16)
+int bf16_available(ErrorText* error) {
+  return require(has_v4() && __builtin_cpu_supports("avx512bf16"),
+                 "AVX2, FMA, BMI1, BMI2, AVX-512 F, BW, CD, DQ, VL, BF16", error);
 }
 #endif
 
 // The posterior is bound by exp and sorting, the cost of phases by sines: all levels share the portable ones.
-#define TW_LEVEL_TABLE(level, available)                                                                       \
-  const KernelTable level##_table = {abi_number,        "simd-" #level,   available,       level::project,     \
-                                     level::insert,     level::score,     host::posterior, level::backproject, \
-                                     level::shell_sums, level::curvature, level::condense, host::phase_cost};
+#define TW_LEVEL_TABLE(level, available)                 \
+  const KernelTable level##_table = {abi_number,         \
+                                     "simd-" #level,     \
+                                     available,          \
+                                     level::project,     \
+                                     level::insert,      \
+                                     level::score,       \
+                                     host::posterior,    \
+                                     level::backproject, \
+                                     level::shell_sums,  \
+                                     level::curvature,   \
+                                     level::condense,    \
+                                     host::phase_cost,   \
+                                     0};
 
 #if defined(TW_LEVEL_V1)
 TW_LEVEL_TABLE(v1, always)
@@ -61,6 +80,21 @@ TW_LEVEL_TABLE(v3, v3_available)
 #endif
 #if defined(TW_LEVEL_V4)
 TW_LEVEL_TABLE(v4, v4_available)
+#endif
+#if defined(TW_LEVEL_BF16)
+const KernelTable bf16_table = {abi_number,
+                                "simd-v4-bf16",
+                                bf16_available,
+                                v4::project,
+                                v4::insert,
+                                bf16::score,
+                                host::posterior,
+                                v4::backproject,
+                                v4::shell_sums,
+                                v4::curvature,
+                                v4::condense,
+                                host::phase_cost,
+                                1};
 #endif
 #if defined(TW_LEVEL_NEON)
 TW_LEVEL_TABLE(neon, always)
@@ -77,6 +111,9 @@ const KernelTable* const level_tables[] = {
 #endif
 #if defined(TW_LEVEL_V4)
     &v4_table,
+#endif
+#if defined(TW_LEVEL_BF16)
+    &bf16_table,
 #endif
 #if defined(TW_LEVEL_NEON)
     &neon_table,

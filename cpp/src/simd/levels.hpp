@@ -3,7 +3,7 @@
 
 #include "tiltwise/kernel/abi.hpp"  // for KernelTable, argument structs
 
-// Each level lives in its own namespace: tiltwise::v1, ::v3, ::v4, ::neon.
+// Each level lives in its own namespace: tiltwise::v1, ::v3, ::v4, ::bf16, ::neon.
 #define TW_DECLARE_LEVEL(level)                                   \
   namespace tiltwise::level {                                     \
   int project(const ProjectArgs* args, ErrorText* error);         \
@@ -23,6 +23,12 @@ TW_DECLARE_LEVEL(v3)
 #endif
 #if defined(TW_LEVEL_V4)
 TW_DECLARE_LEVEL(v4)
+#endif
+// Only products differ from those of v4.
+#if defined(TW_LEVEL_BF16)
+namespace tiltwise::bf16 {
+int score(const ScoreArgs* args, ErrorText* error);
+}
 #endif
 #if defined(TW_LEVEL_NEON)
 TW_DECLARE_LEVEL(neon)

@@ -6,8 +6,10 @@ what the model says, that is also the mean share of the final posterior that is 
 among the cells given up does not depend on which shells are looked at later.  But only the centres of cells are
 scored, and a pose in the corner of a cell fits worse than the centre of another by some `2 (1 - c) Q` nats, Q being
 the power of the slices over the noise and c their correlation over a cell, of this level or of the last.  So cells
-are kept that lie below by half of that, and all neighbours of kept cells, one of which has the pose in its own corner.
-What is really lost is measured by searching an audit set in full.
+are kept that lie below by half of that, and for another grid all neighbours of kept cells, one of which has the pose
+in its own corner; cells of the same grid need no neighbours.  All looks but the last may score roughly: rounding is
+small beside the slack.  Where much is left, and rough scores are faster, one look with them goes before the last, and
+only cells near the top of that are scored again.  What is really lost is measured by searching an audit set in full.
 
 Priors of the particle file leave out cells none of whose orientations is likely, and count as if every cell held the
 best of its orientations until the last grid is reached.
@@ -39,6 +41,7 @@ from tiltwise.spectral.components import FourierComponents
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 LOST = 1e-4
 """Share of the posterior of a level that may be left out before slack."""
@@ -52,9 +55,14 @@ WORTHWHILE = 0.55
 """Share of cells left above which it does not."""
 LOW_SHARE = 0.6
 """Shells of the first look at the last grid, over all of them: a third of the work."""
-SLACK = 0.5
-"""Times what a pose loses at the centre of its cell, that a cell may lie below the best and is still looked at: with
-the neighbours, less misses 1 % of some posteriors, and more costs time."""
+SLACK, SLACK_OTHER = 0.5, 0.75
+"""Times what a pose loses at the centre of its cell, that a cell may lie below the best and is still looked at, on the
+same grid and on another: less
+misses 1 % of some posteriors, and more costs time."""
+ROUGH_CELLS = 500
+"""Cells of all particles per slice above which a look with rough scores is worth another set of slices."""
+ROUNDING = 2.0**-8 * 0.6
+"""Standard deviation of a product of two factors that are rounded to 8 significant bits, relative to it."""
 MARGIN = 1.0
 """Nats of slack always given: noise is never quite what the model says."""
 
@@ -119,17 +127,16 @@ def levels_of(
     return levels
 
 
-def kept_cells(log_posterior: F32, slack: float, lost: float = LOST) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Rotations (R,) and shifts (T,) of a level with any cell that must be looked at more finely."""
+def kept_cells(log_posterior: F32, slack: float, lost: float = LOST) -> Bools:
+    """(R, T) cells of a level that must be looked at more finely."""
     flat = log_posterior.ravel().astype(np.float64)
     top = flat.max(initial=-np.inf)
     if not np.isfinite(top):
-        return np.ones(log_posterior.shape[0], bool), np.ones(log_posterior.shape[1], bool)
+        return np.ones(log_posterior.shape, bool)
     weight = np.sort(np.exp(flat[flat >= top - 40.0] - top))[::-1]
     mass = np.cumsum(weight)
     last = min(int(np.searchsorted(mass, (1.0 - lost) * mass[-1])), len(weight) - 1)
-    kept = log_posterior >= top + np.log(weight[last]) - slack
-    return kept.any(axis=1), kept.any(axis=0)
+    return np.asarray(log_posterior >= top + np.log(weight[last]) - slack)
 
 
 @dataclass(slots=True)
@@ -141,19 +148,41 @@ class Cells:
     columns: NDArray[np.intp]
     """(t,) shifts of the level"""
     cross: F32
-    """(r, t)"""
+    """(r, t), -inf in cells that are not looked at"""
     quadratic: F32
     """(r,)"""
 
 
-Alive = tuple[NDArray[np.intp], NDArray[np.intp]]
-"""Rotations and shifts of a level that are looked at, both sorted."""
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Cells of a level that are looked at: of these rotations and shifts, both sorted, those that are wanted."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    wanted: Bools | None = None
+    """(r, t); None for all"""
+
+    @classmethod
+    def of(cls, wanted: Bools, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Alive:
+        """Without the rotations (r,) and shifts (t,) of which no cell (r, t) is wanted."""
+        some = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
+        part = np.ascontiguousarray(wanted[np.ix_(*some)])
+        return cls(rows[some[0]], columns[some[1]], None if part.all() else part)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rotations and shifts."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def count(self) -> int:
+        """Cells."""
+        return len(self.rows) * len(self.columns) if self.wanted is None else int(self.wanted.sum())
 
 
 def share_of(kept: Sequence[Alive], before: Sequence[Alive]) -> float:
     """Share of cells that are left."""
-    left = sum(len(rows) * len(columns) for rows, columns in kept)
-    return left / max(1, sum(len(rows) * len(columns) for rows, columns in before))
+    return sum(one.count for one in kept) / max(1, sum(one.count for one in before))
 
 
 class GlobalSearch:
@@ -181,48 +210,73 @@ class GlobalSearch:
         stored = [None if orientation is None else orientation.take(np.array([i])) for i in range(len(images))]
         first, last = self.levels[0], self.levels[-1]
         if not prune:
-            return self._score(last, images, [(allowed(last, one), np.arange(len(last.shifts))) for one in stored])
+            return self._score(last, images, [Alive(allowed(last, one), np.arange(len(last.shifts))) for one in stored])
         last_loss = self._loss(last, images)
-        alive = [(allowed(first, one), np.arange(len(first.shifts))) for one in stored]
+        alive = [Alive(allowed(first, one), np.arange(len(first.shifts))) for one in stored]
         trial = min(TRIAL, len(images))
         for level, finer in pairwise(self.levels):
-            slack = MARGIN + SLACK * np.maximum(self._loss(level, images), last_loss)
-            cells = self._score(level, images[:trial], alive[:trial])
-            kept = self._kept(level, finer, cells, shift_prior, stored, slack, 0)
-            same_grid = finer.step_deg == level.step_deg
+            loss, same_grid = self._loss(level, images), finer.step_deg == level.step_deg
+            slack = MARGIN + (SLACK * loss if same_grid else SLACK_OTHER * np.maximum(loss, last_loss))
+            kept = self._kept(level, finer, images[:trial], alive[:trial], shift_prior, stored, slack, 0)
             if same_grid and share_of(kept, alive[:trial]) > WORTHWHILE:
                 continue  # the finer look at the same cells follows anyway
-            cells = self._score(level, images[trial:], alive[trial:])
-            alive = kept + self._kept(level, finer, cells, shift_prior, stored, slack, trial)
-        return self._score(self.levels[-1], images, alive)
+            alive = kept + self._kept(level, finer, images[trial:], alive[trial:], shift_prior, stored, slack, trial)
+        if self.scorer.backend.rough_score:
+            alive = self._looked_at_roughly(images, alive, shift_prior, stored)
+        return self._score(last, images, alive)
 
-    @staticmethod
+    def _looked_at_roughly(
+        self,
+        images: Sequence[WhitenedImages],
+        alive: list[Alive],
+        shift_prior: Callable[[int, F64], F32],
+        stored: Sequence[OrientationPrior | None],
+    ) -> list[Alive]:
+        """What rough scores leave of the last level, if there is much to score and little is left."""
+        last = self.levels[-1]
+        used = np.zeros(len(last.rotations), bool)
+        for one in alive:
+            used[one.rows] = True
+        if sum(one.count for one in alive) < ROUGH_CELLS * used.sum():
+            return alive
+        slack, trial = MARGIN + 4.0 * self._rounding(last, images), min(TRIAL, len(images))
+        kept = self._kept(last, last, images[:trial], alive[:trial], shift_prior, stored, slack, 0)
+        if share_of(kept, alive[:trial]) > WORTHWHILE:
+            return alive
+        return kept + self._kept(last, last, images[trial:], alive[trial:], shift_prior, stored, slack, trial)
+
     def _kept(
+        self,
         level: Level,
         finer: Level,
-        cells: list[Cells],
+        images: Sequence[WhitenedImages],
+        alive: Sequence[Alive],
         shift_prior: Callable[[int, F64], F32],
         stored: Sequence[OrientationPrior | None],
         slack: F64,
         start: int,
     ) -> list[Alive]:
-        """Rotations and shifts of the finer level below what a level keeps; particles count from `start`."""
+        """Cells of the finer level below what a look at a level keeps; particles count from `start`."""
         result = []
-        for i, found in enumerate(cells, start):
+        for i, found in enumerate(self._score(level, images, alive, rough=True), start):
             prior = shift_prior(i, level.shifts[found.columns])
             own = stored[i]
             if own is not None:
                 best = own.log(level.rotations[found.rows], np.radians(0.5 * level.step_deg))
                 prior = prior + best.astype(np.float32)[:, None]
-            rows, columns = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, float(slack[i]))
-            kept = np.zeros(len(level.rotations), bool), np.zeros(len(level.shifts), bool)
+            kept = kept_cells(2.0 * found.cross - found.quadratic[:, None] + prior, float(slack[i]))
+            if finer.step_deg == level.step_deg:
+                result.append(Alive.of(kept, found.rows, found.columns))
+                continue
+            # another grid: everything around any rotation and any shift that is kept
+            near = np.zeros(len(level.rotations), bool)
             starts, members = level.neighbours
-            for row in found.rows[rows]:
-                kept[0][members[starts[row] : starts[row + 1]]] = True
-            near = np.linalg.norm(level.shifts[:, None] - level.shifts[found.columns[columns]], axis=-1)
-            kept[1][(near <= NEIGHBOUR_STEPS * level.shift_step_angstrom).any(axis=1)] = True
-            children = np.flatnonzero(kept[0][finer.parent_rotation])
-            result.append((allowed(finer, own, children), np.flatnonzero(kept[1][finer.parent_shift])))
+            for row in found.rows[kept.any(axis=1)]:
+                near[members[starts[row] : starts[row + 1]]] = True
+            moves = level.shifts[:, None] - level.shifts[found.columns[kept.any(axis=0)]]
+            close = (np.linalg.norm(moves, axis=-1) <= NEIGHBOUR_STEPS * level.shift_step_angstrom).any(axis=1)
+            children = np.flatnonzero(near[finer.parent_rotation])
+            result.append(Alive(allowed(finer, own, children), np.flatnonzero(close[finer.parent_shift])))
         return result
 
     def _score(
@@ -230,6 +284,8 @@ class GlobalSearch:
         level: Level,
         images: Sequence[WhitenedImages],
         alive: Sequence[Alive],
+        *,
+        rough: bool = False,
     ) -> list[Cells]:
         """Scores of every particle on its own cells; slices of a tile of rotations serve all particles."""
         count, series = self.disc.count(level.radius), self.series
@@ -238,8 +294,8 @@ class GlobalSearch:
         phases = phases.reshape(len(level.shifts), series.n_tilts, count)
         low = [image.prefix(count) for image in images]
         cells = [
-            Cells(rows, columns, np.empty((len(rows), len(columns)), np.float32), np.empty(len(rows), np.float32))
-            for rows, columns in alive
+            Cells(one.rows, one.columns, *(np.empty(shape, np.float32) for shape in (one.shape, one.shape[:1])))
+            for one in alive
         ]
         needed = np.zeros(len(level.rotations), bool)
         for found in cells:
@@ -249,7 +305,7 @@ class GlobalSearch:
             rotations = used[tile]
             slices = self.scorer.slices(series, every, level.rotations[rotations], frequencies)
             slices = slices.reshape(len(rotations), series.n_tilts, count)
-            for image, found in zip(low, cells, strict=True):
+            for image, found, one in zip(low, cells, alive, strict=True):
                 # both lists are sorted: the rotations of a particle in this tile are one run of its own
                 start, stop = np.searchsorted(found.rows, [rotations[0], rotations[-1] + 1])
                 if start == stop or not len(found.columns):
@@ -262,6 +318,8 @@ class GlobalSearch:
                     of_tilts(phases, image.tilts),
                     own.astype(np.int32),
                     found.columns.astype(np.int32),
+                    wanted=None if one.wanted is None else one.wanted[start:stop],
+                    rough=rough,
                     threads=self.scorer.threads,
                 )
         return cells
@@ -281,6 +339,19 @@ class GlobalSearch:
         square = (np.abs(centre - moved) ** 2).reshape(n, self.series.n_tilts, count)
         loss = [square[:, i.tilts].reshape(n, -1) @ i.prefix(count).score_power for i in images]
         return np.asarray([np.quantile(one, 0.75) for one in loss], dtype=np.float64)
+
+    def _rounding(self, level: Level, images: Sequence[WhitenedImages]) -> F64:
+        """(n,) standard deviation in nats of what rough scores are off by, at the worst of some rotations."""
+        count, every = self.disc.count(level.radius), np.arange(self.series.n_tilts)
+        chosen = np.random.default_rng(0).integers(0, len(level.rotations), CORRELATION_SAMPLES)
+        slices = self.scorer.slices(self.series, every, level.rotations[chosen], self.disc.frequencies3d(count))
+        power = (np.abs(slices) ** 2).reshape(len(chosen), self.series.n_tilts, count)
+        squares = [
+            (power[:, image.tilts].reshape(len(chosen), -1) @ np.abs(image.prefix(count).score_image) ** 2).max()
+            for image in images
+        ]
+        # two products of parts per component, each off by ROUNDING of it; the score has twice the cross term
+        return 2.0 * ROUNDING * np.sqrt(np.asarray(squares, dtype=np.float64) / 2.0)
 
 
 def of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:
@@ -316,5 +387,6 @@ def mass_missed(
     if orientation is not None:
         log += orientation.log(level.rotations[all_cells.rows]).astype(np.float32)[:, None]
     weight = np.exp(log.astype(np.float64) - log.max())
-    rows = np.isin(all_cells.rows, kept.rows)
-    return float(1.0 - weight[np.ix_(rows, kept.columns)].sum() / weight.sum())
+    seen = np.zeros(weight.shape, bool)
+    seen[np.ix_(np.isin(all_cells.rows, kept.rows), kept.columns)] = kept.cross > -np.inf
+    return float(1.0 - weight[seen].sum() / weight.sum())

@@ -36,6 +36,7 @@ C128 = NDArray[np.complex128]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Backend(Protocol):
     """A complete set of kernels.  `threads = 0` means the default of `tiltwise.kernels.select`."""
 
     name: str
+    rough_score: bool
+    """whether `score` is faster where it may be rough"""
 
     def project(
         self,
@@ -108,6 +111,8 @@ class Backend(Protocol):
         rows: I32 | None = None,
         columns: I32 | None = None,
         *,
+        wanted: Bools | None = None,
+        rough: bool = False,
         threads: int = 0,
     ) -> tuple[F32, F32]:
         """Cross and quadratic terms of the expanded likelihood (Eq. 4) of one particle.
@@ -124,6 +129,13 @@ class Backend(Protocol):
             exp(+2 pi i k.d_t / N) that moves the image of a particle displaced by d_t back to the centre.
         rows, columns : (r,), (t,)
             which slices and which phases are scored, in this order; all of them without a list.
+        wanted : (r, t)
+            where cross terms are wanted: they are -inf elsewhere; everywhere without it.  Time is saved where rows
+            that follow each other want the same columns.
+        rough
+            the factors of the cross terms, slices and shifted images, may be rounded to 8 significant bits (bfloat16);
+            sums are those of float32.  For searches that score again what they keep.  Backends without faster
+            products of such numbers ignore it.
 
         Returns
         -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiltwise import _native
-from tiltwise.kernels.api import C64, C128, F32, F64, I32, PosteriorSummary
+from tiltwise.kernels.api import C64, C128, F32, F64, I32, Bools, PosteriorSummary
 from tiltwise.kernels.threads import default_threads
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -18,6 +18,7 @@ class NativeBackend:
     def __init__(self, kernels: _native.Kernels) -> None:
         self._kernels = kernels
         self.name: str = kernels.name
+        self.rough_score: bool = kernels.rough_score
 
     def unavailable_reason(self) -> str:
         """Why this machine cannot run the backend; empty if it can."""
@@ -60,10 +61,14 @@ class NativeBackend:
         rows: I32 | None = None,
         columns: I32 | None = None,
         *,
+        wanted: Bools | None = None,
+        rough: bool = False,
         threads: int = 0,
     ) -> tuple[F32, F32]:
         """See `tiltwise.kernels.api.Backend.score`."""
-        return self._kernels.score(slices, image, power, phases, rows, columns, threads or default_threads())
+        return self._kernels.score(
+            slices, image, power, phases, rows, columns, wanted, rough, threads or default_threads()
+        )
 
     def posterior(
         self,

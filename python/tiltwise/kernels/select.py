@@ -1,10 +1,10 @@
 """Which backends exist here, and which one is used.
 
-Names: `reference` (NumPy, float64), `host` (portable C++), `simd-v1`, `simd-v3`, `simd-v4` (x86-64 levels)
-or `simd-neon`, `cuda` (plugin), and `cuda-emu` (the CUDA sources on the CPU, for tests only).
+Names: `reference` (NumPy, float64), `host` (portable C++), `simd-v1`, `simd-v3`, `simd-v4`, `simd-v4-bf16`
+(x86-64 levels) or `simd-neon`, `cuda` (plugin), and `cuda-emu` (the CUDA sources on the CPU, for tests only).
 
-Environment: `TILTWISE_BACKEND` replaces the name `auto`; `TILTWISE_ISA` (`v1`, `v3`, `v4`, `neon`) the level
-that `auto` takes.
+Environment: `TILTWISE_BACKEND` replaces the name `auto`; `TILTWISE_ISA` (`v1`, `v3`, `v4`, `v4-bf16`, `neon`) the
+level that `auto` takes.
 """
 
 from __future__ import annotations

@@ -102,6 +102,23 @@ TW_HD VecD load_as_double(const float* from) {
   return __builtin_convertvector(load_as<HalfF>(from), VecD);
 }
 
+#if defined(__AVX512BF16__)
+constexpr int bfloat_lanes = vector_bytes / 2;
+
+typedef std::uint16_t VecB __attribute__((vector_size(vector_bytes)));  ///< numbers of type bfloat16
+
+/// Rounds two vectors to bfloat16, 8 significant bits; the lanes of `low` come first.  Subnormal numbers become zero.
+TW_HD VecB to_bfloat(VecF low, VecF high) {
+  const auto rounded = _mm512_cvtne2ps_pbh(high, low);
+  return load_as<VecB>(&rounded);
+}
+
+/// c + a * b, the products of neighbouring lanes 2 i and 2 i + 1 added to lane i.
+TW_HD VecF dot_add(VecB a, VecB b, VecF c) {
+  return _mm512_dpbf16_ps(c, load_as<__m512bh>(&a), load_as<__m512bh>(&b));
+}
+#endif
+
 /// Sum of all lanes, in a fixed order (pairwise).
 TW_HD float sum(VecF value) {
 #if defined(__AVX512F__)

@@ -3,12 +3,12 @@
 
 #include "tiltwise/kernel/args.hpp"  // for the argument structs
 
-#include <cstdint>  // for uint32_t
+#include <cstdint>  // for int32_t, uint32_t
 
 namespace tiltwise {
 
 /// Raised whenever a struct of args.hpp or KernelTable changes.
-constexpr std::uint32_t abi_number = 5;
+constexpr std::uint32_t abi_number = 6;
 
 /// What a kernel returns; anything but `ok` comes with a text.
 enum Status : int {
@@ -38,6 +38,8 @@ struct KernelTable {
   int (*curvature)(const CurvatureArgs*, ErrorText*);
   int (*condense)(const CondenseArgs*, ErrorText*);
   int (*phase_cost)(const PhaseCostArgs*, ErrorText*);
+  /// Not 0: `score` rounds factors where it may, and is faster for it.
+  std::int32_t rough_score;
 };
 
 }  // namespace tiltwise

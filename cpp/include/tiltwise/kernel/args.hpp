@@ -43,10 +43,12 @@ struct ScoreArgs {
   const ComplexF* phases;       // (n_phases, k)
   const std::int32_t* rows;     // (n_rotations), each in [0, n_slices); or null for all in order
   const std::int32_t* columns;  // (n_shifts), each in [0, n_phases); or null for all in order
-  float* cross;                 // (n_rotations, n_shifts)
+  const bool* wanted;           // (n_rotations, n_shifts), where cross terms are wanted; or null for all
+  float* cross;                 // (n_rotations, n_shifts), minus infinity where not wanted
   float* quadratic;             // (n_rotations)
   std::int64_t n_rotations, n_shifts, k, n_slices, n_phases;
   std::int32_t threads;
+  std::int32_t rough;  // not 0: factors of the cross terms may be rounded to 8 significant bits
 };
 
 struct PosteriorSummary {

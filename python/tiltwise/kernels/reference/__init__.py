@@ -15,6 +15,7 @@ class ReferenceBackend:
     """Float64 NumPy implementation of `tiltwise.kernels.api.Backend`."""
 
     name = "reference"
+    rough_score = False
     project = staticmethod(project)
     insert = staticmethod(insert)
     score = staticmethod(score)
