@@ -263,7 +263,7 @@ def test_width_and_range_of_motion_are_learned(velocity: float) -> None:
         begun = replace(start[0], coefficients=as_coefficients(other, np.diff(before, axis=1)))
         found = climb(other, evidence, begun)
         start[:] = [found.alignment, other]
-        return log_evidence(found, Free())
+        return log_evidence(found)
 
     found = learn(total, None, None)
     assert 1 / 1.5 <= found.velocity / velocity <= 1.5

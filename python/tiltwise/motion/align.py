@@ -31,7 +31,7 @@ from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.masks import focus_mask
 from tiltwise.model import OptimisationSet
-from tiltwise.motion.climb import Climbed, climb, climb_lbfgs
+from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
@@ -214,11 +214,13 @@ class Alignments:
 
     # ---- one round ---------------------------------------------------------------------------------------
 
-    def climb(self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free) -> Climbed:
+    def climb(
+        self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free, damping: float = FAR
+    ) -> Climbed:
         """By the method that was asked for."""
         if self.options.solver == "l-bfgs":
             return climb_lbfgs(specimen, evidence, start, free)
-        return climb(specimen, evidence, start, free)
+        return climb(specimen, evidence, start, free, damping=damping)
 
     def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, first: bool) -> Fitted:
         """Tilts and positions; starts from the shifts that all particles share, in the first round."""
@@ -228,7 +230,7 @@ class Alignments:
         if first:
             shared = shared_shifts(evidence, still.n_tilts)
             if self.free.shifts:
-                start = shared.start(start)
+                start = self.climb(still, evidence.blurred(), shared.start(start), self.free).alignment
         found = self.climb(still, evidence, start, self.free)
         return Fitted(still, found.alignment, shared)
 
@@ -241,8 +243,8 @@ class Alignments:
         before = start.alignment.motion(start.specimen)
         coefficients = as_coefficients(specimen, np.diff(before, axis=1))
         begun = replace(start.alignment, coefficients=coefficients)
-        found = self.climb(specimen, evidence, begun, self.free)
-        weight = log_evidence(found, self.free)
+        found = self.climb(specimen, evidence, begun, self.free, NEAR)
+        weight = log_evidence(found)
         return Fitted(specimen, found.alignment, start.shared), weight
 
     def settled(self, data: SeriesData, now: Fitted) -> Fitted:

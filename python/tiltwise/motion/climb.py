@@ -14,12 +14,12 @@ from tiltwise.motion.objective import Evidence, Free, gradient, value
 
 F64 = NDArray[np.float64]
 
-FIRST_DAMPING = 1e-3
+FAR, NEAR = 1e-3, 1e-7
+"""Damping of the first step from a start far from the end, and near to it; never less than the latter.  Curvatures of a
+random walk differ by orders of magnitude, and damping keeps the weak directions behind; from afar it has to."""
 LARGEST_DAMPING = 1e6
-SMALLEST_DAMPING = 1e-7
-"""Curvatures of a random walk differ by orders of magnitude: more damping would keep the weak directions behind."""
-LESS = 100.0
-"""Damping after a success is so many times smaller: few factorisations on the way."""
+MORE = 1000.0
+"""Damping after a failure is so many times larger: few factorisations on the way."""
 SMALL_GAIN = 1e-3
 """Gain of log posterior, in nats per root of the number of images, below which a climb ends."""
 
@@ -32,21 +32,27 @@ class Climbed:
     value: float
     steps: int
     converged: bool
-    normal: NormalEquations
-    """information at the start"""
+    solver: Solver
+    """curvature at the start, hardly damped"""
 
 
 def climb(
-    specimen: Specimen, evidence: Evidence, start: Alignment, free: Free | None = None, steps: int = 60
+    specimen: Specimen,
+    evidence: Evidence,
+    start: Alignment,
+    free: Free | None = None,
+    steps: int = 60,
+    damping: float = FAR,
 ) -> Climbed:
     """Levenberg-Marquardt with the Fisher information: never ends below its start."""
     free = free or Free()
-    now, damping = start, FIRST_DAMPING
+    now = start
     here = gradient(specimen, evidence, now)
     small = SMALL_GAIN * np.sqrt(max(1, len(evidence.particle)))
     # turns are small: the geometry of the start serves the whole climb
     normal = NormalEquations.of(specimen, evidence, now)
-    solvers: dict[float, Solver] = {}
+    least = Solver(normal, free, NEAR)
+    solvers = {NEAR: least}
     for number in range(steps):
         gained = 0.0
         while damping <= LARGEST_DAMPING:
@@ -56,14 +62,14 @@ def climb(
             gained = value(specimen, evidence, tried) - here.value
             if gained > 0:
                 break
-            damping *= 10.0
+            damping *= MORE
         if not gained > 0:
-            return Climbed(now, here.value, number, True, normal)
+            return Climbed(now, here.value, number, True, least)
         now, here = tried, gradient(specimen, evidence, tried)
         if gained < small:
-            return Climbed(now, here.value, number + 1, True, normal)
-        damping = max(damping / LESS, SMALLEST_DAMPING)
-    return Climbed(now, here.value, steps, False, normal)
+            return Climbed(now, here.value, number + 1, True, least)
+        damping = max(damping / MORE, NEAR)
+    return Climbed(now, here.value, steps, False, least)
 
 
 def climb_lbfgs(
@@ -90,8 +96,8 @@ def climb_lbfgs(
         return -found.value, np.where(open_, -flat, 0.0)
 
     best = minimize(cost, np.zeros(len(unit)), jac=True, method="L-BFGS-B", options={"maxiter": steps})
-    normal = NormalEquations.of(specimen, evidence, start)
-    return Climbed(at(best.x), -float(best.fun), int(best.nit), bool(best.success), normal)
+    solver = Solver(NormalEquations.of(specimen, evidence, start), free, NEAR)
+    return Climbed(at(best.x), -float(best.fun), int(best.nit), bool(best.success), solver)
 
 
 def _left_jacobian(w: F64) -> F64:

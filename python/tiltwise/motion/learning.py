@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tiltwise.motion.climb import Climbed
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.normal import Solver
 from tiltwise.motion.objective import Evidence, Free
 
 F64 = NDArray[np.float64]
@@ -45,9 +44,9 @@ def usual_prior(velocity: float | None, length: float | None) -> MotionPrior:
     return MotionPrior(velocity or FIRST[0], length or FIRST[1], 0)
 
 
-def log_evidence(climbed: Climbed, free: Free) -> float:
+def log_evidence(climbed: Climbed) -> float:
     """Laplace's approximation of the marginal likelihood, up to a constant that no prior changes."""
-    return climbed.value - 0.5 * Solver(climbed.normal, free).log_determinant()
+    return climbed.value - 0.5 * climbed.solver.log_determinant()
 
 
 def as_coefficients(specimen: Specimen, velocity: F64) -> F64:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from tiltwise.motion.geometry import Alignment, Specimen, tilt_jacobian
 from tiltwise.motion.tables import TableGrid, interpolate
 
 F64 = NDArray[np.float64]
+
+BLUR = 0.12
+"""Standard deviation of blurred correlations, over the reach of their tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,13 @@ class Evidence:
     def of(self, chosen: NDArray[np.bool_]) -> Evidence:
         """Images of some particles, (P,) bool."""
         return self.only(chosen[self.particle])
+
+    def blurred(self) -> Evidence:
+        """With correlations blurred by a good part of their reach: hills that are seen from afar."""
+        sigma = BLUR * self.grid.half
+        smooth = gaussian_filter1d(self.tables, sigma, axis=1, mode="constant", truncate=3.0)
+        smooth = gaussian_filter1d(smooth, sigma, axis=2, mode="constant", truncate=3.0)
+        return replace(self, tables=smooth)
 
     def scaled(self, factor: float) -> Evidence:
         """With predictions `factor` times as strong."""

@@ -115,11 +115,13 @@ class Judge:
         """Turns and shifts."""
         still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
         gains = np.zeros(len(self.halves))
+        blurred = self.evidence.blurred()
         for half in (1, 2):
             fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
             if not (len(fitting.particle) and len(testing.particle)):
                 continue
-            fitted = self.climb(still, fitting, start, self.free).alignment
+            near = self.climb(still, blurred.of(self.halves == half), start, self.free).alignment
+            fitted = self.climb(still, fitting, near, self.free).alignment
             none = Alignment.none(still)
             after = self.climb(still, testing, tilts_alone(fitted, still), only).alignment
             before = self.climb(still, testing, none, only).alignment
