@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.maps.spectra import half_maps, last_shell_above
+from tiltwise.maps.spectra import MIN_PRIOR_SHELL, half_maps, last_shell_above
 from tiltwise.maps.volumes import Accumulator
-from tiltwise.spectral.fsc import fsc
+from tiltwise.spectral.fsc import fsc, fsc_without_radial
 from tiltwise.spectral.randomised import BLURRED_SHELLS, MaskedFsc, mask_effect, masked_fsc
 
 
@@ -33,10 +33,20 @@ class HalfFsc:
     seed: int
 
     def curve(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> NDArray[np.float64]:
-        """FSC (N // 2 + 1,) of two maps."""
-        if self.corrected:
-            return self.curves(first, second, iteration).corrected
-        return fsc(first, second, self.mask)
+        """FSC (N // 2 + 1,) of two maps; beyond the first shells no more than without their spherical parts.
+
+        Particles whose posterior is flat, noise for one, add spheres to the map, and two spheres agree or disagree in
+        whole shells by chance.
+        """
+        curve = self.curves(first, second, iteration).corrected if self.corrected else fsc(first, second, self.mask)
+        return self._without_spheres(curve, first, second)
+
+    def _without_spheres(
+        self, curve: NDArray[np.float64], first: NDArray[np.float32], second: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        beyond = slice(MIN_PRIOR_SHELL + 1, None)
+        curve[beyond] = np.minimum(curve, fsc_without_radial(first, second, self.mask))[beyond]
+        return curve
 
     def shared_shell(self, sums: Mapping[int, Accumulator], limit: int, start: int, before: NDArray[np.float64]) -> int:
         """Shell up to which completed sums of the halves may be joined, `limit` at most.
@@ -48,7 +58,8 @@ class HalfFsc:
         if not 0 < start < limit or last_shell_above(before) > limit + BLURRED_SHELLS:
             return max(limit, 1)
         first, second, _ = half_maps(sums[1], sums[2])
-        return int(min(limit, max(last_shell_above(fsc(first, second, self.mask)), start)))
+        curve = self._without_spheres(fsc(first, second, self.mask), first, second)
+        return int(min(limit, max(last_shell_above(curve), start)))
 
     def curves(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> MaskedFsc:
         """All curves of two maps, whether the correction is asked for or not."""

@@ -324,19 +324,19 @@ class Refinement:
         return curves
 
     def accuracy(self, state: State) -> tuple[float, float]:
-        """Median accuracy of poses (degrees, Å) over a few particles of every series."""
+        """Median accuracy of poses (degrees, Å) over a few particles of every series and half set."""
         count = self.images.disc.count(state.schedule.fine_radius(self.nyquist))
         frequencies = self.images.disc.frequencies3d(count)
-        scorer = self.runner.scorer(state.maps[1])
         found = []
-        for group in self._groups(state, 1, count):
-            for local in range(min(5, len(group.members))):
-                image = whiten(group.load(local), self.images.disc, group.noise_power, count)
-                found.append(
-                    pose_accuracy(
-                        scorer, group.series, image, group.rotations[local], frequencies, self.pixel_size, self.box
+        for half in HALVES:
+            scorer = self.runner.scorer(state.maps[half])
+            for group in self._groups(state, half, count):
+                for local in range(min(3, len(group.members))):
+                    image = whiten(group.load(local), self.images.disc, group.noise_power, count)
+                    turn = group.rotations[local]
+                    found.append(
+                        pose_accuracy(scorer, group.series, image, turn, frequencies, self.pixel_size, self.box)
                     )
-                )
         angle, shift = np.median(np.asarray(found), axis=0)
         return float(angle), float(shift)
 

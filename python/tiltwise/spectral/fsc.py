@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
 from tiltwise.spectral.fft import irfft3, rfft3
-from tiltwise.spectral.shells import shell_counts, shell_indices, shell_totals
+from tiltwise.spectral.shells import half_weights, radii, shell_counts, shell_indices, shell_totals
 
 
 def fsc(
@@ -51,6 +51,27 @@ def fsc_of_transforms(
     )
     power = first * second
     return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+
+
+def fsc_without_radial(
+    a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]], mask: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
+    """As `fsc`, of two maps of which the part with spherical symmetry about voxel N // 2 is taken away.
+
+    That part is a function of |k| alone: two maps without anything else correlate to 1 or -1 by chance.  The mean over
+    all components of the same |k| is subtracted.
+    """
+    size = a.shape[0]
+    square = np.rint(radii(size, 3) ** 2).astype(np.int64).ravel()
+    weight = np.broadcast_to(half_weights(size), (size, size, size // 2 + 1)).ravel()
+    counts = np.maximum(np.bincount(square, weight), 1.0)
+    parts: list[NDArray[np.complex128]] = []
+    for volume in (a, b):
+        masked = np.asarray(volume if mask is None else volume * mask, dtype=np.float64)
+        transform = rfft3(np.fft.ifftshift(masked))
+        means = np.bincount(square, weight * transform.real.ravel()) / counts
+        parts.append(np.asarray(transform - means[square].reshape(transform.shape), dtype=np.complex128))
+    return fsc_of_transforms(parts[0], parts[1], size)
 
 
 def resolution_angstrom(
