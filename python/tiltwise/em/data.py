@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from tiltwise.em.data_model import DataModel, RelionStackModel, StackModel
 from tiltwise.em.options import RefineOptions
@@ -19,15 +22,45 @@ from tiltwise.maps.masks import MASK_EDGE_PX
 from tiltwise.model import OptimisationSet
 
 
-def load_set(options: RefineOptions) -> OptimisationSet:
-    """Tilt series and particles."""
-    return load_optimisation_set(
+def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: None) -> OptimisationSet:
+    """Tilt series and particles; of the latter those that any tilt image shows, `warn` being told of the others.
+
+    Raises
+    ------
+    ConfigError, DataError
+        see `ParticleSource`; and if so many particles are lost that their coordinates must be wrong.
+    """
+    optset = load_optimisation_set(
         options.input,
         tomograms=options.tomograms,
         particles=options.particles,
         trajectories=options.trajectories,
         need_images=None,
         coordinate_binning=options.coordinate_binning,
+    )
+    if _has_sums(options, optset):
+        return optset
+    seen, lost = _source_of(options, optset).leave_out_unseen(Poses.of(optset).displacement_angstrom)
+    if lost is None:
+        return optset
+    warn(lost)
+    return replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
+
+
+def _has_sums(options: RefineOptions, optset: OptimisationSet) -> bool:
+    """Whether pseudo-subtomograms are asked for and the particle file names them."""
+    return options.data_model == "pseudo3d" and bool(optset.particles.image_files) and not optset.stacks_are_2d
+
+
+def _source_of(
+    options: RefineOptions, optset: OptimisationSet, diameter_angstrom: float | None = None
+) -> ParticleSource:
+    return ParticleSource(
+        optset,
+        box_px=options.box,
+        crop_px=options.map_size,
+        binning=options.binning,
+        diameter_angstrom=diameter_angstrom,
     )
 
 
@@ -45,7 +78,7 @@ def data_model(
     keep: Callable[[int, int], int],
     before_load: Callable[[], None] = lambda: None,
 ) -> DataModel:
-    """Images as --data-model and --likelihood ask for; refuses particles that no tilt shows.
+    """Images as --data-model and --likelihood ask for.
 
     Pseudo-subtomograms that the particle file names are read, others are made in memory.
 
@@ -63,19 +96,12 @@ def data_model(
     """
     exact, pseudo = options.likelihood == "exact", options.data_model == "pseudo3d"
     masked = diameter_of(options, optset) if options.zero_mask else None
-    if pseudo and optset.particles.image_files and not optset.stacks_are_2d:
+    if _has_sums(options, optset):
         stored = StoredSums(optset, need_multiplicity=not exact)
         keep(stored.box, 0)
         return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)
-    source = ParticleSource(
-        optset,
-        box_px=options.box,
-        crop_px=options.map_size,
-        binning=options.binning,
-        diameter_angstrom=None if pseudo else masked,
-    )
+    source = _source_of(options, optset, None if pseudo else masked)
     poses = Poses.of(optset)
-    source.check_visibility(poses.displacement_angstrom)
     cache = ParticleCache(source, keep(source.box, int(ParticleCache.sizes(source).sum())))
     if not pseudo:
         return StackModel(cache) if exact else RelionStackModel(cache)

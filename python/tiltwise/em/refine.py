@@ -93,7 +93,7 @@ class Refinement:
 
     def __init__(self, options: RefineOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_set(options)
+        self.optset = load_set(options, job.warn)
         self.halves = half_sets(self.optset, options, job)
         self.diameter = diameter_of(options, self.optset)
         self.threads = options.threads or default_threads()
