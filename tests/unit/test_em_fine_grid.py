@@ -23,7 +23,7 @@ from tiltwise.em.peaks import CoarsePosterior
 from tiltwise.em.settings import Group, Settings
 from tiltwise.extract.images import ParticleImages
 from tiltwise.geometry.grids import orientation_angles
-from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
 from tiltwise.maps.volumes import Accumulator
 from tiltwise.maps.whitening import whiten
 
@@ -93,6 +93,36 @@ def test_children_of_other_cells_have_no_weight(data: SimulatedParticles) -> Non
     )
     assert not poses.weights[~cells.significant[np.ix_(rows // 8, columns // 8)]].any()
     assert (poses.weights[cells.significant[np.ix_(rows // 8, columns // 8)]] > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("nats", [10.0, 40.0, 200.0])
+def test_posteriors_are_those_without_a_first_look(nats: float) -> None:
+    """Total variation distance; cells are those around the truth."""
+    data, grid = particles(n=3, nats=nats), grid_of(1)
+    angles = orientation_angles(grid.order)
+    left_out = []
+    for i, image in enumerate(data.whitened):
+        distance = angular_distance_deg(euler_to_matrix(angles) @ grid.perturbation, data.rotations[i])
+        cells = cells_of(grid, 99, density=0.3)
+        cells = replace(cells, angles=angles[np.argsort(distance, kind="stable")[:99]])
+        displacement = np.zeros((3, 3))
+        group = Group(data.series, data.noise_power, np.arange(3), data.rotations, displacement, data.raw.__getitem__)
+        found = []
+        for coarse_radius in (0.6 * RADIUS, RADIUS):
+            settings = Settings(grid, coarse_radius, RADIUS, RADIUS, PIXEL, OFFSET_SIGMA, fraction=1.0)
+            poses, _ = FineGrid(data.scorer, data.disc, settings).search(group, i, image, cells)
+            rows = np.array(
+                [np.argmin(np.abs(grid.children(cells.angles) - r).sum(axis=(1, 2))) for r in poses.rotations]
+            )
+            columns = np.array(
+                [np.argmin(np.abs(grid.fine_shifts(cells.shifts) - s).sum(axis=1)) for s in poses.shifts]
+            )
+            weights = np.zeros((8 * len(cells.angles), 8 * len(cells.shifts)))
+            weights[np.ix_(rows, columns)] = poses.weights
+            found.append(weights / weights.sum())
+        left_out.append(float((found[0] == 0.0).mean() - (found[1] == 0.0).mean()))
+        assert 0.5 * np.abs(found[0] - found[1]).sum() <= 1e-3
+    assert max(left_out) > 0.005, "the first look left out nothing"
 
 
 def log_prior_mass(grid: PoseGrid, cells: CoarsePosterior) -> float:

@@ -1,5 +1,7 @@
 """Second pass over the children of the significant cells, where posteriors are not a few peaks.
 
+A rough look at the shells of the coarse pass leaves out children that cannot matter, as in `tiltwise.em.octree`.
+
 Cells of a flat posterior are many and, halved often, have more children than memory holds.  There finer steps would
 tell nothing, so they are halved fewer times.
 """
@@ -15,9 +17,10 @@ from tiltwise.em.estimates import PoseEstimate, of_grid
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.likelihood import PhaseTiles, Scorer, shift_phases
 from tiltwise.em.maximisation import PosteriorPoses
+from tiltwise.em.octree import MARGIN, SLACK, WORTHWHILE, Alive, cell_loss, kept_cells
 from tiltwise.em.peaks import CoarsePosterior
 from tiltwise.em.settings import Group, Settings
-from tiltwise.kernels.api import C64, F32
+from tiltwise.kernels.api import C64, F32, Bools
 from tiltwise.maps.whitening import WhitenedImages
 from tiltwise.spectral.components import FourierComponents
 
@@ -41,10 +44,27 @@ class FineGrid:
         grid = self._grid_for(coarse.significant.size)
         centre, displacement = group.rotations[local], group.displacements_angstrom[local]
         rotations, shifts = grid.children(coarse.angles), grid.fine_shifts(coarse.shifts)
+        priors = group.rotation_prior(grid, local, rotations), settings.shift_prior(displacement, shifts)
+        of_rotation, of_shift = len(rotations) // len(coarse.angles), len(shifts) // len(coarse.shifts)
+        wanted = coarse.significant.repeat(of_rotation, axis=0).repeat(of_shift, axis=1)
+        if self.disc.count(settings.coarse_radius) <= WORTHWHILE * self.disc.count(settings.fine_radius):
+            # most children can be told from the best ones at the shells of the coarse pass
+            log = self._likelihood(group, image, rotations, shifts, wanted, settings.coarse_radius, rough=True)
+            log += priors[0][:, None]
+            log += priors[1]
+            steps = grid.fine_step_deg, grid.fine_shift_step_angstrom
+            near = self.scorer, group.series, self.disc, settings.pixel_size, rotations, steps, settings.coarse_radius
+            alive = Alive.of(
+                kept_cells(log, MARGIN + SLACK * float(cell_loss(*near, [image])[0])),
+                np.arange(len(rotations)),
+                np.arange(len(shifts)),
+            )
+            rotations, shifts = rotations[alive.rows], shifts[alive.columns]
+            priors = priors[0][alive.rows], priors[1][alive.columns]
+            wanted = np.ones(alive.shape, bool) if alive.wanted is None else alive.wanted
         weights, summary = backend.posterior(
-            self._likelihood(group, image, coarse, rotations, shifts),
-            group.rotation_prior(grid, local, rotations),
-            settings.shift_prior(displacement, shifts),
+            self._likelihood(group, image, rotations, shifts, wanted, settings.fine_radius),
+            *priors,
             settings.fraction,
         )
         rows, columns = np.flatnonzero(weights.sum(axis=1) > 0), np.flatnonzero(weights.sum(axis=0) > 0)
@@ -70,14 +90,16 @@ class FineGrid:
         self,
         group: Group,
         image: WhitenedImages,
-        coarse: CoarsePosterior,
         rotations: NDArray[np.float64],
         shifts: NDArray[np.float64],
+        wanted: Bools,
+        radius: float,
+        *,
+        rough: bool = False,
     ) -> F32:
-        """Log likelihood (R, T) of the children of significant cells; -inf for those of others."""
-        count = self.disc.count(self.settings.fine_radius)
+        """Log likelihood (R, T) below a radius where it is wanted; -inf elsewhere."""
+        count = self.disc.count(radius)
         low, frequencies = image.prefix(count), self.disc.frequencies3d(count)
-        of_rotation, of_shift = len(rotations) // len(coarse.angles), len(shifts) // len(coarse.shifts)
         result = np.full((len(rotations), len(shifts)), -np.inf, np.float32)
 
         def phases_of(part: slice) -> C64:
@@ -86,26 +108,15 @@ class FineGrid:
         tiled_phases = PhaseTiles(self.scorer.tiles(len(shifts), len(low.score_image)), phases_of)
         for tile in self.scorer.tiles(len(rotations), len(low.score_image)):
             slices = self.scorer.slices(group.series, image.tilts, rotations[tile], frequencies)
-            cells = np.arange(tile.start, tile.stop) // of_rotation
             for part, phases in tiled_phases:
-                significant = coarse.significant[:, np.arange(part.start, part.stop) // of_shift]
-                # rotations with the same shifts are scored together
-                patterns: dict[bytes, list[int]] = {}
-                for row, cell in enumerate(cells):
-                    patterns.setdefault(significant[cell].tobytes(), []).append(row)
-                for rows in patterns.values():
-                    columns = np.flatnonzero(significant[cells[rows[0]]])
-                    if not len(columns):
-                        continue
-                    cross, quadratic = self.scorer.backend.score(
-                        slices,
-                        low.score_image,
-                        low.score_power,
-                        phases,
-                        np.array(rows, np.int32),
-                        columns.astype(np.int32),
-                        threads=self.settings.threads,
-                    )
-                    found = 2.0 * cross - quadratic[:, None]
-                    result[np.ix_(tile.start + np.array(rows), part.start + columns)] = found
+                cross, quadratic = self.scorer.backend.score(
+                    slices,
+                    low.score_image,
+                    low.score_power,
+                    phases,
+                    wanted=np.ascontiguousarray(wanted[tile, part]),
+                    rough=rough,
+                    threads=self.settings.threads,
+                )
+                result[tile, part] = 2.0 * cross - quadratic[:, None]
         return result

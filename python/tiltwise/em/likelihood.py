@@ -32,20 +32,26 @@ def shift_phases(
     return ramps.reshape(len(shifts_angstrom), -1)
 
 
+MOST_KEPT = 4
+"""Tiles of phases that are held at a time; more are made again whenever they are needed."""
+
+
 @dataclass(slots=True)
 class PhaseTiles:
-    """Phases of many shifts, tile by tile, because all of them would fill the memory; a single tile is made once."""
+    """Phases of many shifts, tile by tile, because all of them would fill the memory; a few tiles are made once."""
 
     tiles: list[slice]
     make: Callable[[slice], C64]
     """phases (t, F K) of the shifts of a tile"""
-    _only: C64 | None = field(init=False, default=None)
+    _kept: dict[int, C64] = field(init=False, default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[slice, C64]]:
-        for tile in self.tiles:
-            phases = self.make(tile) if self._only is None else self._only
-            if len(self.tiles) == 1:
-                self._only = phases
+        for i, tile in enumerate(self.tiles):
+            phases = self._kept.get(i)
+            if phases is None:
+                phases = self.make(tile)
+                if len(self.tiles) <= MOST_KEPT:
+                    self._kept[i] = phases
             yield tile, phases
 
 

@@ -59,6 +59,8 @@ SLACK, SLACK_OTHER = 0.5, 0.75
 """Times what a pose loses at the centre of its cell, that a cell may lie below the best and is still looked at, on the
 same grid and on another: less
 misses 1 % of some posteriors, and more costs time."""
+BINS_PER_NAT = 16
+"""Width of the bins that posteriors are sorted into to find how far below the top they matter."""
 ROUGH_CELLS = 500
 """Cells of all particles per slice above which a look with rough scores is worth another set of slices."""
 ROUNDING = 2.0**-8 * 0.6
@@ -129,14 +131,15 @@ def levels_of(
 
 def kept_cells(log_posterior: F32, slack: float, lost: float = LOST) -> Bools:
     """(R, T) cells of a level that must be looked at more finely."""
-    flat = log_posterior.ravel().astype(np.float64)
-    top = flat.max(initial=-np.inf)
+    top = float(log_posterior.max(initial=-np.inf))
     if not np.isfinite(top):
         return np.ones(log_posterior.shape, bool)
-    weight = np.sort(np.exp(flat[flat >= top - 40.0] - top))[::-1]
-    mass = np.cumsum(weight)
-    last = min(int(np.searchsorted(mass, (1.0 - lost) * mass[-1])), len(weight) - 1)
-    return np.asarray(log_posterior >= top + np.log(weight[last]) - slack)
+    # mass in bins of how far below the top; what lies below the last bin is nothing
+    far = np.minimum((top - log_posterior) * np.float32(BINS_PER_NAT), 40 * BINS_PER_NAT)
+    bins = np.bincount(np.nan_to_num(far, nan=40 * BINS_PER_NAT).astype(np.int32).ravel(), minlength=1)
+    mass = np.cumsum(bins * np.exp(-np.arange(len(bins)) / BINS_PER_NAT))
+    last = min(int(np.searchsorted(mass, (1.0 - lost) * mass[-1])), len(mass) - 1)
+    return np.asarray(log_posterior >= top - (last + 1) / BINS_PER_NAT - slack)
 
 
 @dataclass(slots=True)
@@ -325,20 +328,10 @@ class GlobalSearch:
         return cells
 
     def _loss(self, level: Level, images: Sequence[WhitenedImages]) -> F64:
-        """(n,) nats a pose of each particle loses, 2 (1 - c) Q, by a move within a cell; third quartile of moves."""
-        rng = np.random.default_rng(level.rotations.shape[0])
-        count, every = self.disc.count(level.radius), np.arange(self.series.n_tilts)
-        n = CORRELATION_SAMPLES
-        chosen = level.rotations[rng.integers(0, len(level.rotations), n)]
-        turn = Rotation.from_rotvec(rng.uniform(-0.5, 0.5, (n, 3)) * np.radians(level.step_deg)).as_matrix()
-        frequencies = self.disc.frequencies3d(count)
-        centre = self.scorer.slices(self.series, every, chosen, frequencies)
-        moved = self.scorer.slices(self.series, every, turn @ chosen, frequencies)
-        moves = rng.uniform(-0.5, 0.5, (n, 3)) * level.shift_step_angstrom
-        moved = moved * shift_phases(self.series, every, moves, self.disc, self.pixel_size, count)
-        square = (np.abs(centre - moved) ** 2).reshape(n, self.series.n_tilts, count)
-        loss = [square[:, i.tilts].reshape(n, -1) @ i.prefix(count).score_power for i in images]
-        return np.asarray([np.quantile(one, 0.75) for one in loss], dtype=np.float64)
+        steps = level.step_deg, level.shift_step_angstrom
+        return cell_loss(
+            self.scorer, self.series, self.disc, self.pixel_size, level.rotations, steps, level.radius, images
+        )
 
     def _rounding(self, level: Level, images: Sequence[WhitenedImages]) -> F64:
         """(n,) standard deviation in nats of what rough scores are off by, at the worst of some rotations."""
@@ -352,6 +345,35 @@ class GlobalSearch:
         ]
         # two products of parts per component, each off by ROUNDING of it; the score has twice the cross term
         return 2.0 * ROUNDING * np.sqrt(np.asarray(squares, dtype=np.float64) / 2.0)
+
+
+def cell_loss(
+    scorer: Scorer,
+    series: Views,
+    disc: FourierComponents,
+    pixel_size: float,
+    rotations: F64,
+    steps: tuple[float, float],
+    radius: float,
+    images: Sequence[WhitenedImages],
+) -> F64:
+    """(n,) nats a pose of each particle loses, 2 (1 - c) Q, by a move within a cell; third quartile of moves.
+
+    `rotations` are the centres of cells, `steps` their widths in degrees and Å.
+    """
+    rng = np.random.default_rng(rotations.shape[0])
+    count, every = disc.count(radius), np.arange(series.n_tilts)
+    n = CORRELATION_SAMPLES
+    chosen = rotations[rng.integers(0, len(rotations), n)]
+    turn = Rotation.from_rotvec(rng.uniform(-0.5, 0.5, (n, 3)) * np.radians(steps[0])).as_matrix()
+    frequencies = disc.frequencies3d(count)
+    centre = scorer.slices(series, every, chosen, frequencies)
+    moved = scorer.slices(series, every, turn @ chosen, frequencies)
+    moves = rng.uniform(-0.5, 0.5, (n, 3)) * steps[1]
+    moved = moved * shift_phases(series, every, moves, disc, pixel_size, count)
+    square = (np.abs(centre - moved) ** 2).reshape(n, series.n_tilts, count)
+    loss = [square[:, i.tilts].reshape(n, -1) @ i.prefix(count).score_power for i in images]
+    return np.asarray([np.quantile(one, 0.75) for one in loss], dtype=np.float64)
 
 
 def of_tilts(array: NDArray[np.complex64], tilts: NDArray[np.intp]) -> NDArray[np.complex64]:

@@ -12,11 +12,16 @@ def phase_ramps(frequencies: NDArray[np.signedinteger], slopes: NDArray[np.float
     They move the image of a particle displaced by d pixels in a box of N back to the centre for `t = 2 pi d / N`.
     """
     lowest, highest = frequencies.min(axis=0, initial=0), frequencies.max(axis=0, initial=0)
-    phases = np.ones((*slopes.shape[:-1], len(frequencies)), np.complex64)
+    phases: NDArray[np.complex64] | None = None
     # exp of a sum is a product: small tables instead of one large exponential
     for axis, (low, high) in enumerate(zip(lowest, highest, strict=True)):
         table = np.exp(1j * slopes[..., axis, None] * np.arange(low, high + 1)).astype(np.complex64)
-        phases *= table[..., frequencies[:, axis] - low]
+        part = table.take(frequencies[:, axis] - low, axis=-1)
+        if phases is None:
+            phases = part
+        else:
+            phases *= part
+    assert phases is not None
     return phases
 
 
