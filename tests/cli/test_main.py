@@ -60,7 +60,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments, text",
     [
-        (["refin"], "Did you mean 'refine'"),
+        (["refin"], "Did you mean one of: 'refine'"),
         (["refine", "--bax", "3"], "tiltwise refine -h"),
         (["refine", "--b", "many"], "many"),
         (["refine"], "--ref"),

@@ -194,7 +194,7 @@ def test_errors_of_the_metadata() -> None:
         ({"snr": 0.1, "noise": 1.0}, "--snr"),
         ({"signal": False}, "--no-signal"),
         ({"model": "map.mrc", "symmetry": "C6"}, "--sym"),
-        ({"symmetry": "D2"}, "--sym"),
+        ({"symmetry": "X2"}, "--sym"),
         ({"width_px": 385}, "--width-px"),
     ],
 )

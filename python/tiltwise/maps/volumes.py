@@ -152,6 +152,10 @@ def shell_means(accumulator: Accumulator) -> NDArray[np.float64]:
     return np.asarray(total / np.maximum(count, 1))
 
 
+ORDINARY = (1e-15, 1e15)
+"""Mean weights whose sums single precision holds, with room for voxels that have far more or less."""
+
+
 def solve_map(
     accumulator: Accumulator,
     prior: NDArray[np.float64] | None = None,
@@ -187,15 +191,20 @@ def solve_map(
         table[0, :n] = prior
         if restore:
             table[2, :n][used] += prior[used] / means[used]
+    data, weight = accumulator.data, accumulator.weight
+    unit = float(means.max(initial=0.0))
+    if unit > 0 and not ORDINARY[0] < unit < ORDINARY[1]:
+        data, weight = data / unit, weight / unit
+        table[:2] /= unit
     # single precision from here on: sums are done
     single = table.astype(np.float32)
     denominator = single[0].take(shells)
-    denominator += accumulator.weight
+    denominator += weight
     np.maximum(denominator, single[1].take(shells), out=denominator)
     factor = single[2].take(shells)
     factor[denominator <= 0] = 0.0
     np.divide(factor, denominator, out=factor, where=denominator > 0)
-    spectrum = accumulator.data.astype(np.complex64)
+    spectrum = data.astype(np.complex64)
     spectrum *= factor
     wrapped = np.arange(-(box // 2), box - box // 2)  # the centre of the padded box, origin to voxel N // 2
     density = irfft3(spectrum, padded, norm="backward")[np.ix_(wrapped, wrapped, wrapped)]
