@@ -78,7 +78,7 @@ def main() -> None:
             words[name] = f"{result.resolution_angstrom:.1f} A, {took:.0f} s"
             if check is not None:
                 verdict = "broken" if check.broken else "not broken"
-                words[name] += f", symmetry {verdict}: {check.mean:.2f}, noise to {check.limit:.2f}"
+                words[name] += f", symmetry {verdict}: {check.found}"
     used = np.all([(curve > 0.1) & (curve < 0.97) for curve in curves.values()], axis=0)
     used[:3] = False
     signal = {name: (curve[used] / (1.0 - curve[used])).sum() for name, curve in curves.items()}

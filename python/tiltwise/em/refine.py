@@ -462,7 +462,7 @@ class Refinement:
             check = SymmetryRelaxation(
                 self.backend, disc, self.pixel_size, self.symmetry, self.mask, shells, self.threads, self.options.seed
             ).run(groups)
-        self.job.metric("symmetry_broken", check.mean)
+        self.job.metric("symmetry_broken_sigmas", check.sigmas)
         if check.broken:
             self.job.warn(check.words(self.options.symmetry))
         return check

@@ -82,15 +82,16 @@ def fsc_curves(
     return figure
 
 
-def symmetry_curves(curves: Mapping[str, NDArray[np.floating]], shells: int, limit: float, pixel_size: float) -> Figure:
-    """FSC curves `(N // 2 + 1,)` of what has a symmetry and what has not, to a shell; `limit` is that of noise."""
-    frequency = np.arange(shells + 1) / (2 * (len(next(iter(curves.values()))) - 1) * pixel_size)
+def symmetry_curves(
+    curves: Mapping[str, NDArray[np.floating]], sigma: NDArray[np.floating], shells: int, pixel_size: float
+) -> Figure:
+    """FSC curves `(N // 2 + 1,)` of what has a symmetry and what has not, to a shell; `sigma` is that of noise."""
+    frequency = np.arange(shells + 1) / (2 * (len(sigma) - 1) * pixel_size)
     with style():
         figure = new_figure(5.6, 3.2)
         axes = figure.add_axes((0.105, 0.155, 0.865, 0.66))
-        axes.axhspan(-limit, limit, color=GREY, alpha=0.18, lw=0)
-        where = axes.get_yaxis_transform()
-        axes.text(0.99, -limit, "noise, on average", color=GREY, fontsize=8, ha="right", va="top", transform=where)
+        noise = 2.0 * sigma[1 : shells + 1]
+        axes.fill_between(frequency[1:], -noise, noise, color=GREY, alpha=0.18, lw=0, label="noise, two sigma")
         for (name, curve), colour in zip(curves.items(), _COLOURS, strict=False):
             axes.plot(frequency[1:], curve[1 : shells + 1], color=colour, label=name, marker="o", ms=3)
         axes.axhline(0.0, color=INK, lw=0.8)
@@ -99,7 +100,7 @@ def symmetry_curves(curves: Mapping[str, NDArray[np.floating]], shells: int, lim
         axes.set_yticks([-0.5, 0.0, 0.5, 1.0])
         axes.set_xlabel("spatial frequency (1/Å)")
         axes.set_ylabel("Fourier shell correlation")
-        axes.legend(loc="upper right", ncols=2)
+        axes.legend(loc="upper right", ncols=3)
         _angstrom_axis(axes, float(frequency[-1]))
     return figure
 

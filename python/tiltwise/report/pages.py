@@ -70,11 +70,10 @@ def fsc_section(
 def symmetry_section(check: SymmetryCheck, name: str, pixel_size: float) -> Section:
     """Whether the particle has the point group `name`."""
     curves = {"has the symmetry": check.symmetric, "has it not": check.rest}
-    found = f"{check.mean:.2f} on average over shells 2 to {check.shells}, where noise reaches {check.limit:.2f}"
     verdict = (
-        f"That agrees ({found}): the particle does not have this symmetry"
+        f"That agrees ({check.found}): the particle does not have this symmetry"
         if check.broken
-        else f"That does not agree ({found}): nothing speaks against this symmetry"
+        else f"That agrees no more than noise may ({check.found}): nothing speaks against this symmetry"
     )
     columns = ["shell", *curves]
     rows: list[list[Scalar]] = [
@@ -85,7 +84,7 @@ def symmetry_section(check: SymmetryCheck, name: str, pixel_size: float) -> Sect
         f"Maps of {check.particles} particles of each half set, free to choose among their symmetry mates: FSC between "
         f"the half sets of what has the symmetry, and of what symmetrising takes away. {verdict}. "
         "Worry if the lower curve stays above zero over many shells.",
-        figure=symmetry_curves(curves, check.shells, check.limit, pixel_size),
+        figure=symmetry_curves(curves, check.sigma, check.shells, pixel_size),
         data=Table(columns, rows),
     )
 
