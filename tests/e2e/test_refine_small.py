@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from helpers.compare import assert_close
 from helpers.refinements import DIAMETER, Listener, run_refine, simulated
 from tiltwise.em import reconstruct
+from tiltwise.em.folds import FOLDS
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.options import ReconstructOptions
 from tiltwise.em.reconstruct import ReconstructResult
@@ -94,7 +95,7 @@ def test_bytes_of_a_refinement_do_not_depend_on_threads_or_memory(
     data: SimulatedData, refined: Path, tmp_path: Path
 ) -> None:
     """The least memory that is allowed keeps no images between iterations; by default all are kept."""
-    least = plan_refine(32, 2, 4.0).total / 1e9
+    least = plan_refine(32, 2, 4.0, folds=FOLDS).total / 1e9
     listener = Listener(tmp_path / "job")
     run_refine(data, tmp_path / "job", listener, threads=2, memory=least + 1e-6)
     assert any("images kept 0.00 GB" in note for note in listener.notes)

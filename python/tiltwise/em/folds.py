@@ -18,6 +18,20 @@ from tiltwise.kernels.api import Backend
 from tiltwise.maps.volumes import Accumulator, padded_shells
 from tiltwise.spectral.fft import irfft3, rfft3
 
+FOLDS = 5
+MANY_OPERATIONS = 12
+"""Operations of a point group that spread the noise of a particle over so many orientations that it pulls little, and
+that are as many interpolations of the sums of every fold."""
+
+
+def wanted_folds(asked: int | None, operations: int, *, fixed: bool) -> int:
+    """Folds of each half as `--folds` asks, 1 for none; poses that are `fixed` cannot be pulled."""
+    if fixed:
+        return 1
+    if asked is None:
+        return FOLDS if operations < MANY_OPERATIONS else 1
+    return max(asked, 1)
+
 
 @dataclass(slots=True)
 class HalfSums:

@@ -35,6 +35,7 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
     command: ClassVar[str] = "refine"
     ignored_flags: ClassVar[Mapping[str, int]] = {
         "--auto-refine": 0,
+        "--continue": 1,
         "--split-random-halves": 0,
         "--norm": 0,
         "--ctf": 0,
@@ -129,12 +130,13 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         group="advanced",
         help="address of the scheduler of a running Dask cluster that does the work; --j is then of every worker",
     )
-    folds: int = option(
-        1,
+    folds: int | None = option(
+        None,
         group="advanced",
         ge=0,
         le=20,
-        help="folds of each half set: particles are compared with their half without their own fold; 0: with all of it",
+        help="folds of each half set: particles are compared with their half without their own fold; 0: with all of "
+        "it; default: 5, or fewer if memory is short, and 0 for point groups of 12 operations or more",
     )
     low_resol_join_halves: float = option(
         40.0, unit="Å", gt=0, group="advanced", help="halves share all data below this resolution"

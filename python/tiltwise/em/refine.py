@@ -19,7 +19,7 @@ from tiltwise.em.accuracy import pose_accuracy
 from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
-from tiltwise.em.folds import HalfSums
+from tiltwise.em.folds import HalfSums, wanted_folds
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
 from tiltwise.em.kept_sums import KeptSums
@@ -100,6 +100,7 @@ class Refinement:
         self.backend = load_backend(options.backend)
         self.symmetry = symmetry_matrices(options.symmetry)
         orientation = orientation_of(options, self.optset)
+        self.wanted_folds = wanted_folds(options.folds, len(self.symmetry), fixed=options.skip_align)
         self.images = data_model(
             options, self.optset, self.backend, self.threads, self._plan_memory, before_load=job.check_abort
         )
@@ -127,9 +128,10 @@ class Refinement:
             },
         )
         progress.note(str(self.memory))
-        if self.memory.folds < max(options.folds, 1):
+        if self.memory.folds < self.wanted_folds:
             kept = f"{self.memory.folds} folds" if self.memory.folds > 1 else "no folds"
-            job.warn(f"the memory allowed holds the sums of {kept}, not of --folds {options.folds}: see --memory")
+            say = progress.note if options.folds is None else job.warn
+            say(f"the memory allowed holds sums of {kept} instead of {self.wanted_folds}: results will differ slightly")
 
     def _plan_memory(self, box: int, images: int) -> int:
         """Plan for maps of `box` voxels; bytes, of `images` that all would take, in which images may be kept."""
@@ -139,7 +141,7 @@ class Refinement:
             PADDING,
             options.memory,
             symmetric=len(self.symmetry) > 1,
-            folds=options.folds,
+            folds=self.wanted_folds,
             workers=options.workers,
             images=images,
         )

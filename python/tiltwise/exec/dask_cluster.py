@@ -7,6 +7,7 @@ time.  A worker that dies costs the units it was at: Dask gives them to others.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -45,6 +46,8 @@ def connect(workers: int, threads: int, address: str | None) -> Client:
     option = "--workers" if address is None else "--dask"
     try:
         import dask
+
+        dask.config.set({"logging": {"distributed": "warning"}})  # read when `distributed` is imported
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ConfigError(
@@ -75,7 +78,12 @@ def connect(workers: int, threads: int, address: str | None) -> Client:
     }
     with dask.config.set(settings):
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
         )
         return Client(cluster, set_as_default=False)
 
