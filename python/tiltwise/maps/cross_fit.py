@@ -53,7 +53,7 @@ def assign_folds(
     for half in np.unique(halves):
         members = np.flatnonzero(halves == half)
         blocks = _blocks(optset, members, group[members], max(1, len(members) // (2 * folds)))
-        order = np.random.default_rng([seed, int(half)]).permutation(len(blocks))
+        order = np.random.default_rng(seed).permutation(len(blocks))  # whatever the half is called
         order = order[np.argsort([-len(blocks[i]) for i in order], kind="stable")]
         sizes = np.zeros(folds, np.int64)
         for number in order:
