@@ -50,16 +50,18 @@ def assign_folds(
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     group = connected_components(links, directed=False)[1]
     result = np.zeros(count, np.int64)
-    for half in np.unique(halves):
+    names, first = np.unique(halves, return_index=True)
+    # in the order in which halves appear, whatever they are called
+    for number, half in enumerate(names[np.argsort(first)], 1):
         members = np.flatnonzero(halves == half)
         blocks = _blocks(optset, members, group[members], max(1, len(members) // (2 * folds)))
-        order = np.random.default_rng(seed).permutation(len(blocks))  # whatever the half is called
+        order = np.random.default_rng([seed, number]).permutation(len(blocks))
         order = order[np.argsort([-len(blocks[i]) for i in order], kind="stable")]
         sizes = np.zeros(folds, np.int64)
-        for number in order:
+        for block in order:
             fold = int(np.argmin(sizes))
-            result[blocks[number]] = fold
-            sizes[fold] += len(blocks[number])
+            result[blocks[block]] = fold
+            sizes[fold] += len(blocks[block])
     return result
 
 
