@@ -15,6 +15,7 @@ from tiltwise.errors import DataError
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.report.commands import write_refine_report
 from tiltwise.sim.simulate import SimulatedData
 
 
@@ -47,6 +48,7 @@ def test_refine_leaves_them_out(data: SimulatedData, tmp_path: Path) -> None:
     options = refine_options(data, tmp_path / "out", input=source, iterations=1)
     with FolderJob(options, ["tiltwise", "refine"], progress) as job:
         result = refine.run(options, job, progress)
+        write_refine_report(job.path("report.html"), options, result, job.content)
     lost = load_optimisation_set(source).particles.name[5]
     assert any(f"left out: {lost}" in text for text in progress.texts)
     written = load_optimisation_set(result.outputs["optimisation_set"])

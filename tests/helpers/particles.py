@@ -14,7 +14,7 @@ from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.volumes import reference_volume
 from tiltwise.maps.whitening import WhitenedImages, whiten
-from tiltwise.model import TiltSeries
+from tiltwise.model import Particles, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 
 
@@ -46,6 +46,25 @@ def tilt_series(tilts: int | NDArray[np.float64], pixel_size: float) -> TiltSeri
         bfactor_per_dose=0.0,
         image_files=(),
         image_index=np.arange(len(tilt)),
+    )
+
+
+def particles_at(coordinates: NDArray[np.float64]) -> Particles:
+    """Particles of the series TS at positions (n, 3), unturned, without images of their own."""
+    n = len(coordinates)
+    zero = np.zeros((n, 3))
+    return Particles(
+        name=tuple(f"TS/{i + 1}" for i in range(n)),
+        tomogram=("TS",) * n,
+        coordinate_px=np.asarray(coordinates, float),
+        origin_angstrom=zero,
+        angles_deg=zero,
+        subtomogram_angles_deg=zero,
+        half_set=np.zeros(n, np.int64),
+        optics_index=np.zeros(n, np.int64),
+        image_files=(),
+        ctf_files=(),
+        visible=(),
     )
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.helpers.compare import relative_l2
-from tests.helpers.particles import SimulatedParticles, blobs, tilt_series
+from tests.helpers.particles import SimulatedParticles, blobs, particles_at, tilt_series
 
 from tiltwise.errors import DataError, ResourceError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.cross_fit import CrossFit, affordable_folds, assign_folds
-from tiltwise.model import OptimisationSet, Particles
+from tiltwise.model import OptimisationSet
 
 BOX, TILTS, FOLDS = 24, 7, 3
 HALF = np.repeat([1, 2], 12)
@@ -22,20 +22,7 @@ FOLD = np.tile(np.arange(FOLDS), 8)
 
 
 def optimisation_set(coordinates: NDArray[np.float64]) -> OptimisationSet:
-    n = len(coordinates)
-    particles = Particles(
-        name=tuple(f"TS/{i}" for i in range(n)),
-        tomogram=("TS",) * n,
-        coordinate_px=coordinates,
-        origin_angstrom=np.zeros((n, 3)),
-        angles_deg=np.zeros((n, 3)),
-        subtomogram_angles_deg=np.zeros((n, 3)),
-        half_set=np.zeros(n, np.int64),
-        optics_index=np.zeros(n, np.int64),
-        image_files=(),
-        ctf_files=(),
-        visible=(),
-    )
+    particles = particles_at(coordinates)
     return OptimisationSet((tilt_series(TILTS, 4.0),), particles, (), {}, False, None, {})
 
 

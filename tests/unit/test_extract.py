@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.helpers.particles import particles_at
 
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.boxes import centred_transforms, cut_boxes, cut_size, round_half_away
@@ -348,20 +349,7 @@ def test_source_names_the_particle_outside_every_tilt(tmp_path: Path) -> None:
     with mrcfile.new(path) as file:
         file.set_data(noise())
     series = tilt_series(image_files=(str(path),) * N_TILTS)
-    zero = np.zeros((2, 3))
-    particles = Particles(
-        name=("TS/1", "TS/2"),
-        tomogram=("TS", "TS"),
-        coordinate_px=np.array([CENTRE, [5000.0, 45.0, 30.0]]),
-        origin_angstrom=zero,
-        angles_deg=zero,
-        subtomogram_angles_deg=zero,
-        half_set=np.zeros(2, np.int64),
-        optics_index=np.zeros(2, np.int64),
-        image_files=(),
-        ctf_files=(),
-        visible=(),
-    )
+    particles = particles_at(np.array([CENTRE, [5000.0, 45.0, 30.0]]))
     optset = OptimisationSet((series,), particles, (OPTICS,), {}, True, None, {})
     source = ParticleSource(optset, box_px=32, crop_px=24, binning=1.0, diameter_angstrom=None)
     expected = extractor(noise()).load(CENTRE).data
@@ -381,19 +369,7 @@ def test_few_unseen_particles_are_left_out_and_many_refused(tmp_path: Path) -> N
     coordinates = np.tile(np.asarray(CENTRE, float), (n, 1))
     coordinates[3] += 5000.0
     zero = np.zeros((n, 3))
-    particles = Particles(
-        name=tuple(f"TS/{i + 1}" for i in range(n)),
-        tomogram=("TS",) * n,
-        coordinate_px=coordinates,
-        origin_angstrom=zero,
-        angles_deg=zero,
-        subtomogram_angles_deg=zero,
-        half_set=np.zeros(n, np.int64),
-        optics_index=np.zeros(n, np.int64),
-        image_files=(),
-        ctf_files=(),
-        visible=(),
-    )
+    particles = particles_at(coordinates)
 
     def source_of(chosen: Particles) -> ParticleSource:
         optset = OptimisationSet((series,), chosen, (OPTICS,), {}, True, None, {})
@@ -409,3 +385,12 @@ def test_few_unseen_particles_are_left_out_and_many_refused(tmp_path: Path) -> N
     seen, note = source_of(particles.take(np.array([0, 1]))).leave_out_unseen(zero[:2])
     assert seen.all()
     assert note is None
+
+
+def test_taken_particles_keep_every_column() -> None:
+    all_of_them = replace(particles_at(np.arange(12.0).reshape(4, 3)), prior_angles_deg=np.arange(12.0).reshape(4, 3))
+    taken = all_of_them.take(np.array([3, 1]))
+    assert taken.name == ("TS/4", "TS/2")
+    assert taken.prior_angles_deg is not None
+    np.testing.assert_array_equal(taken.prior_angles_deg, all_of_them.prior_angles_deg[[3, 1]])
+    np.testing.assert_array_equal(taken.coordinate_px, all_of_them.coordinate_px[[3, 1]])

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.compare import assert_close, relative_l2
-from helpers.particles import tilt_series
+from helpers.particles import particles_at, tilt_series
 from tiltwise.errors import DataError
 from tiltwise.extract.cache import ANCHOR_STEP_PX, LARGEST, PackedImages, PackedSpectra, ParticleCache, spread
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource
-from tiltwise.model import OpticsGroup, OptimisationSet, Particles
+from tiltwise.model import OpticsGroup, OptimisationSet
 from tiltwise.spectral.disc import FourierDisc
 
 TILTS, PIXEL, SIZE = 5, 3.0, 200
@@ -53,21 +53,7 @@ def source_of(folder: Path, coordinates: Any, *, diameter: float | None = 36.0) 
         defocus_v_angstrom=defocus - 300.0,
     )
     coordinates = np.asarray(coordinates, float)
-    n = len(coordinates)
-    zero = np.zeros((n, 3))
-    particles = Particles(
-        name=tuple(f"TS/{i + 1}" for i in range(n)),
-        tomogram=("TS",) * n,
-        coordinate_px=coordinates,
-        origin_angstrom=zero,
-        angles_deg=zero,
-        subtomogram_angles_deg=zero,
-        half_set=np.zeros(n, np.int64),
-        optics_index=np.zeros(n, np.int64),
-        image_files=(),
-        ctf_files=(),
-        visible=(),
-    )
+    particles = particles_at(coordinates)
     optics = OpticsGroup(1, "og", 300.0, 2.7, 0.1, PIXEL)
     optset = OptimisationSet((series,), particles, (optics,), {}, True, None, {})
     source = CountingSource(optset, box_px=32, crop_px=24, binning=1.0, diameter_angstrom=diameter)

@@ -16,6 +16,7 @@ from tiltwise.kernels.api import C64, Backend
 from tiltwise.maps.cross_fit import HALVES, CrossFit
 from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.spectra import last_used_shell
 
 CHUNK = 20
 """Particles whose images are held at once."""
@@ -41,7 +42,7 @@ class References:
     @property
     def shell(self) -> int:
         """Last shell in use."""
-        return int(np.flatnonzero(self.curve > 0).max(initial=0))
+        return last_used_shell(self.curve)
 
     def volume(self, half: int, fold: int) -> C64:
         """Reference of a particle."""

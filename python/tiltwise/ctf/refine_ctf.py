@@ -27,13 +27,13 @@ from tiltwise.ctf.series import SeriesModel, Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.cross_fit import affordable_folds, assign_folds
 from tiltwise.maps.half_sets import half_sets
+from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.disc import FourierDisc
@@ -70,25 +70,13 @@ class CtfRefinement:
 
     def __init__(self, options: RefineCtfOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_optimisation_set(
-            options.input,
-            tomograms=options.tomograms,
-            particles=options.particles,
-            trajectories=options.trajectories,
-            need_images=True,
-            coordinate_binning=options.coordinate_binning,
-        )
-        for path in self.optset.paths.values():
-            job.add_input(path)
-        for note in notes_of(self.optset):
-            progress.note(note)
+        self.optset = read_set(options, need_images=True)
+        record(self.optset, job, progress)
         self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        self.source = ParticleSource(
-            self.optset, box_px=options.box, crop_px=options.map_size, binning=options.binning, diameter_angstrom=None
-        )
+        self.source = source_of(options, self.optset)
         self.visible = self.source.visible(self.poses.displacement_angstrom)
         if not self.visible.any():
             raise DataError(

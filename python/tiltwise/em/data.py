@@ -13,11 +13,11 @@ from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.inputs import read_set, source_of
 from tiltwise.maps.masks import MASK_EDGE_PX
 from tiltwise.model import OptimisationSet
 
@@ -30,17 +30,10 @@ def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: 
     ConfigError, DataError
         see `ParticleSource`; and if so many particles are lost that their coordinates must be wrong.
     """
-    optset = load_optimisation_set(
-        options.input,
-        tomograms=options.tomograms,
-        particles=options.particles,
-        trajectories=options.trajectories,
-        need_images=None,
-        coordinate_binning=options.coordinate_binning,
-    )
+    optset = read_set(options, need_images=None)
     if _has_sums(options, optset):
         return optset
-    seen, lost = _source_of(options, optset).leave_out_unseen(Poses.of(optset).displacement_angstrom)
+    seen, lost = source_of(options, optset).leave_out_unseen(Poses.of(optset).displacement_angstrom)
     if lost is None:
         return optset
     warn(lost)
@@ -50,18 +43,6 @@ def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: 
 def _has_sums(options: RefineOptions, optset: OptimisationSet) -> bool:
     """Whether pseudo-subtomograms are asked for and the particle file names them."""
     return options.data_model == "pseudo3d" and bool(optset.particles.image_files) and not optset.stacks_are_2d
-
-
-def _source_of(
-    options: RefineOptions, optset: OptimisationSet, diameter_angstrom: float | None = None
-) -> ParticleSource:
-    return ParticleSource(
-        optset,
-        box_px=options.box,
-        crop_px=options.map_size,
-        binning=options.binning,
-        diameter_angstrom=diameter_angstrom,
-    )
 
 
 def diameter_of(options: RefineOptions, optset: OptimisationSet) -> float:
@@ -100,7 +81,7 @@ def data_model(
         stored = StoredSums(optset, need_multiplicity=not exact)
         keep(stored.box, 0)
         return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)
-    source = _source_of(options, optset, None if pseudo else masked)
+    source = source_of(options, optset, None if pseudo else masked)
     poses = Poses.of(optset)
     cache = ParticleCache(source, keep(source.box, int(ParticleCache.sizes(source).sum())))
     if not pseudo:

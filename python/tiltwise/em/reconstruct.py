@@ -16,14 +16,14 @@ from tiltwise.errors import ConfigError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ImageExtractor, ParticleImages
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import write_map
-from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.maps.spectra import half_maps
@@ -60,28 +60,12 @@ class Reconstruction:
 
     def __init__(self, options: ReconstructOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_optimisation_set(
-            options.input,
-            tomograms=options.tomograms,
-            particles=options.particles,
-            trajectories=options.trajectories,
-            need_images=None,
-            coordinate_binning=options.coordinate_binning,
-        )
-        for path in self.optset.paths.values():
-            job.add_input(path)
-        for note in notes_of(self.optset):
-            progress.note(note)
+        self.optset = read_set(options, need_images=None)
+        record(self.optset, job, progress)
         self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
         self.threads = options.threads or default_threads()
-        self.source = ParticleSource(
-            self.optset,
-            box_px=options.box,
-            crop_px=options.map_size,
-            binning=options.binning,
-            diameter_angstrom=None,
-        )
+        self.source = source_of(options, self.optset)
         check_diameter(options.particle_diameter, self.source.box, self.source.pixel_size)
         self.seen, lost = self.source.leave_out_unseen(self.poses.displacement_angstrom)
         if lost:

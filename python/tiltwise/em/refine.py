@@ -42,11 +42,11 @@ from tiltwise.exec.executors import Executor, InProcess
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
-from tiltwise.io.optimisation_set import notes_of
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import assign_folds
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
+from tiltwise.maps.inputs import record
 from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.maps.spectra import (
     half_maps,
@@ -109,14 +109,11 @@ class Refinement:
         self.runner = UnitRunner(self.images, self.backend, self.threads, orientation, job.check_abort)
         self.executor: Executor[Step, Unit, UnitSums] = InProcess(self.runner.run)
         self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
-        for path in self.optset.paths.values():
-            job.add_input(path)
         self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
         self.half_fsc = HalfFsc(self.mask, options.solvent_correct_fsc, options.seed)
         self.nyquist = self.box / 2
         self._share_out()
-        for note in notes_of(self.optset):
-            progress.note(note)
+        record(self.optset, job, progress)
         progress.title(
             "refine",
             {

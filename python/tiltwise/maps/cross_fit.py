@@ -13,16 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tiltwise.errors import DataError, ResourceError
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
-from tiltwise.maps.half_sets import neighbours
+from tiltwise.maps.half_sets import all_neighbours, linked
 from tiltwise.maps.insertion import insert_images
-from tiltwise.maps.spectra import half_maps, prior_from_fsc
+from tiltwise.maps.spectra import half_maps, last_used_shell, prior_from_fsc, usable
 from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
@@ -45,10 +43,8 @@ def assign_folds(
     as no such group is larger than a fold; a larger one (a lattice) is cut into blocks along its longest extent.
     """
     count = len(optset.particles)
-    pairs = np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, distance_angstrom)])
-    pairs = pairs[halves[pairs[:, 0]] == halves[pairs[:, 1]]]
-    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    group = connected_components(links, directed=False)[1]
+    pairs = all_neighbours(optset, distance_angstrom)
+    group = linked(pairs[halves[pairs[:, 0]] == halves[pairs[:, 1]]], count)
     result = np.zeros(count, np.int64)
     names, first = np.unique(halves, return_index=True)
     # in the order in which halves appear, whatever they are called
@@ -167,23 +163,20 @@ class CrossFit:
         first, second, _ = half_maps(self.totals[1], self.totals[2], self.threads)
         self.halves = first, second
         curve = fsc(first, second, self.mask)
-        below = np.flatnonzero(~(curve[1:] >= LEAST_FSC))
-        if len(below):
-            curve[int(below[0]) + 1 :] = 0.0
-        self.curve = curve
+        self.curve = usable(curve, LEAST_FSC)
         if self.shell < 2:
             raise DataError(
                 "half maps from the poses in the file do not agree: there is nothing to fit with",
                 where="particles",
                 expected=f"a Fourier shell correlation above {LEAST_FSC} in the first shells",
-                found=", ".join(f"{value:.2f}" for value in fsc(first, second, self.mask)[1:4]),
+                found=", ".join(f"{value:.2f}" for value in curve[1:4]),
                 fix="refine the poses first (tiltwise refine), and check --mask, --b and the hand of the tilt series",
             )
 
     @property
     def shell(self) -> int:
         """Last shell that references have."""
-        return int(np.flatnonzero(self.curve > 0).max(initial=0))
+        return last_used_shell(self.curve)
 
     def reference(self, half: int, fold: int | None) -> NDArray[np.complex64]:
         """Padded Fourier volume for the particles of a fold; None takes the whole half, for comparison."""

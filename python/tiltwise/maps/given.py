@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError, ShapeError
 from tiltwise.io.mrc import read_map
 from tiltwise.maps.cross_fit import LEAST_FSC, PADDING
+from tiltwise.maps.spectra import last_used_shell, usable
 from tiltwise.maps.volumes import reference_volume
 from tiltwise.spectral.fft import irfft3, rfft3
 from tiltwise.spectral.fsc import fsc
@@ -59,16 +60,14 @@ class GivenReferences:
                     fix="reconstruct the half maps with the same --bin",
                 )
             maps.append(density)
-        curve = fsc(maps[0], maps[1], mask)
-        below = np.flatnonzero(~(curve[1:] >= LEAST_FSC))
-        if len(below):
-            curve[int(below[0]) + 1 :] = 0.0
+        found = fsc(maps[0], maps[1], mask)
+        curve = usable(found, LEAST_FSC)
         if not (curve[1:3] > 0).all():
             raise DataError(
                 "the half maps do not agree",
                 where="--ref1, --ref2",
                 expected=f"a Fourier shell correlation above {LEAST_FSC} in the first shells",
-                found=", ".join(f"{value:.2f}" for value in fsc(maps[0], maps[1], mask)[1:4]),
+                found=", ".join(f"{value:.2f}" for value in found[1:4]),
                 fix="give the two unfiltered half maps of one reconstruction, and a mask that fits them",
             )
         size = len(mask)
@@ -79,7 +78,7 @@ class GivenReferences:
     @property
     def shell(self) -> int:
         """Last shell that references have."""
-        return int(np.flatnonzero(self.curve > 0).max(initial=0))
+        return last_used_shell(self.curve)
 
     def reference(self, half: int, fold: int | None) -> NDArray[np.complex64]:
         """Padded Fourier volume for the particles of a half set, whatever their fold."""

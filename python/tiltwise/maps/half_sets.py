@@ -112,8 +112,11 @@ def _groups(optset: OptimisationSet, split: Split, distance_angstrom: float) -> 
         return np.arange(len(optset.particles))
     if split == "tomogram":
         return series_index(optset)
-    count = len(optset.particles)
-    pairs = np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, distance_angstrom)])
+    return linked(all_neighbours(optset, distance_angstrom), len(optset.particles))
+
+
+def linked(pairs: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """(count,) number of the group of each of so many things that pairs (n, 2) link."""
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.intp)
 
@@ -150,11 +153,16 @@ def neighbours(optset: OptimisationSet, distance_angstrom: float) -> Iterator[ND
         yield members[pairs]
 
 
+def all_neighbours(optset: OptimisationSet, distance_angstrom: float) -> NDArray[np.intp]:
+    """Pairs (n, 2) of all series."""
+    return np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, distance_angstrom)])
+
+
 def separated(optset: OptimisationSet, halves: NDArray[np.int64], diameter_angstrom: float) -> str | None:
     """A sentence if half sets separate duplicates or neighbours that overlap heavily; None if they do not."""
     _, position = poses_of(optset)
     near = HEAVY * diameter_angstrom
-    pairs = np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, near)])
+    pairs = all_neighbours(optset, near)
     across = pairs[halves[pairs[:, 0]] != halves[pairs[:, 1]]]
     if not len(across):
         return None

@@ -88,6 +88,18 @@ def last_shell_above(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
     return int(below[0]) if len(below) else len(curve) - 1
 
 
+def usable(curve: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+    """A copy that is zero from the first shell below a threshold on: the shells that references have."""
+    result = curve.copy()
+    result[last_shell_above(curve, threshold) + 1 :] = 0.0
+    return result
+
+
+def last_used_shell(curve: NDArray[np.float64]) -> int:
+    """Last shell of a curve as `usable` leaves it."""
+    return last_shell_above(curve, float(np.finfo(np.float64).tiny))
+
+
 def resolution_shell(curve: NDArray[np.float64], threshold: float = 0.5) -> int:
     """As `last_shell_above`, at least `MIN_PRIOR_SHELL`."""
     return max(last_shell_above(curve, threshold), MIN_PRIOR_SHELL)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +46,9 @@ class Particles:
     def take(self, rows: NDArray[np.integer]) -> Particles:
         """Some of the particles, in the order of `rows`."""
 
-        def pick(items: tuple[T, ...]) -> tuple[T, ...]:
-            return tuple(items[row] for row in rows) if items else ()
+        def pick(values: Any) -> Any:
+            if isinstance(values, tuple):
+                return tuple(values[row] for row in rows) if values else ()
+            return None if values is None else values[rows]
 
-        return Particles(
-            name=pick(self.name),
-            tomogram=pick(self.tomogram),
-            coordinate_px=self.coordinate_px[rows],
-            origin_angstrom=self.origin_angstrom[rows],
-            angles_deg=self.angles_deg[rows],
-            subtomogram_angles_deg=self.subtomogram_angles_deg[rows],
-            half_set=self.half_set[rows],
-            optics_index=self.optics_index[rows],
-            image_files=pick(self.image_files),
-            ctf_files=pick(self.ctf_files),
-            visible=pick(self.visible),
-        )
+        return Particles(**{column.name: pick(getattr(self, column.name)) for column in fields(self)})

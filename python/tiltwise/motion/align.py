@@ -21,15 +21,16 @@ from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import HALVES, CrossFit, affordable_folds, assign_folds
 from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
+from tiltwise.maps.spectra import last_used_shell
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
 from tiltwise.motion.geometry import Alignment, Specimen
@@ -97,28 +98,13 @@ class Alignments:
 
     def __init__(self, options: AlignOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_optimisation_set(
-            options.input,
-            tomograms=options.tomograms,
-            particles=options.particles,
-            trajectories=options.trajectories,
-            coordinate_binning=options.coordinate_binning,
-        )
-        for path in self.optset.paths.values():
-            job.add_input(path)
-        for note in notes_of(self.optset):
-            progress.note(note)
+        self.optset = read_set(options, need_images=True)
+        record(self.optset, job, progress)
         self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        self.source = ParticleSource(
-            self.optset,
-            box_px=options.box,
-            crop_px=options.map_size,
-            binning=options.binning,
-            diameter_angstrom=None,
-        )
+        self.source = source_of(options, self.optset)
         self.box, self.pixel_size, self.disc = self.source.box, self.source.pixel_size, self.source.disc
         self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
         self.symmetry = symmetry_matrices(options.symmetry)
@@ -408,7 +394,7 @@ class Alignments:
             for one, own in zip(fitted, evidence, strict=True)
         ]
         total = np.concatenate(moved) * self.optset.series[0].pixel_size_angstrom
-        shell = int(np.flatnonzero(curve > 0).max(initial=1))
+        shell = last_used_shell(curve)
         self.job.iteration(
             {
                 "round": number + 1,

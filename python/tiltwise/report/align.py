@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiltwise.exec.protocols import Scalar
+from tiltwise.maps.spectra import last_used_shell
 from tiltwise.report import pages
 from tiltwise.report.alignment import tilt_changes, trails
 from tiltwise.report.html import Section, Summary, Table, write_report
@@ -28,7 +29,7 @@ TRAIL_LENGTH = 0.06
 def write_align_report(path: Path, options: AlignOptions, result: AlignResult, manifest: Mapping[str, Any]) -> None:
     """What moved, by how much and how surely, and what held-out data say; `manifest` is the content of `job.json`."""
     last = result.curves[-1]
-    shell = int(np.flatnonzero(last > 0).max(initial=1))
+    shell = last_used_shell(last)
     box = 2 * (len(last) - 1)
     facts = {
         "tilt series": str(len(result.series)),

@@ -16,6 +16,7 @@ from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.maps.inputs import read_set
 from tiltwise.maps.options import ImageOptions
 from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
@@ -65,15 +66,11 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
     if result.symmetry is not None:
         sections.append(pages.symmetry_section(result.symmetry, options.symmetry, result.pixel_size))
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
-    start = load_optimisation_set(
-        options.input,
-        tomograms=options.tomograms,
-        particles=options.particles,
-        trajectories=options.trajectories,
-        need_images=False,
-    )
-    symmetry = symmetry_matrices(options.symmetry)
-    moved = pose_errors(*poses_of(result.optset), *poses_of(start), symmetry=symmetry)
+    start = read_set(options, need_images=False)
+    row_of = {name: row for row, name in enumerate(start.particles.name)}
+    rows = [row_of[name] for name in result.optset.particles.name]  # some may have been left out
+    before = (values[rows] for values in poses_of(start))
+    moved = pose_errors(*poses_of(result.optset), *before, symmetry=symmetry_matrices(options.symmetry))
     certainty = np.array([estimate.max_probability for estimate in result.estimates])
     sections.append(pages.poses_section(certainty, moved.angle_deg, moved.distance))
     write_report(path, f"Refine {options.output}", summary, sections + pages.provenance_sections(manifest))
