@@ -7,6 +7,7 @@ import pytest
 
 from tiltwise.em.half_fsc import HalfFsc
 from tiltwise.maps.volumes import Accumulator, padded_shells
+from tiltwise.spectral.fsc import fsc
 from tiltwise.spectral.masks import soft_sphere
 
 BOX = 24
@@ -45,3 +46,16 @@ def test_a_last_fsc_beyond_the_limit_decides() -> None:
     before = (np.arange(BOX // 2 + 1) < 11.5).astype(float)
     assert HALVES.shared_shell(sums_that_agree_to(2), 8, 2, before) == 8
     assert HALVES.shared_shell(sums_that_agree_to(2), 0, 2, before) == 1
+
+
+def test_spheres_count_where_posteriors_are_sharp() -> None:
+    """A shell with a little structure: with sharp posteriors its sphere is signal."""
+    rng = np.random.default_rng(2)
+    radius = np.linalg.norm(np.indices((BOX,) * 3) - BOX // 2, axis=0)
+    shell = np.exp(-((radius - 7.0) ** 2))
+    first, second = ((shell + 0.05 * rng.normal(size=shell.shape)).astype(np.float32) for _ in range(2))
+    sharp = HalfFsc(HALVES.mask, False, 1, flat=False).curve(first, second, 1)
+    flat = HalfFsc(HALVES.mask, False, 1, flat=True).curve(first, second, 1)
+    assert np.array_equal(sharp, fsc(first, second, HALVES.mask))
+    assert sharp[6:9].min() > 0.8
+    assert flat[6:9].max() < 0.5

@@ -32,8 +32,8 @@ def sum_of_mates(one: NDArray[np.float32], symmetry: str) -> NDArray[np.float32]
     return total
 
 
-def checked(true: str, applied: str, seed: int = 1) -> SymmetryCheck:
-    """20 particles in each half set; poses are true up to a mate in the group that is applied."""
+def checked(true: str, applied: str, seed: int = 1, each: int = 20) -> SymmetryCheck:
+    """20 particles in each half set, `each` in a series; poses are true up to a mate in the group that is applied."""
     data = SimulatedParticles.create(
         40,
         box=BOX,
@@ -50,10 +50,13 @@ def checked(true: str, applied: str, seed: int = 1) -> SymmetryCheck:
     rotations = data.rotations @ mates
 
     def of_half(half: int) -> list[Group]:
-        members = np.arange(half - 1, 40, 2)
-        raw = [data.raw[i] for i in members]
-        n = len(members)
-        return [Group(data.series, data.noise_power, members, rotations[members], np.zeros((n, 3)), raw.__getitem__)]
+        groups = []
+        for members in np.arange(half - 1, 40, 2).reshape(-1, each):
+            raw = [data.raw[i] for i in members]
+            still = np.zeros((each, 3))
+            group = Group(data.series, data.noise_power, members, rotations[members], still, raw.__getitem__)
+            groups.append(group)
+        return groups
 
     mask = soft_sphere(BOX, 0.45 * BOX, 3.0)
     relaxation = SymmetryRelaxation(load_backend("auto"), data.disc, 4.0, group, mask, SHELLS, 1, seed)
@@ -73,3 +76,11 @@ def test_symmetry_that_is_not_there_is_found(true: str, applied: str) -> None:
     check = checked(true, applied)
     assert check.broken
     assert check.mean >= 0.3
+
+
+def test_series_of_single_particles_are_shared_out_like_one_series() -> None:
+    """Sets that predict each other are drawn over all series: a series of one particle has none of the second set."""
+    together, apart = checked("C1", "C2"), checked("C1", "C2", each=1)
+    assert together.broken
+    assert apart.broken
+    assert apart.particles == together.particles

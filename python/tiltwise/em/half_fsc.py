@@ -26,14 +26,17 @@ class HalfFsc:
         take off what the mask correlates (`tiltwise.spectral.randomised`); without, the masked FSC counts.
     seed
         of the random phases; those of every iteration differ.
+    flat
+        whether posteriors are: then spheres are noise.  Where they are sharp, a sphere is what the particle looks like.
     """
 
     mask: NDArray[np.float32]
     corrected: bool
     seed: int
+    flat: bool = True
 
     def curve(self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int) -> NDArray[np.float64]:
-        """FSC (N // 2 + 1,) of two maps; beyond the first shells no more than without their spherical parts.
+        """FSC (N // 2 + 1,) of two maps; with flat posteriors no more than without spheres, beyond the first shells.
 
         Particles whose posterior is flat, noise for one, add spheres to the map, and two spheres agree or disagree in
         whole shells by chance.
@@ -44,6 +47,8 @@ class HalfFsc:
     def _without_spheres(
         self, curve: NDArray[np.float64], first: NDArray[np.float32], second: NDArray[np.float32]
     ) -> NDArray[np.float64]:
+        if not self.flat:
+            return curve
         beyond = slice(MIN_PRIOR_SHELL + 1, None)
         curve[beyond] = np.minimum(curve, fsc_without_radial(first, second, self.mask))[beyond]
         return curve

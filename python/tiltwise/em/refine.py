@@ -63,6 +63,8 @@ from tiltwise.spectral.fsc import resolution_angstrom
 from tiltwise.spectral.randomised import MaskedFsc
 
 HALF_1: Key = 1, 0
+MOSTLY_FLAT = 0.5
+"""Share of sharp posteriors below which the spheres of the maps are not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,10 @@ class Refinement:
             state.maps[half] = solve(accumulators[half])
             state.folds |= {key: solve(sums.without(key, join)) for key in sums.folds if key[0] == half}
 
+    def _flat(self, estimates: list[PoseEstimate]) -> bool:
+        """Whether most posteriors are spread over so many poses that they make spheres of noise."""
+        return not self.options.skip_align and float(np.mean([e.sharp for e in estimates])) < MOSTLY_FLAT
+
     def _effect_of_mask(
         self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int
     ) -> MaskedFsc | None:
@@ -352,6 +358,7 @@ class Refinement:
             radius, step, local = schedule.fine_radius(self.nyquist), schedule.fine_step_deg(), schedule.local
             with self.job.timing("iterations"):
                 sums, estimates = self.iterate(state, final=False)
+                self.half_fsc.flat = self._flat(estimates)
                 self.maximise(state, sums, radius)
             accuracy_deg, accuracy_angstrom = self.accuracy(state)
             report_drift(self.job, state, self.pixel_size, accuracy_deg, accuracy_angstrom)
@@ -410,6 +417,7 @@ class Refinement:
         """Last E-step with all data to Nyquist; joined map, unfiltered half maps, files."""
         with self.job.timing("final iteration"):
             sums, estimates = self.iterate(state, final=True)
+            self.half_fsc.flat = self._flat(estimates)
             accumulators = sums.totals
         first, second, _ = half_maps(accumulators[1], accumulators[2])
         raw = {1: first, 2: second}

@@ -120,14 +120,16 @@ class SymmetryRelaxation:
         taken = [
             np.arange(-start % every, len(group.members), every) for start, group in zip(before, groups, strict=False)
         ]
+        firsts = np.cumsum([0, *(len(rows) for rows in taken)])
         sums = [Accumulator.empty(self.disc.box, PADDING) for _ in range(2)]
         for step in range(2 * ROUNDS):
             # in turns: both at once would follow each other in circles
             own = step % 2
             scorer = None if step == 0 else self._scorer(sums[1 - own], sums[own] if step > 1 else sums[1 - own])
             sums[own] = Accumulator.empty(self.disc.box, PADDING)
-            for group, rows in zip(groups, taken, strict=True):
-                self._add(group, rows[own::2], scorer, sums[own], rng)
+            for group, rows, first in zip(groups, taken, firsts, strict=False):
+                # every second particle of all series together: a series may have one
+                self._add(group, rows[(own - first) % 2 :: 2], scorer, sums[own], rng)
             sums[own].complete()
         return sums[0] + sums[1], sum(len(rows) for rows in taken)
 
