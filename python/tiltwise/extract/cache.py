@@ -16,6 +16,7 @@ step, and is hardly ever cut again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,14 +86,22 @@ class PackedImages:
 
 
 class ParticleCache:
-    """Loads images of particles, and keeps those of as many as fit in `limit_bytes`, the first ones of the file."""
+    """Loads images of particles, and keeps those of as many as fit in `limit_bytes`, in the order they are asked for.
+
+    So a worker that computes a part of the particles keeps its own.
+    """
 
     def __init__(self, source: ParticleSource, limit_bytes: int) -> None:
         self.source = source
-        sizes = self.sizes(source)
-        self.n_kept = int(np.searchsorted(np.cumsum(sizes), limit_bytes, side="right"))
-        """the first so many particles are kept"""
+        self._sizes = self.sizes(source)
+        self._left = limit_bytes
+        self._lock = Lock()
         self._kept: dict[int, PackedImages] = {}
+
+    @property
+    def n_kept(self) -> int:
+        """Particles whose images are kept."""
+        return len(self._kept)
 
     @staticmethod
     def sizes(source: ParticleSource) -> NDArray[np.int64]:
@@ -114,9 +123,18 @@ class ParticleCache:
         packed = self._kept.get(particle)
         if packed is None or not np.array_equal(packed.anchor_angstrom, anchor):
             packed = self._cut(particle, anchor, displacement_angstrom)
-            if particle < self.n_kept:
-                self._kept[particle] = packed
+            self._keep(particle, packed)
         return self._at(particle, packed, displacement_angstrom, count)
+
+    def _keep(self, particle: int, packed: PackedImages) -> None:
+        """In place of older images of the particle, or if there is room."""
+        with self._lock:
+            size = int(self._sizes[particle])
+            if particle not in self._kept:
+                if size > self._left:
+                    return
+                self._left -= size
+            self._kept[particle] = packed
 
     def _anchor(self, displacement: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of images that were extracted before, where they were extracted."""
