@@ -22,6 +22,7 @@ from tiltwise.io.optimisation_set import (
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import poses_of
 from tiltwise.motion import align
 from tiltwise.motion.align import AlignResult
 from tiltwise.motion.options import AlignOptions
@@ -262,3 +263,35 @@ def test_motion_without_doses_is_refused(data: SimulatedData, tmp_path: Path) ->
     write_tomograms(folder / "tomograms.star", optset, series=[blank])
     with pytest.raises(DataError, match="motion needs the order and dose"):
         run(data.optimisation_set, tmp_path / "out", tomograms=folder / "tomograms.star")
+
+
+def test_positions_of_many_series_with_few_particles(tmp_path: Path) -> None:
+    """Tilts are right, and stay; what is common to the particles of one series is not taken for a drift of the map."""
+    data = simulated(
+        tmp_path, tilt_series=4, particles=10, error_shift=0.0, error_angle=0.0, motion=0.0, error_position=8.0, snr=2.0
+    )
+    judged = run(data.optimisation_set, tmp_path / "judged", motion=False, fit_range=40.0)
+    for one in judged.series:
+        verdicts = {verdict.family: verdict.improved for verdict in one.verdicts}
+        assert not verdicts["tilts"]
+        assert one.applied["positions"] == verdicts["positions"]
+        assert one.alignment.displacement_px.any() == verdicts["positions"]
+    assert sum(one.applied["positions"] for one in judged.series) >= 2
+    alone = {"fit_angles": False, "fit_shifts": False, "force": True, "motion": False, "fit_range": 40.0}
+    found = run(data.optimisation_set, tmp_path / "out", **alone)
+    halves = found.optset.particles.half_set
+    assert set(halves.tolist()) == {1, 2}
+    true = load_optimisation_set(data.truth.parent / "optimisation_set.star")
+    rotations, positions = poses_of(true)
+    errors = []
+    for path in (data.optimisation_set, found.outputs["optimisation_set"]):
+        written = load_optimisation_set(path)
+        away = poses_of(written)[1] - positions
+        for half in (1, 2):  # a map may lie anywhere
+            rows = halves == half
+            shift = np.linalg.lstsq(rotations[rows].reshape(-1, 3), away[rows].ravel(), rcond=None)[0]
+            away[rows] -= rotations[rows] @ shift
+        errors.append(float(np.sqrt((away**2).mean())))
+    assert np.array_equal(written.particles.half_set, halves)
+    assert errors[0] > 6.0
+    assert errors[1] < 0.2 * errors[0]

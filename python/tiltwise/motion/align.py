@@ -33,13 +33,14 @@ from tiltwise.maps.masks import focus_mask
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
+from tiltwise.motion.drift import common_drift, without_drift
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
 from tiltwise.motion.results import SeriesResult, errors_of, write_results
 from tiltwise.motion.series import Correlator, SeriesData, centred
-from tiltwise.motion.shifts import SharedShifts, shared_shifts
+from tiltwise.motion.shifts import SharedShifts, shared_shifts, tilt_sums
 from tiltwise.motion.verdict import FAMILIES, Judge, Verdict, rigid_part
 
 F64 = NDArray[np.float64]
@@ -208,20 +209,20 @@ class Alignments:
             return climb_lbfgs(specimen, evidence, start, free)
         return climb(specimen, evidence, start, free, damping=damping)
 
-    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, first: bool) -> Fitted:
+    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, free: Free, *, first: bool = False) -> Fitted:
         """Tilts and positions; starts from the shifts that all particles share, in the first round."""
         still = data.specimen()
         start = replace(now.alignment, coefficients=Alignment.none(still).coefficients)
         shared = now.shared
         if first:
             shared = shared_shifts(evidence, still.n_tilts)
-            if self.free.shifts:
-                start = self.climb(still, evidence.blurred(), shared.start(start), self.free).alignment
-        found = self.climb(still, evidence, start, self.free)
+            if free.shifts:
+                start = self.climb(still, evidence.blurred(), shared.start(start), free).alignment
+        found = self.climb(still, evidence, start, free)
         return Fitted(still, found.alignment, shared)
 
     def moving(
-        self, data: SeriesData, evidence: Evidence, start: Fitted, velocity: float, length: float
+        self, data: SeriesData, evidence: Evidence, start: Fitted, free: Free, velocity: float, length: float
     ) -> tuple[Fitted, float]:
         """The same with motion, and its log evidence; starts from any alignment."""
         basis = data.basis(length, self.options.kernel).functions
@@ -229,27 +230,20 @@ class Alignments:
         before = start.alignment.motion(start.specimen)
         coefficients = as_coefficients(specimen, np.diff(before, axis=1))
         begun = replace(start.alignment, coefficients=coefficients)
-        found = self.climb(specimen, evidence, begun, self.free, NEAR)
+        found = self.climb(specimen, evidence, begun, free, NEAR)
         weight = log_evidence(found)
         return Fitted(specimen, found.alignment, start.shared), weight
 
-    def settled(self, data: SeriesData, now: Fitted) -> Fitted:
-        """Without the freedoms that the map of each half has, and particles without images moved with the others.
+    def drift(self, fitted: list[Fitted]) -> dict[int, F64]:
+        """Of the maps that are made from the particles; given maps stay where they are."""
+        if self.options.reference1 is not None or not self.free.positions:
+            return {}
+        return common_drift(self.data, [one.alignment.displacement_px for one in fitted], self.halves)
 
-        A half map may drift with the positions of its particles: what all of them moved, in the frame of the map, is
-        taken back.
-        """
-        alignment = now.alignment
-        moved = alignment.displacement_px.copy()
-        if self.free.positions:
-            for half in HALVES:
-                rows = np.flatnonzero((self.halves[data.members] == half) & data.seen)
-                if len(rows) < 2:
-                    continue
-                frames = data.rotations[rows]
-                drift = np.linalg.lstsq(frames.reshape(-1, 3), moved[rows].ravel(), rcond=1e-3)[0]
-                moved[rows] -= frames @ drift
-        alignment = replace(alignment, displacement_px=moved)
+    def settled(self, data: SeriesData, now: Fitted, drift: Mapping[int, F64]) -> Fitted:
+        """Without the drift of the maps; particles that no image shows move with the others."""
+        moved = without_drift(data, now.alignment.displacement_px, self.halves, drift)
+        alignment = replace(now.alignment, displacement_px=moved)
         rigid = rigid_part(now.specimen, alignment, data.seen)
         moved = np.where(data.seen[:, None], moved, rigid)
         return replace(now, alignment=replace(alignment, displacement_px=moved))
@@ -291,7 +285,7 @@ class Alignments:
             weight = 0.0
             for i in chosen:
                 self.job.check_abort()
-                starts[i], own = self.moving(self.data[i], evidence[i], starts[i], velocity, length)
+                starts[i], own = self.moving(self.data[i], evidence[i], starts[i], self.free, velocity, length)
                 weight += own
             return weight
 
@@ -326,10 +320,9 @@ class Alignments:
                     if not data.seen.any():
                         task.advance()
                         continue
-                    fitted[i] = self.rigid(data, evidence[i], fitted[i], number == 0)
                     if given is not None:
-                        evidence[i] = in_scale(evidence[i], fitted[i])
-                        fitted[i] = self.rigid(data, evidence[i], fitted[i], first=False)
+                        evidence[i] = in_scale(evidence[i])
+                    fitted[i] = self.rigid(data, evidence[i], fitted[i], self.free, first=number == 0)
                     task.advance()
                 last = number == rounds - 1
                 if options.motion:
@@ -337,15 +330,17 @@ class Alignments:
                     prior = self.learn(evidence, fitted) if last else usual_prior(options.velocity, options.divergence)
                     for i, data in enumerate(self.data):
                         if data.seen.any():
-                            start = fitted[i]
-                            fitted[i], _ = self.moving(data, evidence[i], start, prior.velocity, prior.length_angstrom)
+                            both = prior.velocity, prior.length_angstrom
+                            fitted[i], _ = self.moving(data, evidence[i], fitted[i], self.free, *both)
                 if not last:
-                    fitted = [self.settled(data, one) for data, one in zip(self.data, fitted, strict=True)]
+                    drift = self.drift(fitted)
+                    fitted = [self.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
                     self.save(fitted, curves, prior, number + 1)
             self._report_round(number, curves[-1], fitted, evidence, prior)
         with self.job.timing("verdicts"):
-            series = [self.conclude(i, evidence[i], fitted[i], prior) for i in range(len(self.data))]
-        optset, outputs = write_results(self.job, self.optset, self.data, series, prior)
+            drift = self.drift(fitted)
+            series = [self.conclude(i, evidence[i], fitted[i], prior, drift) for i in range(len(self.data))]
+        optset, outputs = write_results(self.job, self.optset, self.halves, series, prior)
         return AlignResult(optset, series, prior, curves, self.pixel_size, outputs)
 
     def start(self) -> tuple[list[Fitted], list[F64], int]:
@@ -356,6 +351,7 @@ class Alignments:
         done = int(saved.state["rounds"])
         self.progress.note(f"continues after round {done}")
         arrays, prior = saved.arrays, saved.state["prior"]
+        self.fold, self.folds = arrays["fold"], int(saved.state["folds"])
         fitted = []
         for i, data in enumerate(self.data):
             specimen = data.specimen()
@@ -383,7 +379,12 @@ class Alignments:
                 "shared_unseen": shared.unseen,
             }
             arrays |= {f"{name}_{i}": array for name, array in parts.items()}
-        state = {"rounds": rounds, "prior": None if prior is None else [prior.velocity, prior.length_angstrom]}
+        arrays["fold"] = self.fold
+        state = {
+            "rounds": rounds,
+            "folds": self.folds,
+            "prior": None if prior is None else [prior.velocity, prior.length_angstrom],
+        }
         self.job.save_checkpoint("align", arrays, state)
 
     def _report_round(
@@ -406,44 +407,58 @@ class Alignments:
             }
         )
 
-    def conclude(self, number: int, evidence: Evidence, found: Fitted, prior: MotionPrior | None) -> SeriesResult:
+    def conclude(
+        self,
+        number: int,
+        evidence: Evidence,
+        found: Fitted,
+        prior: MotionPrior | None,
+        drift: Mapping[int, F64],
+    ) -> SeriesResult:
         """Verdicts of one series, and the alignment they leave."""
-        data, free = self.data[number], self.free
+        data, free, force = self.data[number], self.free, self.options.force
         none = Alignment.none(data.specimen())
         if not len(evidence.particle):
             return SeriesResult.unchanged(data, "no particle is visible")
         families = int(free.angles or free.shifts) + int(free.positions) + int(prior is not None)
-        judge = Judge(data, evidence, self.halves[data.members], free, self.climb, families)
+        halves = self.halves[data.members]
         verdicts: list[Verdict] = []
-        start = found.shared.start(none) if found.shared is not None and free.shifts else none
         if free.angles or free.shifts:
-            verdicts.append(judge.tilts(start))
+            start = found.shared.start(none) if found.shared is not None and free.shifts else none
+            verdicts.append(Judge(data, evidence, halves, free, self.climb, families).tilts(start))
+            if not (verdicts[-1].improved or force):
+                # positions and motion are fitted again, to the tilts as they were
+                free = Free(angles=False, shifts=False, positions=free.positions)
+                found = self.rigid(data, evidence, Fitted(data.specimen(), none, found.shared), free)
+                if prior is not None:
+                    found, _ = self.moving(data, evidence, found, free, prior.velocity, prior.length_angstrom)
+        judge = Judge(data, evidence, halves, free, self.climb, families)
+        kept = found
         if prior is not None:
-            still = self.rigid(data, evidence, replace(found, shared=None), first=False)
+            still = self.rigid(data, evidence, found, free)
             verdicts.append(judge.motion(still.alignment, prior.length_angstrom, prior.velocity, self.options.kernel))
+            kept = found if verdicts[-1].improved or force else still
         if free.positions:
-            verdicts.append(judge.positions(found.alignment, found.specimen))
-        good = {verdict.family: verdict.improved or self.options.force for verdict in verdicts}
-        kept, applied = found, dict(good)
-        if "motion" in good and not good["motion"]:
-            kept = still
-        if "positions" in good and not good["positions"]:
-            fixed = Free(free.angles, free.shifts, positions=False)
-            alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
-            kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, fixed).alignment)
-        if "tilts" in good and not good["tilts"]:
-            # positions and motion were fitted along with tilts that do not hold
-            return SeriesResult.unchanged(data, "held-out particles do not support new tilts", verdicts, found.shared)
-        kept = self.settled(data, kept)
-        used = Free(free.angles, free.shifts, free.positions and good.get("positions", True))
-        errors = errors_of(kept.specimen, evidence, kept.alignment, used, self.options.seed)
+            verdicts.append(judge.positions(kept.alignment, kept.specimen))
+            if not (verdicts[-1].improved or force):
+                free, drift = Free(free.angles, free.shifts, positions=False), {}
+                alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
+                kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, free).alignment)
+        applied = {verdict.family: verdict.improved or force for verdict in verdicts}
+        if not any(applied.values()):
+            return SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
+        kept = self.settled(data, kept, drift)
+        errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
         return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
 
 
-def in_scale(evidence: Evidence, fitted: Fitted) -> Evidence:
-    """Evidence as from references in the grey scale of the images: `2 a cross - a^2 quadratic` is largest at a."""
-    cross, _ = evidence.at(fitted.alignment.predict(fitted.specimen))
-    factor = float(cross.sum() / max(evidence.power.sum(), 1e-12))
+def in_scale(evidence: Evidence) -> Evidence:
+    """Evidence as from references in the grey scale of the images: `2 a cross - a^2 quadratic` is largest at a.
+
+    From the maxima of the summed tables of the tilts, before anything is fitted.
+    """
+    cross = sum(float(total.max()) for _, total in tilt_sums(evidence))
+    factor = cross / max(float(evidence.power.sum()), 1e-300)
     return evidence.scaled(factor) if factor > 0 else evidence
 
 

@@ -84,6 +84,12 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
             raise ConfigError(
                 "--shift-only and --motion exclude each other", where="--shift-only", fix="leave one of them out"
             )
+        if self.shift_only and not self.fit_shifts:
+            raise ConfigError(
+                "--shift-only and --no-fit-shifts leave nothing to fit",
+                where="--shift-only",
+                fix="leave one of them out",
+            )
         if not (self.fit_angles or self.fit_shifts or self.fit_positions or self.motion):
             raise ConfigError("nothing is left to fit", where="--no-fit-angles, --no-fit-shifts, --no-fit-positions")
         return self

@@ -120,7 +120,7 @@ def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free
 def write_results(
     job: Job,
     optset: OptimisationSet,
-    data: Sequence[SeriesData],
+    halves: NDArray[np.int64],
     results: Sequence[SeriesResult],
     prior: MotionPrior | None,
 ) -> tuple[OptimisationSet, dict[str, Path]]:
@@ -140,7 +140,8 @@ def write_results(
             motion = result.motion_angstrom[:, own.rank]
             for member, path in zip(own.members, motion, strict=True):
                 trajectories[optset.particles.name[member]] = path
-    particles = replace(optset.particles, coordinate_px=coordinates)
+    # references and verdicts hold for these halves, and so does the next FSC
+    particles = replace(optset.particles, coordinate_px=coordinates, half_set=halves)
     new = replace(optset, series=tuple(series), particles=particles, trajectories=trajectories)
     outputs = {
         "tomograms": job.path("tomograms.star"),
@@ -160,6 +161,8 @@ def write_results(
         particles=outputs["particles"],
         tomograms=outputs["tomograms"],
         trajectories=named["trajectories"],
+        manifolds=optset.paths.get("manifolds"),
+        mask=optset.paths.get("mask"),
     )
     with atomic_path(outputs["table"]) as path:
         path.write_text(json.dumps(table_of(results, prior), indent=1) + "\n")

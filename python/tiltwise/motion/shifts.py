@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ from tiltwise.motion.objective import Evidence
 
 F64 = NDArray[np.float64]
 
-LEAST_GAIN = 8.0
-"""Nats that the best shift must gain over none: the best of some hundred points of pure noise gains less."""
+STANDS_OUT = 3.5
+"""Gain of the best shift over none, in standard deviations of that of noise, from which it is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,27 @@ class SharedShifts:
         return alignment.moved(tilt, np.zeros_like(alignment.displacement_px), np.zeros_like(alignment.coefficients))
 
 
+def tilt_sums(evidence: Evidence) -> Iterator[tuple[int, F64]]:
+    """Tilts that show particles, and their summed correlations (S, S) on the points of the tables."""
+    for tilt in np.unique(evidence.tilt):
+        total = evidence.tables[evidence.tilt == tilt].sum(axis=0, dtype=np.float64)
+        for axis in (0, 1):  # coefficients to values
+            total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
+        yield int(tilt), total
+
+
 def shared_shifts(evidence: Evidence, tilts: int) -> SharedShifts:
-    """Maxima of the sums of all tables of a tilt."""
+    """Maxima of the sums of all tables of a tilt, where they stand out of noise."""
     grid = evidence.grid
     none = SharedShifts.none(tilts)
     shift, gain, clipped, unseen = none.shift_px, none.gain, none.clipped, none.unseen
-    for tilt in range(tilts):
-        rows = np.flatnonzero(evidence.tilt == tilt)
-        if not len(rows):
-            continue
+    power = np.bincount(evidence.tilt, evidence.power, minlength=tilts)
+    for tilt, total in tilt_sums(evidence):
         unseen[tilt] = False
-        total = evidence.tables[rows].sum(axis=0, dtype=np.float64)
-        for axis in (0, 1):  # coefficients to values
-            total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
         best = np.array(np.unravel_index(int(np.argmax(total)), total.shape))
         gain[tilt] = total[tuple(best)] - total[grid.half, grid.half]
-        if gain[tilt] >= LEAST_GAIN:
+        # noise alone has the variance `power` at every point, and a maximum of some three standard deviations
+        if gain[tilt] >= STANDS_OUT * np.sqrt(2.0 * power[tilt]):
             shift[tilt] = (best[::-1] - grid.half) * grid.step_px * evidence.scale
             clipped[tilt] = np.abs(shift[tilt]).max() >= evidence.reach_px - grid.step_px * evidence.scale
     return SharedShifts(shift, gain, clipped, unseen)

@@ -49,7 +49,7 @@ class TableGrid:
     def create(cls, disc: FourierDisc, radius: float, reach_px: float) -> TableGrid:
         """For shifts of up to `reach_px` pixels of the box and components with |k| < radius."""
         step = min(disc.box / radius / SAMPLES_PER_CYCLE, max(reach_px / 3.0, 0.25))
-        half = int(np.ceil(reach_px / step)) + 2
+        half = int(np.ceil(reach_px / step / (1.0 - TAPER))) + 2
         shifts = step * np.arange(-half, half + 1)
         count = disc.count(radius)
         limit = int(np.abs(disc.frequencies[:count]).max(initial=0))

@@ -158,4 +158,6 @@ def next_after_align(options: AlignOptions, result: AlignResult) -> str:
     }
     if options.mask is not None:
         arguments["--mask"] = options.mask
+    if options.particle_diameter is not None:
+        arguments["--particle-diameter"] = f"{options.particle_diameter:g}"
     return shlex.join(["tiltwise", "reconstruct", *(str(part) for pair in arguments.items() for part in pair)])
