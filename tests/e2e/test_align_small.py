@@ -212,6 +212,8 @@ def test_what_cannot_be_done_is_said(data: SimulatedData, tmp_path: Path) -> Non
         run(data.optimisation_set, tmp_path / "a", reference1=data.true_map)
     with pytest.raises(ConfigError, match="exclude each other"):
         run(data.optimisation_set, tmp_path / "b", shift_only=True)
+    with pytest.raises(ConfigError, match="is for --shift-only"):
+        run(data.optimisation_set, tmp_path / "c", shift_by="images")
 
 
 def test_a_stopped_run_continues_to_the_same_bytes(data: SimulatedData, result: AlignResult, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import DataError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.exec.threads import ordered_map
@@ -38,10 +37,12 @@ from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
-from tiltwise.motion.results import SeriesResult, errors_of, write_results
+from tiltwise.motion.results import SeriesResult, after_search, errors_of, write_results
 from tiltwise.motion.series import Correlator, SeriesData, centred
 from tiltwise.motion.shifts import SharedShifts, shared_shifts, tilt_sums
+from tiltwise.motion.state import Fitted, State
 from tiltwise.motion.verdict import FAMILIES, Judge, Verdict, rigid_part
+from tiltwise.motion.whole_images import ImageSearch, WholeShifts, search_is_useful, shifted
 
 F64 = NDArray[np.float64]
 
@@ -53,15 +54,6 @@ FOLDS_SHARE = 0.6
 """Of the memory allowed that the sums of the folds may take."""
 USUAL_MEMORY = 8 << 30
 """Where it is not known what is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """State of one series between rounds."""
-
-    specimen: Specimen
-    alignment: Alignment
-    shared: SharedShifts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +108,13 @@ class Alignments:
             job.warn(f"memory for {self.folds} instead of {options.folds} folds: references are noisier; see --memory")
         size = options.size_of_particle(self.pixel_size)
         self.fold = assign_folds(self.optset, self.halves, self.folds, size, options.seed)
-        sigma = options.position_sigma
-        self.data = [SeriesData.of(self.source, self.poses, n, sigma) for n in range(len(self.optset.series))]
+        self.data = self.original = self._data()
         self._refuse_unfit()
         self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
         if options.shift_only:
             self.free = Free(angles=False, shifts=True, positions=False)
         self._images: dict[int, ParticleImages] = {}
+        self.searched: list[WholeShifts] = []
         progress.title(
             "align",
             {
@@ -134,6 +126,10 @@ class Alignments:
                 "folds": self.folds,
             },
         )
+
+    def _data(self) -> list[SeriesData]:
+        sigma = self.options.position_sigma
+        return [SeriesData.of(self.source, self.poses, n, sigma) for n in range(len(self.optset.series))]
 
     def _refuse_unfit(self) -> None:
         """Raises DataError for data that cannot be aligned at all; warns of series that will stay as they are."""
@@ -198,6 +194,51 @@ class Alignments:
         alone = self.folds == 1
         made = ordered_map(lambda key: fit.reference(key[0], None if alone else key[1]), keys, min(self.threads, 2))
         return dict(zip(keys, made, strict=True))
+
+    def noise(self) -> list[F64]:
+        """sigma^2 (F, S) of every series."""
+        seen = self.source.visible(self.poses.displacement_angstrom)
+        return initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE, seen)
+
+    # ---- shifts of any size ------------------------------------------------------------------------------
+
+    @property
+    def searches(self) -> bool:
+        """Whether whole images are looked through first."""
+        options = self.options
+        if not options.shift_only or options.shift_by == "particles":
+            return False
+        if self.source.from_stacks and options.shift_by == "images":
+            raise ConfigError(
+                "there are no whole images to predict: particles come as stacks", where="--shift-by images"
+            )
+        useful = not self.source.from_stacks and search_is_useful(self.data, options.size_of_particle(self.pixel_size))
+        if options.shift_by == "auto":
+            words = "whole images, then particles" if useful else "particles, which are crowded"
+            self.progress.note(f"shifts are found from {words}: see --shift-by")
+        return useful or options.shift_by == "images"
+
+    def search(self, fit: CrossFit | GivenReferences, noise: list[F64]) -> list[WholeShifts]:
+        """Shifts of all series by whole images, none where the halves contradict each other."""
+        volumes, found = self._volumes(fit), []
+        box_px = self.options.box * self.options.binning
+        with self.progress.task("whole images", len(self.data)) as task:
+            for data, power in zip(self.data, noise, strict=True):
+                self.job.check_abort()
+                halves, folds = self.halves[data.members], self.fold[data.members]
+                shell, backend = fit.shell, self.backend
+                one = ImageSearch.create(self.source, data, halves, folds, volumes, power, backend, shell, box_px)
+                found.append(one.run(self.threads).accepted(self.options.force))
+                task.advance()
+        return found
+
+    def move(self, found: list[WholeShifts]) -> None:
+        """Goes on with tilts that are shifted by what whole images say."""
+        self.searched = found
+        series = tuple(shifted(one, own.shift_px) for one, own in zip(self.optset.series, found, strict=True))
+        self.source = source_of(self.options, replace(self.optset, series=series))
+        self._images.clear()
+        self.data = self._data()
 
     # ---- one round ---------------------------------------------------------------------------------------
 
@@ -296,16 +337,20 @@ class Alignments:
     def run(self) -> AlignResult:
         """Rounds, verdicts, files."""
         options = self.options
-        with self.job.timing("noise power"):
-            seen = self.source.visible(self.poses.displacement_angstrom)
-            noise = initial_noise_power(self.source, self.image, self.threads, lambda n: None, NOISE_SAMPLE, seen)
         fitted, curves, done = self.start()
+        with self.job.timing("noise power"):
+            noise = self.noise()
         prior: MotionPrior | None = None
         given = None
         if options.reference1 is not None and options.reference2 is not None:
             given = GivenReferences.read(
                 (options.reference1, options.reference2), self.mask, self.pixel_size, options.opposite_half
             )
+        if not done and self.searches:
+            with self.job.timing("whole images"):
+                self.move(self.search(given or self.references(noise, fitted), noise))
+                noise = self.noise()
+            fitted, _, _ = self.start()
         rounds = 1 if given is not None else options.rounds
         for number in range(done, rounds):
             with self.job.timing("references"):
@@ -335,57 +380,35 @@ class Alignments:
                 if not last:
                     drift = self.drift(fitted)
                     fitted = [self.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
-                    self.save(fitted, curves, prior, number + 1)
+                    width = None if prior is None else (prior.velocity, prior.length_angstrom)
+                    found = [(one.alignment, one.shared or SharedShifts.none(one.specimen.n_tilts)) for one in fitted]
+                    State(number + 1, self.fold, self.folds, width, curves, found, self.searched).save(self.job)
             self._report_round(number, curves[-1], fitted, evidence, prior)
         with self.job.timing("verdicts"):
             drift = self.drift(fitted)
             series = [self.conclude(i, evidence[i], fitted[i], prior, drift) for i in range(len(self.data))]
+            for i, whole in enumerate(self.searched):
+                series[i] = after_search(series[i], self.original[i], whole, evidence[i], self.free, options.seed)
         optset, outputs = write_results(self.job, self.optset, self.halves, series, prior)
         return AlignResult(optset, series, prior, curves, self.pixel_size, outputs)
 
     def start(self) -> tuple[list[Fitted], list[F64], int]:
         """Alignments to begin with, references so far, and rounds done: those of an earlier run if it was stopped."""
-        saved = self.job.load_checkpoint("align")
-        if saved is None:
+        state = State.load(self.job)
+        if state is None:
             return [Fitted(data.specimen(), Alignment.none(data.specimen())) for data in self.data], [], 0
-        done = int(saved.state["rounds"])
-        self.progress.note(f"continues after round {done}")
-        arrays, prior = saved.arrays, saved.state["prior"]
-        self.fold, self.folds = arrays["fold"], int(saved.state["folds"])
+        self.progress.note(f"continues after round {state.rounds}")
+        self.fold, self.folds = state.fold, state.folds
+        if state.searched:
+            self.move(state.searched)
         fitted = []
-        for i, data in enumerate(self.data):
+        for data, (alignment, shared) in zip(self.data, state.found, strict=True):
             specimen = data.specimen()
-            if prior is not None and data.seen.any():
-                specimen = data.specimen(data.basis(prior[1], self.options.kernel).functions, prior[0])
-            names = ("turn", "shift", "displacement", "coefficients")
-            alignment = Alignment(*(arrays[f"{name}_{i}"] for name in names))
-            found = [arrays[f"shared_{name}_{i}"] for name in ("shift", "gain", "clipped", "unseen")]
-            fitted.append(Fitted(specimen, alignment, SharedShifts(*found)))
-        return fitted, [arrays[f"curve_{i}"] for i in range(done)], done
-
-    def save(self, fitted: list[Fitted], curves: list[F64], prior: MotionPrior | None, rounds: int) -> None:
-        """Checkpoint from which `start` continues."""
-        arrays: dict[str, NDArray[Any]] = {f"curve_{i}": curve for i, curve in enumerate(curves)}
-        for i, one in enumerate(fitted):
-            shared = one.shared or SharedShifts.none(one.specimen.n_tilts)
-            parts = {
-                "turn": one.alignment.turn,
-                "shift": one.alignment.shift_px,
-                "displacement": one.alignment.displacement_px,
-                "coefficients": one.alignment.coefficients,
-                "shared_shift": shared.shift_px,
-                "shared_gain": shared.gain,
-                "shared_clipped": shared.clipped,
-                "shared_unseen": shared.unseen,
-            }
-            arrays |= {f"{name}_{i}": array for name, array in parts.items()}
-        arrays["fold"] = self.fold
-        state = {
-            "rounds": rounds,
-            "folds": self.folds,
-            "prior": None if prior is None else [prior.velocity, prior.length_angstrom],
-        }
-        self.job.save_checkpoint("align", arrays, state)
+            if state.prior is not None and data.seen.any():
+                velocity, length = state.prior
+                specimen = data.specimen(data.basis(length, self.options.kernel).functions, velocity)
+            fitted.append(Fitted(specimen, alignment, shared))
+        return fitted, state.curves, state.rounds
 
     def _report_round(
         self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], prior: MotionPrior | None

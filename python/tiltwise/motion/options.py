@@ -19,6 +19,13 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
 
     motion: bool = option(False, help="fit the motion of the particles too")
     shift_only: bool = option(False, flags=("--shift-only",), help="fit one shift per tilt image and nothing else")
+    shift_by: Literal["auto", "images", "particles"] = option(
+        "auto",
+        flags=("--shift-by",),
+        group="advanced",
+        help="--shift-only: images predicts whole tilt images first and finds shifts of any size; particles looks as "
+        "far as --range, which is safer in a crowd or a lattice; auto: images where particles lie apart",
+    )
     fit_range: float = option(
         40.0, flags=("--range",), unit="Å", gt=0, help="largest displacement in an image that is looked for"
     )
@@ -84,6 +91,8 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
             raise ConfigError(
                 "--shift-only and --motion exclude each other", where="--shift-only", fix="leave one of them out"
             )
+        if self.shift_by != "auto" and not self.shift_only:
+            raise ConfigError("--shift-by is for --shift-only", where="--shift-by", fix="add --shift-only")
         if self.shift_only and not self.fit_shifts:
             raise ConfigError(
                 "--shift-only and --no-fit-shifts leave nothing to fit",

@@ -28,6 +28,7 @@ from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.series import SeriesData
 from tiltwise.motion.shifts import SharedShifts
 from tiltwise.motion.verdict import Verdict
+from tiltwise.motion.whole_images import WholeShifts
 
 F64 = NDArray[np.float64]
 
@@ -91,6 +92,28 @@ class SeriesResult:
     def shift_angstrom(self) -> F64:
         """(F, 2) shifts of the images."""
         return self.alignment.shift_px * self.data.series.pixel_size_angstrom
+
+
+def after_search(
+    result: SeriesResult, original: SeriesData, search: WholeShifts, evidence: Evidence, free: Free, seed: int
+) -> SeriesResult:
+    """A result that began at shifts found in whole images, told from where the series was before."""
+    specimen, errors = original.specimen(), result.errors
+    shift = search.shift_px[original.order]
+    used = bool(shift.any())
+    alignment = replace(result.alignment, shift_px=result.alignment.shift_px + shift)
+    if used and errors is None:
+        errors = errors_of(result.specimen, evidence, result.alignment, free, seed)
+    return replace(
+        result,
+        data=original,
+        specimen=specimen,
+        alignment=alignment,
+        verdicts=[search.verdict, *result.verdicts],
+        applied={search.verdict.family: used, **result.applied},
+        errors=errors,
+        reason="" if used else result.reason,
+    )
 
 
 def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free: Free, seed: int) -> Errors:

@@ -26,7 +26,7 @@ quite Gaussian, and particles that overlap share noise: in simulations of crowde
 What data support exceeds either limit by far."""
 BLOCKS = 16
 """Spatial blocks of particles, at most, that count as independent."""
-FAMILIES = ("tilts", "positions", "motion")
+FAMILIES = ("large shifts", "tilts", "positions", "motion")
 
 
 @dataclass(frozen=True, slots=True)

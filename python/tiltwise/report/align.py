@@ -70,7 +70,8 @@ def verdict_section(result: AlignResult) -> Section:
     return Section(
         "Verdicts",
         "Gain in log-likelihood of images that were not fitted: tilts and motion fitted to one half set are judged by "
-        "the other, positions fitted to every second tilt by the tilts between. A family is improved if the lower "
+        "the other, positions fitted to every second tilt by the tilts between; large shifts are found by predicting "
+        "whole images from one half set and judged by the other. A family is improved if the lower "
         "limit (99 %, over blocks of particles, all families together) is above zero; others are not applied.",
         table=Table(["series", "family", "verdict", "gain (nats)", "lower limit", ""], rows),
     )

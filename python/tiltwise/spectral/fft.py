@@ -21,13 +21,19 @@ _AXES2, _AXES3 = (-2, -1), (-3, -2, -1)
 
 
 def rfft2(images: NDArray[Any], workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
-    """Images `(..., N, N)`, origin at index 0 -> `(..., N, N // 2 + 1)`."""
+    """Images `(..., N, N)`, origin at index 0 -> `(..., N, N // 2 + 1)`; sides may differ."""
     return np.asarray(_fft.rfftn(images, axes=_AXES2, norm=norm, workers=workers))
 
 
-def irfft2(spectra: NDArray[Any], size: int, workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
-    """Inverse of `rfft2`; `size` is N, which the half-complex array does not tell."""
-    return np.asarray(_fft.irfftn(spectra, s=(size,) * 2, axes=_AXES2, norm=norm, workers=workers))
+def irfft2(spectra: NDArray[Any], size: int | tuple[int, int], workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
+    """Inverse of `rfft2`; `size` is N, which the half-complex array does not tell, or (rows, columns)."""
+    shape = size if isinstance(size, tuple) else (size, size)
+    return np.asarray(_fft.irfftn(spectra, s=shape, axes=_AXES2, norm=norm, workers=workers))
+
+
+def fast_length(n: int) -> int:
+    """Smallest even number from n on whose transforms are fast."""
+    return 2 * int(_fft.next_fast_len((n + 1) // 2, real=True))
 
 
 def rfft3(volumes: NDArray[Any], workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
