@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -79,3 +82,20 @@ def test_symmetric_sums_keep_to_the_plan() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= plan_refine(box, 2, 8.0, symmetric=True).volumes
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another C library")
+def test_freed_memory_is_reused() -> None:
+    script = """
+import resource, numpy as np
+from tiltwise.exec.memory import reuse_freed_memory
+reuse_freed_memory()
+def faults():
+    for _ in range(5):
+        parts = [np.ones(1 << 20) for _ in range(8)]  # 8 times 8 MB, 2048 pages each
+        del parts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(-faults() + faults())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2048  # of 40 x 2048 touched

@@ -15,6 +15,7 @@ import rich_click
 from tiltwise.cli.flags import translate
 from tiltwise.config import InputOptions, Options, OptionSpec
 from tiltwise.exec import Progress
+from tiltwise.exec.memory import reuse_freed_memory
 from tiltwise.jobs.manifest import to_json
 from tiltwise.jobs.progress import choose_progress
 
@@ -81,6 +82,7 @@ def command_from_options(model: type[Model], run: Callable[[Model, Session], Out
         if ignored:
             progress.note(f"without effect here: {' '.join(ignored)}")
         options = model(**given)
+        reuse_freed_memory()
         session = Session((*context.command_path.split(), *context.obj), progress, ignored)
         outcome = run(options, session)
         if as_json:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 Word = Literal["improved", "unchanged", "worse"]
 LEVEL = 0.05
@@ -45,11 +45,11 @@ def judge(gains: NDArray[np.float64], information: float, families: int) -> Verd
     """
     total = float(gains.sum())
     level = LEVEL / max(families, 1)
-    chance = float(norm.isf(level)) * np.sqrt(2.0 * max(information, 0.0))
+    chance = -float(ndtri(level)) * np.sqrt(2.0 * max(information, 0.0))
     count = len(gains)
     if count > 2:
         spread = float(np.std(gains, ddof=1)) * np.sqrt(count)
-        chance = max(chance, float(t.isf(level, count - 1)) * spread)
+        chance = max(chance, -float(stdtrit(count - 1, level)) * spread)
     if not np.isfinite(total) or information <= 0:
         return Verdict("unchanged", 0.0, chance)
     if total > chance:

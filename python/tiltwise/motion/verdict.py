@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import Climb
@@ -59,7 +59,7 @@ def judged(family: str, gains: F64, block: NDArray[np.intp], families: int) -> V
     n = len(sums)
     if n < 2:
         return Verdict(family, float(gains.sum()), -np.inf, n)
-    quantile = float(student.ppf(1.0 - LEVEL / families, n - 1))
+    quantile = -float(stdtrit(n - 1, LEVEL / families))
     return Verdict(family, float(sums.sum()), float(sums.sum() - quantile * np.sqrt(n) * sums.std(ddof=1)), n)
 
 
