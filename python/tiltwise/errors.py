@@ -9,6 +9,7 @@ code  meaning
 1     a bug in tiltwise (any other exception)
 2     usage: an option is wrong or missing
 3     input data are invalid
+4     `check --strict` has warnings
 5     out of disk or memory
 6     aborted on request
 75    checkpointed, please start again

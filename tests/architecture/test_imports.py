@@ -23,7 +23,7 @@ LEVELS = [
     {"exec", "io", "kernels"},
     {"extract", "sim"},
     {"maps"},
-    {"ctf", "em", "motion", "post"},
+    {"check", "ctf", "em", "motion", "post"},
     {"jobs", "report"},
     {"cli"},
     {"__main__"},

@@ -22,6 +22,8 @@ class Entry:
 COMMANDS = {
     "demo": Entry("demo", "simulate a small data set with known truth and refine it"),
     "simulate": Entry("simulate", "simulate tilt series with known truth"),
+    "check": Entry("check", "everything that is wrong with a set, with codes and remedies"),
+    "explain": Entry("explain", "what a finding of `check` means, and what to do"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "refine-ctf": Entry("refine_ctf", "refine defocus, astigmatism and contrast of every tilt"),

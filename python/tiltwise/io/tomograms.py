@@ -243,7 +243,7 @@ def _series(
     if "rlnTomoNominalStageTiltAngle" in block:
         nominal = block.floats("rlnTomoNominalStageTiltAngle")
     else:
-        nominal = _tilt_angles(projection)
+        nominal = tilt_angles(projection)
     if "rlnOpticsGroupName" in table:
         group = table.text("rlnOpticsGroupName")[row]
     else:
@@ -306,7 +306,7 @@ def _projection(
     return projection
 
 
-def _tilt_angles(projection: NDArray[np.float64]) -> NDArray[np.float64]:
+def tilt_angles(projection: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tilt angle from the beam's direction in the tomogram, signed as RELION-5's YTilt (or XTilt)."""
     beam = projection[:, 2, :3] / np.linalg.norm(projection[:, 2, :3], axis=1, keepdims=True)
     sign = np.where(np.abs(beam[:, 0]) >= np.abs(beam[:, 1]), -beam[:, 0], beam[:, 1])

@@ -1,0 +1,57 @@
+"""`tiltwise check`: everything that is wrong with a set, at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiltwise.check.options import CheckFolderOptions, CheckOptions
+from tiltwise.cli.command import Outcome, Session, command_from_options
+
+if TYPE_CHECKING:
+    from tiltwise.check.run import CheckResult
+
+
+def run(options: CheckOptions, session: Session) -> Outcome:
+    """Examine a set and list the findings; with `--o` write them to a folder."""
+    from tiltwise.check.run import check
+
+    lines: list[str] = []
+    if options.output is None:
+        result = check(options, session.progress)
+    else:
+        from tiltwise.files import write_text
+        from tiltwise.jobs.job import FolderJob
+        from tiltwise.jobs.manifest import to_json
+        from tiltwise.report.check import write_check_report
+
+        given = {name: getattr(options, name) for name in options.model_fields_set}
+        folder = CheckFolderOptions(**given)
+        with FolderJob(folder, session.command_line, session.progress) as job:
+            result = check(folder, session.progress)
+            write_text(job.path("findings.json"), to_json(result.plain(), indent=1) + "\n")
+            with job.timing("report"):
+                write_check_report(job.path("report.html"), options, result, job.content)
+            for name in ("findings.json", "report.html"):
+                job.add_output(job.path(name))
+        lines = [f"  report: {options.output / 'report.html'}"]
+    return Outcome(result.plain(), [*_lines(result), *lines], exit_code=result.exit_code(options.strict))
+
+
+def _lines(result: CheckResult) -> list[str]:
+    findings = result.findings
+    lines = [line for finding in findings for line in finding.lines()]
+    if result.optset is not None:
+        facts = result.facts
+        seen = facts["tilts that see a particle (median)"]
+        view = f", the median particle is seen in {seen:.0f} tilts" if isinstance(seen, float) else ""
+        lines.append(f"{facts['particles']:,} particles in {facts['tilt series']} tilt series{view}")
+    counts = [f"{n} {name}{'s' if n != 1 else ''}" for name in ("error", "warning", "note")
+              if (n := findings.count(name))]  # fmt: skip
+    mark = "✗" if findings.count("error") else "!" if findings.count("warning") else "✓"
+    lines.append(f"{mark} {', '.join(counts) or 'nothing found'}")
+    if len(findings):
+        lines.append("  tiltwise explain CODE tells more")
+    return lines
+
+
+command = command_from_options(CheckOptions, run, "List everything that is wrong with a set, with codes and remedies.")
