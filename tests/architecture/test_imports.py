@@ -21,7 +21,7 @@ LEVELS = [
     {"geometry", "optics", "spectral"},
     {"model"},
     {"exec", "io", "kernels"},
-    {"extract", "sim"},
+    {"extract", "interchange", "sim"},
     {"maps"},
     {"check", "ctf", "em", "motion", "post"},
     {"jobs", "report"},

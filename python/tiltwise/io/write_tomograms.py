@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
 from tiltwise.geometry.projection import angles_from_projection_matrices
-from tiltwise.io.columns import update_floats, update_text, update_vectors
+from tiltwise.io.columns import set_any, update_floats, update_text, update_vectors
 from tiltwise.io.documents import Documents
 from tiltwise.io.mrc import split_image_name
 from tiltwise.io.paths import PathWriter, path_text
@@ -32,7 +32,11 @@ TILT_COLUMNS = (
 
 
 def write_tomograms(
-    path: str | os.PathLike[str], optset: OptimisationSet, *, series: Sequence[TiltSeries] | None = None
+    path: str | os.PathLike[str],
+    optset: OptimisationSet,
+    *,
+    series: Sequence[TiltSeries] | None = None,
+    extra_columns: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
 ) -> None:
     """Write a tomogram set in the format it came in: embedded tables (RELION-4), or `tilt_series/NAME.star` beside it.
 
@@ -45,6 +49,8 @@ def write_tomograms(
     ----------
     series
         in place of `optset.series`: the same tilt series or some of them, with the same tilts.
+    extra_columns
+        per tilt series: label -> one value per tilt, numbers, whole numbers, strings or vectors.
 
     Raises
     ------
@@ -65,6 +71,8 @@ def write_tomograms(
         document, block = _tilt_table(one, documents, embedded)
         _update_tilts(block, one, old.get(one.name), embedded)
         _update_images(block, one, old.get(one.name), file)
+        for label, column in (extra_columns or {}).get(one.name, {}).items():
+            set_any(block, label, column)
         blocks.append(block)
         files.append((file, document))
     if embedded and documents is not None:

@@ -1,0 +1,1 @@
+"""Projects of other programs to optimisation sets, and the conventions of each."""

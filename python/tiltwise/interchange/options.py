@@ -1,0 +1,66 @@
+"""Options of `tiltwise import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from tiltwise.config import OutputOptions, option
+from tiltwise.errors import ConfigError
+
+Source = Literal["auto", "relion4", "relion5"]
+
+
+class ImportOptions(OutputOptions):
+    """Options of `tiltwise import`."""
+
+    command: ClassVar[str] = "import"
+
+    input: Path = option(
+        ..., flags=("--i", "--ios"), help="file or folder of the other program, such as an optimisation_set.star"
+    )
+    source: Source = option("auto", flags=("--from",), help="program that wrote it; auto: recognised")
+    particles: Path | None = option(None, flags=("--p", "--in-parts"), help="particles, where they are in another file")
+    tomograms: Path | None = option(None, flags=("--t",), help="tomogram set, instead of the one of the set")
+    trajectories: Path | None = option(None, flags=("--mot",), group="advanced", help="motion.star of the particles")
+    coordinate_binning: float | None = option(
+        None, flags=("--coord-binning",), gt=0, help="unbinned pixels per pixel of the coordinates; default: 1"
+    )
+    odd_centre: Literal["relion-5.0", "consistent"] = option(
+        "relion-5.0",
+        group="advanced",
+        help="odd or unset tomogram sizes: coordinates were used by RELION-5.0, half a pixel off, or by a program "
+        "with one centre",
+    )
+    image_size: str | None = option(
+        None, unit="px", group="advanced", help="WIDTH,HEIGHT of the tilt images, where they are not at hand"
+    )
+    tomogram_size: str | None = option(
+        None, unit="px", group="advanced", help="X,Y,Z of the tomograms in unbinned pixels, where no file says"
+    )
+
+    @field_validator("image_size", "tomogram_size")
+    @classmethod
+    def _whole_numbers(cls, value: str | None) -> str | None:
+        if value is not None:
+            whole_numbers(value)
+        return value
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """`3710,3838` or `3710x3838` to numbers.
+
+    Raises
+    ------
+    ConfigError
+        if they are not whole numbers above 0.
+    """
+    try:
+        values = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) <= 0:
+        raise ConfigError("a size cannot be read", expected="whole numbers such as 4000,4000,2000", found=text)
+    return values

@@ -1,0 +1,66 @@
+"""Every reader of a text format, with a good file for it: what `test_fuzz.py` damages.
+
+Add one entry per format.  `sample` is the text of a good file, short enough that a hundred damaged copies are read in a
+second; `read` takes a path and returns anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltwise.interchange.options import ImportOptions
+from tiltwise.interchange.programs import choose
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader and a good file."""
+
+    name: str
+    suffix: str
+    sample: str
+    read: Callable[[Path], object]
+    beside: tuple[tuple[str, str], ...] = ()
+    """(name, text) of other good files in the same folder that `read` needs"""
+
+
+def _import(path: Path, **values: object) -> object:
+    options = ImportOptions(input=path, output=path.parent / "out", **values)
+    return choose(options).read(options)
+
+
+_TILTS = "".join(
+    f"[1,0,0,{10 + i}] [0,0.8,-0.6,20] [0,0.6,0.8,-5] [0,0,0,1] {20000 + i}.0 19000.0 30.0 {3 * i}.0\n"
+    for i in range(5)
+)
+RELION4_TOMOGRAMS = (
+    "\n# version 30001\n\ndata_global\n\nloop_\n_rlnTomoName #1\n_rlnTomoTiltSeriesName #2\n_rlnTomoFrameCount #3\n"
+    "_rlnTomoSizeX #4\n_rlnTomoSizeY #5\n_rlnTomoSizeZ #6\n_rlnTomoHand #7\n_rlnTomoTiltSeriesPixelSize #8\n"
+    "_rlnVoltage #9\n_rlnSphericalAberration #10\n_rlnAmplitudeContrast #11\n"
+    "TS_1 TS_1.mrc 5 400 400 200 -1.0 1.35 300.0 2.7 0.1\n\ndata_TS_1\n\nloop_\n_rlnTomoProjX #1\n_rlnTomoProjY #2\n"
+    "_rlnTomoProjZ #3\n_rlnTomoProjW #4\n_rlnDefocusU #5\n_rlnDefocusV #6\n_rlnDefocusAngle #7\n"
+    "_rlnMicrographPreExposure #8\n" + _TILTS
+)
+RELION4_PARTICLES = (
+    "\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
+    "_rlnTomoTiltSeriesPixelSize #5\n1 opticsGroup1 300.0 2.7 1.35\n\ndata_particles\n\nloop_\n_rlnTomoName #1\n"
+    "_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnCoordinateZ #4\n_rlnAngleRot #5\n_rlnAngleTilt #6\n_rlnAnglePsi #7\n"
+    "_rlnOriginXAngst #8\n_rlnOriginYAngst #9\n_rlnOriginZAngst #10\n_rlnRandomSubset #11\n_rlnMystery #12\n"
+    + "".join(
+        f"TS_1 {100 + i}.5 {90 + i}.25 {80 + i}.0 {i}.0 {2 * i}.0 {3 * i}.0 0.5 0.25 -0.5 {1 + i % 2} m{i}\n"
+        for i in range(9)
+    )
+)
+
+READERS = [
+    Reader("relion4 tomograms", ".star", RELION4_TOMOGRAMS, lambda path: _import(path, source="relion4")),
+    Reader(
+        "relion4 particles",
+        ".star",
+        RELION4_PARTICLES,
+        lambda path: _import(path, tomograms=path.parent / "tomograms_good.star"),
+        (("tomograms_good.star", RELION4_TOMOGRAMS),),
+    ),
+]
