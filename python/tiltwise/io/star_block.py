@@ -78,9 +78,11 @@ class StarBlock:
         """
         column = self._column(label)
         try:
+            if not _plain(column):
+                raise ValueError(label)
             values = np.array(list(map(float, column)), np.float64)
         except ValueError:
-            values = np.array([self._parse(float, row, label, "a number") for row in range(len(column))], np.float64)
+            values = np.array([self._parse(_number, row, label, "a number") for row in range(len(column))], np.float64)
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             raise FormatError(
@@ -102,6 +104,8 @@ class StarBlock:
         """
         column = self._column(label)
         try:
+            if not _plain(column):
+                raise ValueError(label)
             return np.array(list(map(int, column)), np.int64)
         except (ValueError, OverflowError):
             return np.array([self._parse(_whole, row, label, "a whole number") for row in range(len(column))], np.int64)
@@ -197,8 +201,20 @@ class StarBlock:
             ) from None
 
 
+def _plain(column: list[str]) -> bool:
+    """Whether Python reads these numbers as everyone else: it takes 1_000 and digits of other scripts as well."""
+    text = "".join(column)
+    return text.isascii() and "_" not in text
+
+
+def _number(value: str) -> float:
+    if not _plain([value]):
+        raise ValueError(value)
+    return float(value)
+
+
 def _whole(value: str) -> int:
-    number = float(value)
+    number = _number(value)
     if number != int(number) if np.isfinite(number) else True:
         raise ValueError(value)
     return int(number)

@@ -92,7 +92,7 @@ class StarParser:
         while self.at < len(self.lines):
             line = self.lines[self.at].strip()
             if line.startswith("_"):
-                label = line[1:].split(None, 1)[0]
+                label = line[1:].split(None, 1)[0] if line[1:].strip() else ""
                 self._add_label(columns, label)
                 columns[label] = []
             elif line.startswith("#"):
@@ -171,6 +171,8 @@ class StarParser:
         return ""
 
     def _add_label(self, columns: dict[str, list[str]], label: str) -> None:
+        if not label:
+            raise self._error("a label has no name", "_label", self.lines[self.at].strip())
         if label in columns:
             raise self._error(f"_{label} occurs twice in a block", "each label once", self.lines[self.at].strip())
 
