@@ -34,13 +34,14 @@ class Usage(NamedTuple):
 def kernel_name(symbol: str) -> str:
     """Plain name of a kernel, which ends in `_kernel` by agreement, from its mangled symbol.
 
-    Names follow their length in decimal digits; what stands before may end in digits too.
+    There names follow their length in decimal digits.
     """
-    for end in re.finditer("_kernel", symbol):
-        for start in range(end.end()):
-            name = symbol[start : end.end()]
-            if symbol[:start].endswith(str(len(name))) and not name[0].isdigit():
-                return name
+    rest = re.sub("^_ZN?", "", symbol)
+    while (length := re.match("[0-9]+", rest)) is not None:
+        end = length.end() + int(length[0])
+        name, rest = rest[length.end() : end], rest[end:]
+        if name.endswith("_kernel"):
+            return name
     raise RuntimeError(f"{symbol} is not the name of a kernel: it must end in _kernel")
 
 

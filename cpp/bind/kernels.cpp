@@ -7,7 +7,8 @@
 
 #include "registry/registry.hpp"  // for builtin_tables, open_plugin
 
-#include <cmath>  // for isfinite
+#include <cmath>   // for isfinite
+#include <vector>  // for vector
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -118,6 +119,12 @@ IndexList indices(const py::object& list, const Argument& argument, std::int64_t
   return {found.data, found.extent(0)};
 }
 
+/// The same where a list of `count` must be given.
+IndexList every_index(const py::object& list, const Argument& argument, std::int64_t limit, std::int64_t count) {
+  static_cast<void>(input<std::int32_t>(list, argument, {count}));
+  return indices(list, argument, limit, count);
+}
+
 py::tuple score(const Kernels& self, const py::object& slices, const py::object& image, const py::object& power,
                 const py::object& phases, const py::object& rows, const py::object& columns, const py::object& wanted,
                 bool rough, std::int32_t threads) {
@@ -204,7 +211,7 @@ py::array curvature(const Kernels& self, const py::object& volume, const py::obj
   const auto y = input<ComplexF>(images, {"curvature", "images", "(m, S)"}, {-1, -1});
   const std::int64_t n_images = y.extent(0), stride = y.extent(1);
   const auto b = input<float>(powers, {"curvature", "powers", "(m, S)"}, {n_images, stride});
-  const IndexList r = indices(rows, {"curvature", "rows", "(n,)"}, n_images, n);
+  const IndexList r = every_index(rows, {"curvature", "rows", "(n,)"}, n_images, n);
   const std::int64_t axes = last_extent(slopes) == 3 ? 3 : 2;
   const auto t = input<float>(slopes, {"curvature", "slopes", "(n, 2) or (n, 3)"}, {n, axes});
   if (stride < k) {
@@ -268,7 +275,7 @@ py::array phase_cost(const Kernels& self, const py::object& matrices, const py::
   const std::int64_t p = b.extent(0);
   const auto x = input<double>(parameters, {"phase_cost", "parameters", "(n, P)"}, {-1, p});
   const std::int64_t n = x.extent(0);
-  const IndexList r = indices(rows, {"phase_cost", "rows", "(n,)"}, count, n);
+  const IndexList r = every_index(rows, {"phase_cost", "rows", "(n,)"}, count, n);
   if (p > max_phase_parameters) {
     Error error(ErrorKind::shape, "argument 'basis' has too many parameters");
     error.where = "kernel phase_cost";
@@ -279,6 +286,74 @@ py::array phase_cost(const Kernels& self, const py::object& matrices, const py::
   const auto out = output<double>({n, 2, 1 + p + p * (p + 1) / 2});
   const PhaseCostArgs args = {m.data, v.data, b.data, x.data, r.data, out.data, n, k, count, p, threads};
   call(self.table, self.table->phase_cost, args, "phase_cost");
+  return out.array;
+}
+
+/// Refuses frequencies outside the functions of shifts, or listed twice.
+void check_places(const std::int32_t* frequencies, std::int64_t k, std::int64_t limit) {
+  const std::int64_t lines = 2 * limit + 1;
+  std::vector<bool> taken(static_cast<std::size_t>((limit + 1) * lines));
+  for (std::int64_t j = 0; j < k; ++j) {
+    const std::int64_t kx = frequencies[2 * j], ky = frequencies[2 * j + 1];
+    const bool inside = kx >= 0 && kx <= limit && ky >= -limit && ky <= limit;
+    const std::int64_t place = inside ? kx * lines + ky + limit : 0;
+    if (!inside || taken[static_cast<std::size_t>(place)]) {
+      Error error(ErrorKind::shape, inside ? "argument 'frequencies' lists a component twice"
+                                           : "argument 'frequencies' holds a component that 'cosines' does not cover");
+      error.where = "kernel cc_table";
+      error.expected =
+          "different ones, kx from 0 and ky from " + std::to_string(-limit) + " to " + std::to_string(limit);
+      error.found = std::to_string(kx) + ", " + std::to_string(ky);
+      throw error;
+    }
+    taken[static_cast<std::size_t>(place)] = true;
+  }
+}
+
+py::tuple cc_table(const Kernels& self, const py::object& slices, const py::object& images, const py::object& powers,
+                   const py::object& weights, const py::object& rows, const py::object& frequencies,
+                   const py::object& cosines, const py::object& sines, const py::object& out, std::int32_t threads) {
+  const auto v = input<ComplexF>(slices, {"cc_table", "slices", "(n, K)"}, {-1, -1});
+  const std::int64_t n = v.extent(0), k = v.extent(1);
+  const auto x = input<ComplexF>(images, {"cc_table", "images", "(n, S)"}, {n, -1});
+  const std::int64_t stride = x.extent(1);
+  const auto b = input<float>(powers, {"cc_table", "powers", "(n, S)"}, {n, stride});
+  const auto w = input<float>(weights, {"cc_table", "weights", "(m, K)"}, {-1, k});
+  const std::int64_t m = w.extent(0);
+  const IndexList r = every_index(rows, {"cc_table", "rows", "(n,)"}, m, n);
+  const auto f = input<std::int32_t>(frequencies, {"cc_table", "frequencies", "(K, 2)"}, {k, 2});
+  const auto c = input<float>(cosines, {"cc_table", "cosines", "(L + 1, H + 1)"}, {-1, -1});
+  const std::int64_t lines = c.extent(0), shifts = c.extent(1);
+  const auto s = input<float>(sines, {"cc_table", "sines", "(L + 1, H + 1)"}, {lines, shifts});
+  if (stride < k || lines < 1 || shifts < 1) {
+    Error error(ErrorKind::shape, stride < k ? "argument 'images' has fewer components than there are slices"
+                                             : "argument 'cosines' is empty");
+    error.where = "kernel cc_table";
+    error.expected = "at least " + std::to_string(stride < k ? k : 1);
+    error.found = std::to_string(stride < k ? stride : 0);
+    throw error;
+  }
+  check_places(f.data, k, lines - 1);
+  const std::int64_t side = 2 * shifts - 1;
+  const auto o = output_or_new<float>(out, {"cc_table", "out", "(n, 2 H + 1, 2 H + 1)"}, {n, side, side});
+  const auto moments = output<double>({n, cc_moments});
+  const CcTableArgs args = {v.data,       x.data, b.data, w.data, r.data, f.data,    c.data,     s.data, o.data,
+                            moments.data, n,      k,      m,      stride, lines - 1, shifts - 1, threads};
+  call(self.table, self.table->cc_table, args, "cc_table");
+  return py::make_tuple(o.array, moments.array);
+}
+
+py::array cc_cost(const Kernels& self, const py::object& tables, const py::object& rows, const py::object& shifts,
+                  std::int32_t threads) {
+  const std::int64_t size = last_extent(tables);
+  const auto t = input<float>(tables, {"cc_cost", "tables", "(m, S, S)"}, {-1, size, size});
+  const std::int64_t m = t.extent(0);
+  const auto d = input<double>(shifts, {"cc_cost", "shifts", "(n, 2)"}, {-1, 2});
+  const std::int64_t n = d.extent(0);
+  const IndexList r = every_index(rows, {"cc_cost", "rows", "(n,)"}, m, n);
+  const auto out = output<double>({n, cc_cost_terms});
+  const CcCostArgs args = {t.data, r.data, d.data, out.data, n, m, size, threads};
+  call(self.table, self.table->cc_cost, args, "cc_cost");
   return out.array;
 }
 
@@ -326,6 +401,9 @@ void register_kernels(py::module_& module) {
       .def("condense", &condense, "volume"_a, "matrices"_a, "frequencies"_a, "radius"_a, "images"_a, "depths"_a,
            "starts"_a, "turns"_a, "slopes"_a, "out"_a, "threads"_a)
       .def("phase_cost", &phase_cost, "matrices"_a, "vectors"_a, "basis"_a, "parameters"_a, "rows"_a, "threads"_a)
+      .def("cc_table", &cc_table, "slices"_a, "images"_a, "powers"_a, "weights"_a, "rows"_a, "frequencies"_a,
+           "cosines"_a, "sines"_a, "out"_a, "threads"_a)
+      .def("cc_cost", &cc_cost, "tables"_a, "rows"_a, "shifts"_a, "threads"_a)
       .def("shell_sums", &shell_sums, "a"_a, "b"_a, "weights"_a, "shells"_a, "n_shells"_a, "threads"_a);
   module.def("builtin", &builtin, "Every backend compiled into the module, slowest first.");
   module.def("open_plugin", &open_plugin, "path"_a, "Loads the backend of a plugin; BackendUnavailable if it cannot.");

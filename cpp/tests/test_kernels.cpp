@@ -264,6 +264,66 @@ void shell_sums_agree() {
       1e-12);
 }
 
+void tables_agree() {
+  constexpr std::int64_t limit = 7, points = 6, side = 2 * points - 1, rows_of_weights = 2;
+  std::vector<std::int32_t> frequencies;
+  for (std::int32_t ky = -limit; ky <= limit; ++ky) {
+    for (std::int32_t kx = 0; kx <= limit; ++kx) {
+      if (kx * kx + ky * ky <= limit * limit) {
+        frequencies.push_back(kx);
+        frequencies.push_back(ky);
+      }
+    }
+  }
+  const auto count = static_cast<std::int64_t>(frequencies.size() / 2), stride = count + 2;
+  const std::vector<ComplexF> slices = random_complex(n * count), images = random_complex(n * stride);
+  const std::vector<float> powers = random_floats(n * stride), weights = random_floats(rows_of_weights * count);
+  const std::vector<std::int32_t> rows = {1, 0, 0, 1, 1};
+  std::vector<float> cosines = random_floats((limit + 1) * points), sines = random_floats((limit + 1) * points);
+  for (std::int64_t line = 0; line <= limit; ++line) {
+    for (std::int64_t shift = 0; shift < points; ++shift) {
+      if (line == 0 || shift == 0) {
+        sines[static_cast<std::size_t>(line * points + shift)] = 0.0f;
+      }
+    }
+  }
+  compare_tables(
+      [&](const KernelTable& table, std::int32_t threads) {
+        std::vector<float> tables(n * side * side);
+        std::vector<double> moments(n * cc_moments);
+        const CcTableArgs args = {
+            slices.data(),   images.data(), powers.data(), weights.data(), rows.data(), frequencies.data(),
+            cosines.data(),  sines.data(),  tables.data(), moments.data(), n,           count,
+            rows_of_weights, stride,        limit,         points - 1,     threads};
+        ErrorText error = {};
+        EXPECT(table.cc_table(&args, &error) == status_ok);
+        std::vector<double> all = numbers<float>(tables);
+        all.insert(all.end(), moments.begin(), moments.end());
+        return all;
+      },
+      single);
+}
+
+void values_of_tables_agree() {
+  constexpr std::int64_t side = 9, count = 3, items = 1500;
+  const std::vector<float> tables = random_floats(count * side * side), places = random_floats(2 * items);
+  std::vector<double> at(places.begin(), places.end());
+  std::vector<std::int32_t> rows(items);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i] = static_cast<std::int32_t>(i % count);
+    at[2 * i] *= 3.0;  // some lie outside
+  }
+  compare_tables(
+      [&](const KernelTable& table, std::int32_t threads) {
+        std::vector<double> out(items * cc_cost_terms);
+        const CcCostArgs args = {tables.data(), rows.data(), at.data(), out.data(), items, count, side, threads};
+        ErrorText error = {};
+        EXPECT(table.cc_cost(&args, &error) == status_ok);
+        return out;
+      },
+      1e-14);
+}
+
 void empty_extents_are_allowed() {
   for (const KernelTable* table : registry::builtin_tables()) {
     ErrorText error = {};
@@ -287,6 +347,12 @@ void empty_extents_are_allowed() {
     const CurvatureArgs curvature = {
         volume.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 8, 0, 0, 0, 0, 2, 4.0, 2};
     EXPECT(table->curvature(&curvature, &error) == status_ok);
+    const float one = 1.0f, zero = 0.0f;
+    const CcTableArgs tables = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, &one, &zero, nullptr,
+                                nullptr, 0,       0,       0,       0,       0,       0,    2};
+    EXPECT(table->cc_table(&tables, &error) == status_ok);
+    const CcCostArgs values = {nullptr, nullptr, nullptr, nullptr, 0, 0, 1, 2};
+    EXPECT(table->cc_cost(&values, &error) == status_ok);
   }
 }
 
@@ -304,5 +370,7 @@ int main() {
                            {"backproject agrees", backproject_agrees},
                            {"posterior agrees", posterior_agrees},
                            {"shell sums agree", shell_sums_agree},
+                           {"tables agree", tables_agree},
+                           {"values of tables agree", values_of_tables_agree},
                            {"empty extents are allowed", empty_extents_are_allowed}});
 }

@@ -21,6 +21,8 @@ void every_table_is_complete() {
     EXPECT(table->curvature != nullptr);
     EXPECT(table->condense != nullptr);
     EXPECT(table->phase_cost != nullptr);
+    EXPECT(table->cc_table != nullptr);
+    EXPECT(table->cc_cost != nullptr);
     ErrorText error = {};
     EXPECT((table->available(&error) == status_ok) == (std::strlen(error.text) == 0));
   }

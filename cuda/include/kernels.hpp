@@ -15,5 +15,7 @@ int shell_sums(const ShellSumsArgs* args, ErrorText* error);
 int curvature(const CurvatureArgs* args, ErrorText* error);
 int condense(const CondenseArgs* args, ErrorText* error);
 int phase_cost(const PhaseCostArgs* args, ErrorText* error);
+int cc_table(const CcTableArgs* args, ErrorText* error);
+int cc_cost(const CcCostArgs* args, ErrorText* error);
 
 }  // namespace tiltwise::cuda

@@ -46,8 +46,9 @@ int available(ErrorText* error) {
 
 namespace {
 
-const KernelTable table = {abi_number,  TW_BACKEND_NAME, available, project,  insert,     score, posterior,
-                           backproject, shell_sums,      curvature, condense, phase_cost, 0};
+const KernelTable table = {abi_number, TW_BACKEND_NAME, available,   project,    insert,
+                           score,      posterior,       backproject, shell_sums, curvature,
+                           condense,   phase_cost,      cc_table,    cc_cost,    0};
 
 }  // namespace
 

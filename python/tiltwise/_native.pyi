@@ -69,6 +69,20 @@ class Kernels:
         out: F64,
         threads: int,
     ) -> None: ...
+    def cc_table(
+        self,
+        slices: C64,
+        images: C64,
+        powers: F32,
+        weights: F32,
+        rows: I32,
+        frequencies: I32,
+        cosines: F32,
+        sines: F32,
+        out: F32 | None,
+        threads: int,
+    ) -> tuple[F32, F64]: ...
+    def cc_cost(self, tables: F32, rows: I32, shifts: F64, threads: int) -> F64: ...
     def phase_cost(self, matrices: F64, vectors: F64, basis: F64, parameters: F64, rows: I32, threads: int) -> F64: ...
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None: ...

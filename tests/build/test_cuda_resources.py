@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "cuda" / "check_resources.py"
 
 REPORT = """
-ptxas info    : Compiling entry function '_ZN8tiltwise4cuda41_GLOBAL__N__50148de4_9_insert_cu_6dc45eda13insert_kernelEPf' for 'sm_80'
+ptxas info    : Compiling entry function '_ZN8tiltwise4cuda41_GLOBAL__N__50148de4_9_insert_cu_6dc45d2213insert_kernelEPf' for 'sm_80'
 ptxas info    : Function properties for _ZN8tiltwise4cuda41_GLOBAL__N__50148de4_9_insert_cu_6dc45eda13insert_kernelEPf
     {stack} bytes stack frame, {stores} bytes spill stores, {loads} bytes spill loads
 ptxas info    : Used {registers} registers, used 0 barriers, 388 bytes cmem[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,3 +68,43 @@ class ScoreProblem:
             phases,
             weights.astype(np.float32),
         )
+
+
+@dataclass
+class CorrelationProblem:
+    """Images and their predictions at the components of a disc, and plain functions of shifts."""
+
+    slices: NDArray[np.complex64]
+    images: NDArray[np.complex64]
+    powers: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    rows: NDArray[np.int32]
+    frequencies: NDArray[np.int32]
+    cosines: NDArray[np.float32]
+    sines: NDArray[np.float32]
+
+    @classmethod
+    def create(cls, n: int, limit: int, half: int, step: float = 0.2) -> CorrelationProblem:
+        """Components with |k| <= limit in any order, `step` radians per component between points; images hold a few
+        components more."""
+        rng = np.random.default_rng([n, limit, half])
+        kx, ky = np.meshgrid(np.arange(limit + 1), np.arange(-limit, limit + 1))
+        keep = (kx**2 + ky**2 <= limit**2) & ((kx > 0) | (ky >= 0))
+        frequencies = rng.permutation(np.stack([kx[keep], ky[keep]], axis=1)).astype(np.int32)
+        angle = step * np.outer(np.arange(limit + 1), np.arange(half + 1))
+        k, spare = len(frequencies), 3
+        return cls(
+            complex_normal(rng, n, k),
+            complex_normal(rng, n, k + spare),
+            rng.random((n, k + spare)).astype(np.float32),
+            rng.random((3, k)).astype(np.float32),
+            rng.integers(0, 3, n).astype(np.int32),
+            frequencies,
+            np.cos(angle).astype(np.float32),
+            np.sin(angle).astype(np.float32),
+        )
+
+    @property
+    def arguments(self) -> tuple[NDArray[Any], ...]:
+        """In the order of the contract."""
+        return tuple(getattr(self, one.name) for one in fields(self))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.kernel_problems import ScoreProblem, SliceProblem
+from helpers.kernel_problems import CorrelationProblem, ScoreProblem, SliceProblem
 from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import load_backend
@@ -18,6 +18,8 @@ SLOPES = np.zeros((2, 3), np.float32)
 STARTS = np.array([0, 1, 2], np.int32)
 TURNS = np.zeros((2, 10), np.float32)
 DEPTHS = np.zeros(2, np.float32)
+CORRELATIONS = vars(CorrelationProblem.create(2, 3, 2))
+TABLES = {"tables": np.zeros((2, 5, 5), np.float32), "rows": ROWS, "shifts": np.zeros((2, 2))}
 COSTS = {
     "matrices": np.zeros((2, 3, 4)),
     "vectors": np.zeros((2, 2, 4)),
@@ -61,6 +63,8 @@ def call(backend: Backend, kernel: str, **changes: object) -> object:
             "out": np.zeros((2, 8, 10)),
         },
         "phase_cost": {**COSTS, "rows": ROWS},
+        "cc_table": CORRELATIONS,
+        "cc_cost": TABLES,
         "shell_sums": {"a": Q.slices, "b": Q.slices, "weights": Q.power, "shells": SHELLS, "n_shells": 1},
     }
     return getattr(backend, kernel)(**{**good[kernel], **changes})
@@ -105,6 +109,8 @@ ARRAYS = [
     ("condense", "out", np.zeros((2, 8, 10))),
     *(("phase_cost", name, array) for name, array in COSTS.items()),
     ("phase_cost", "rows", ROWS),
+    *(("cc_table", name, array) for name, array in CORRELATIONS.items()),
+    *(("cc_cost", name, array) for name, array in TABLES.items()),
     ("shell_sums", "a", Q.slices),
     ("shell_sums", "b", Q.slices),
     ("shell_sums", "weights", Q.power),
@@ -185,3 +191,21 @@ def test_out_of_the_wrong_kind(compiled: Backend) -> None:
 def test_negative_number_of_shells(compiled: Backend) -> None:
     with pytest.raises(ShapeError, match="n_shells"):
         call(compiled, "shell_sums", n_shells=-1)
+
+
+def test_components_without_a_place(bound: Backend) -> None:
+    frequencies = CORRELATIONS["frequencies"]
+    for wrong, text in (([4, 0], "does not cover"), ([0, -4], "does not cover"), ([-1, 0], "does not cover")):
+        changed = np.concatenate([frequencies[:-1], np.array([wrong], np.int32)])
+        with pytest.raises(ShapeError, match=text):
+            call(bound, "cc_table", frequencies=changed)
+    with pytest.raises(ShapeError, match="lists a component twice"):
+        call(bound, "cc_table", frequencies=np.repeat(frequencies[:1], len(frequencies), axis=0))
+
+
+@pytest.mark.parametrize("kernel", ["curvature", "phase_cost", "cc_table", "cc_cost"])
+def test_lists_of_rows_must_be_given_and_fit(bound: Backend, kernel: str) -> None:
+    with pytest.raises(TypeError, match="argument 'rows' is not an array"):
+        call(bound, kernel, rows=None)
+    with pytest.raises(ShapeError, match="rows"):
+        call(bound, kernel, rows=np.array([0, 99], np.int32))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from helpers.kernel_problems import CorrelationProblem
 from tiltwise.errors import BackendUnavailable
 from tiltwise.kernels.reference import ReferenceBackend
 from tiltwise.kernels.select import available_backends, load_backend
@@ -148,6 +149,16 @@ def _phase_cost(backend):
     return [backend.phase_cost(values, values[:, :2].copy(), values[0], rng.normal(size=(4, 3)), rows)]
 
 
+def _cc_table(backend):
+    return list(backend.cc_table(*CorrelationProblem.create(4, 11, 6).arguments))
+
+
+def _cc_cost(backend):
+    rng = np.random.default_rng(22)
+    tables, rows = rng.normal(size=(4, 9, 9)).astype(np.float32), rng.integers(0, 4, 900).astype(np.int32)
+    return [backend.cc_cost(tables, rows, rng.uniform(-5, 5, (900, 2)))]
+
+
 KERNELS = [
     _project,
     _insert,
@@ -160,6 +171,8 @@ KERNELS = [
     _curvature_of_arrays,
     _condense,
     _phase_cost,
+    _cc_table,
+    _cc_cost,
 ]
 
 

@@ -14,7 +14,7 @@ from tiltwise.errors import TiltwiseError
 from tiltwise.kernels import rates
 from tiltwise.kernels.select import load_backend
 
-KERNELS = {"project", "insert", "curvature", "score", "posterior", "backproject", "shell_sums"}
+KERNELS = {"project", "insert", "curvature", "score", "posterior", "backproject", "shell_sums", "cc_table", "cc_cost"}
 
 
 def _once(work: Callable[[], Any]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from helpers.kernel_problems import ScoreProblem, SliceProblem
+from helpers.kernel_problems import CorrelationProblem, ScoreProblem, SliceProblem
 from tiltwise.kernels.api import Backend
 
 SLICES = SliceProblem.create(24, 12.0, n=7, k=300)
@@ -77,7 +77,31 @@ def phase_cost(backend: Backend, threads: int) -> list[np.ndarray]:
     return [backend.phase_cost(*arrays, threads=threads)]
 
 
-KERNELS = [project, insert, score, rough_score, posterior, backproject, shell_sums, curvature, condense, phase_cost]
+def cc_table(backend: Backend, threads: int) -> list[np.ndarray]:
+    p = CorrelationProblem.create(7, 13, 6)
+    return list(backend.cc_table(*p.arguments, threads=threads))
+
+
+def cc_cost(backend: Backend, threads: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    tables, rows = rng.normal(size=(9, 11, 11)).astype(np.float32), rng.integers(0, 9, 2000).astype(np.int32)
+    return [backend.cc_cost(tables, rows, rng.uniform(-6, 6, (2000, 2)), threads=threads)]
+
+
+KERNELS = [
+    project,
+    insert,
+    score,
+    rough_score,
+    posterior,
+    backproject,
+    shell_sums,
+    curvature,
+    condense,
+    phase_cost,
+    cc_table,
+    cc_cost,
+]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -11,7 +11,7 @@ int available(ErrorText*) {
 
 }  // namespace
 
-const KernelTable table = {abi_number,  "host",     available, project,  insert,     score, posterior,
-                           backproject, shell_sums, curvature, condense, phase_cost, 0};
+const KernelTable table = {abi_number, "host",    available, project,    insert,   score,   posterior, backproject,
+                           shell_sums, curvature, condense,  phase_cost, cc_table, cc_cost, 0};
 
 }  // namespace tiltwise::host

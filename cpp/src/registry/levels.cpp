@@ -1,7 +1,7 @@
 // Tables of the instruction-set levels.  Compiled for the lowest level, since it decides which of them run.
 #include "registry/levels.hpp"
 
-#include "host/kernels.hpp"  // for host::posterior, host::phase_cost
+#include "host/kernels.hpp"  // for host::posterior, host::phase_cost, host::cc_cost
 #include "simd/levels.hpp"   // for the kernels of every level
 
 #include <cstdio>  // for snprintf
@@ -56,21 +56,13 @@ int bf16_available(ErrorText* error) {
 }
 #endif
 
-// The posterior is bound by exp and sorting, the cost of phases by sines: all levels share the portable ones.
-#define TW_LEVEL_TABLE(level, available)                 \
-  const KernelTable level##_table = {abi_number,         \
-                                     "simd-" #level,     \
-                                     available,          \
-                                     level::project,     \
-                                     level::insert,      \
-                                     level::score,       \
-                                     host::posterior,    \
-                                     level::backproject, \
-                                     level::shell_sums,  \
-                                     level::curvature,   \
-                                     level::condense,    \
-                                     host::phase_cost,   \
-                                     0};
+// The posterior is bound by exp and sorting, the cost of phases by sines, that of correlations by loads from all over
+// memory: all levels share the portable ones.
+#define TW_LEVEL_TABLE(level, available)                                                          \
+  const KernelTable level##_table = {                                                             \
+      abi_number,      "simd-" #level,   available,          level::project,    level::insert,    \
+      level::score,    host::posterior,  level::backproject, level::shell_sums, level::curvature, \
+      level::condense, host::phase_cost, level::cc_table,    host::cc_cost,     0};
 
 #if defined(TW_LEVEL_V1)
 TW_LEVEL_TABLE(v1, always)
@@ -82,19 +74,9 @@ TW_LEVEL_TABLE(v3, v3_available)
 TW_LEVEL_TABLE(v4, v4_available)
 #endif
 #if defined(TW_LEVEL_BF16)
-const KernelTable bf16_table = {abi_number,
-                                "simd-v4-bf16",
-                                bf16_available,
-                                v4::project,
-                                v4::insert,
-                                bf16::score,
-                                host::posterior,
-                                v4::backproject,
-                                v4::shell_sums,
-                                v4::curvature,
-                                v4::condense,
-                                host::phase_cost,
-                                1};
+const KernelTable bf16_table = {abi_number,   "simd-v4-bf16",   bf16_available,  v4::project,    v4::insert,
+                                bf16::score,  host::posterior,  v4::backproject, v4::shell_sums, v4::curvature,
+                                v4::condense, host::phase_cost, v4::cc_table,    host::cc_cost,  1};
 #endif
 #if defined(TW_LEVEL_NEON)
 TW_LEVEL_TABLE(neon, always)

@@ -13,6 +13,7 @@
   int shell_sums(const ShellSumsArgs* args, ErrorText* error);    \
   int curvature(const CurvatureArgs* args, ErrorText* error);     \
   int condense(const CondenseArgs* args, ErrorText* error);       \
+  int cc_table(const CcTableArgs* args, ErrorText* error);        \
   }
 
 #if defined(TW_LEVEL_V1)

@@ -282,3 +282,47 @@ class Backend(Protocol):
         of the CTF, `log L = a * linear - a^2 / 2 * quadratic` up to a constant, for sums over the full plane.
         """
         ...
+
+    def cc_table(
+        self,
+        slices: C64,
+        images: C64,
+        powers: F32,
+        weights: F32,
+        rows: I32,
+        frequencies: I32,
+        cosines: F32,
+        sines: F32,
+        *,
+        out: F32 | None = None,
+        threads: int = 0,
+    ) -> tuple[F32, F64]:
+        """Correlations of images with their predictions on a grid of shifts (Eqs. 31-33), and their information.
+
+        Image `i` has the slice `slices[i]` `(K,)`, V, and weights `weights[rows[i]]` `(K,)`, w, of `weights` `(m, K)`;
+        of `images` and `powers` `(n, S)`, S >= K, the first K components of row i are C X and C^2.  `frequencies`
+        `(K, 2)` are different integers kx from 0 to L and ky from -L to L.
+
+        Returns
+        -------
+        tables : (n, 2 H + 1, 2 H + 1)
+            `out[i, H + y, H + x] = sum_k Re( w conj(V) X e(ky, y) e(kx, x) )`, with
+            `e(k, d) = cosines[|k|, |d|] + i sign(k d) sines[|k|, |d|]`; the arrays are `(L + 1, H + 1)`, and sines
+            vanish in their first row and column.  For plain correlations they hold cos and sin of `2 pi k d / N`; any
+            linear map of the tables along their axes that treats d and -d alike, such as a taper or the filter that
+            makes coefficients of splines, can be applied to them beforehand.
+        moments : (n, 4)
+            `sum_k w C^2 |V|^2 (1, kx^2, kx ky, ky^2)`: power of the prediction, and its Fisher information in shifts.
+
+        These are bare sums over the listed components: weights hold the factor 2 of sums over the full plane.
+        """
+        ...
+
+    def cc_cost(self, tables: F32, rows: I32, shifts: F64, *, threads: int = 0) -> F64:
+        """Values and derivatives `(n, 6)` of cubic B-splines with coefficients `tables` `(m, S, S)`, S odd.
+
+        Item `i` is table `rows[i]`, axes `(y, x)`, at `shifts[i]`, x and y in points from the middle of the table.
+        Columns are the value, its gradient in x and y, and its second derivatives xx, xy and yy, per point; all zero
+        where any of the 4 x 4 coefficients around the shift lies outside, and where it is not finite.
+        """
+        ...

@@ -147,6 +147,29 @@ class NativeBackend:
         """See `tiltwise.kernels.api.Backend.phase_cost`."""
         return self._kernels.phase_cost(matrices, vectors, basis, parameters, rows, threads or default_threads())
 
+    def cc_table(
+        self,
+        slices: C64,
+        images: C64,
+        powers: F32,
+        weights: F32,
+        rows: I32,
+        frequencies: I32,
+        cosines: F32,
+        sines: F32,
+        *,
+        out: F32 | None = None,
+        threads: int = 0,
+    ) -> tuple[F32, F64]:
+        """See `tiltwise.kernels.api.Backend.cc_table`."""
+        return self._kernels.cc_table(
+            slices, images, powers, weights, rows, frequencies, cosines, sines, out, threads or default_threads()
+        )
+
+    def cc_cost(self, tables: F32, rows: I32, shifts: F64, *, threads: int = 0) -> F64:
+        """See `tiltwise.kernels.api.Backend.cc_cost`."""
+        return self._kernels.cc_cost(tables, rows, shifts, threads or default_threads())
+
 
 def gather(slices: C64, weights: F32, matrices: F64, limits: F64, data: C128, weight: F64, threads: int) -> None:
     """See `tiltwise.kernels.gather.gather_slices`."""

@@ -204,4 +204,33 @@ def measure_kernels(backend: Backend, oracle: Backend, radius: float, threads: i
         "shell_sums", shell_sums()[some], oracle.shell_sums(*2 * (slices[some],), None, shells, BOX // 2 + 1)
     )
     add("shell_sums", shell_sums, error, samples, 4.0 * samples, 2.0 * SAMPLE * samples)
+
+    # images against the slices of their particle; shifts of 10 pixels at 3.5 points per period
+    half = int(np.ceil(10.0 * 3.5 * radius / BOX))
+    line = int(disc.frequencies[:count].max()) + 1
+    angle = 2.0 * np.pi / (3.5 * radius) * np.outer(np.arange(line), np.arange(half + 1))
+    waves = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    components = disc.frequencies[:count].astype(np.int32)
+    correlated = min(16 * TILTS, len(slices))
+
+    def cc_table(n: int = correlated) -> Any:
+        arrays = slices[:n], slices[:n], weights[:n], weights[:TILTS], indices[:n] % TILTS, components, *waves
+        return backend.cc_table(*arrays, threads=threads)
+
+    own = slices[some], slices[some], weights[some], weights[:TILTS], indices[some], components, *waves
+    error = _error("cc_table", cc_table(TILTS)[0], oracle.cc_table(*own)[0])
+    # products, then sums over kx of the half disc and over ky of the square, each for shifts of one sign
+    work = 16.0 * count + 8.0 * (half + 1) * (count / 2.0) + 8.0 * line * (half + 1) ** 2
+    moved = (2 * SAMPLE + 8.0) * count + 4.0 * (2 * half + 1) ** 2
+    add("cc_table", cc_table, error, correlated * count, work * correlated, moved * correlated)
+
+    tables = cc_table()[0]
+    number = rng.permutation(np.arange(correlated, dtype=np.int32))
+    places = rng.uniform(2 - half, half - 2, (correlated, 2))
+
+    def cc_cost() -> Any:
+        return backend.cc_cost(tables, number, places, threads=threads)
+
+    error = _error("cc_cost", cc_cost(), oracle.cc_cost(tables, number, places))
+    add("cc_cost", cc_cost, error, correlated, 200.0 * correlated, (64 + 4 + 16 + 48.0) * correlated)
     return rates

@@ -8,7 +8,7 @@
 namespace tiltwise {
 
 /// Raised whenever a struct of args.hpp or KernelTable changes.
-constexpr std::uint32_t abi_number = 6;
+constexpr std::uint32_t abi_number = 7;
 
 /// What a kernel returns; anything but `ok` comes with a text.
 enum Status : int {
@@ -38,6 +38,8 @@ struct KernelTable {
   int (*curvature)(const CurvatureArgs*, ErrorText*);
   int (*condense)(const CondenseArgs*, ErrorText*);
   int (*phase_cost)(const PhaseCostArgs*, ErrorText*);
+  int (*cc_table)(const CcTableArgs*, ErrorText*);
+  int (*cc_cost)(const CcCostArgs*, ErrorText*);
   /// Not 0: `score` rounds factors where it may, and is faster for it.
   std::int32_t rough_score;
 };

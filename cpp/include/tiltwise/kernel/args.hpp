@@ -150,4 +150,36 @@ struct PhaseCostArgs {
   std::int32_t threads;
 };
 
+/// Numbers per image besides its table: power, and three of the information in shifts.
+constexpr int cc_moments = 4;
+
+/// Correlations of images with their predictions on a grid of shifts (Eqs. 31-33).
+struct CcTableArgs {
+  const ComplexF* slices;                     // (n, k)
+  const ComplexF* images;                     // (n, stride)
+  const float* powers;                        // (n, stride)
+  const float* weights;                       // (m, k)
+  const std::int32_t* rows;                   // (n), each in [0, m)
+  const std::int32_t* frequencies;            // (k, 2), kx in [0, limit], ky in [-limit, limit], no two alike
+  const float* cosines;                       // (limit + 1, half + 1)
+  const float* sines;                         // (limit + 1, half + 1), zero in the first row and column
+  float* tables;                              // (n, 2 half + 1, 2 half + 1)
+  double* moments;                            // (n, cc_moments)
+  std::int64_t n, k, m, stride, limit, half;  // k <= stride
+  std::int32_t threads;
+};
+
+/// Numbers per item of `cc_cost`: value, gradient in x and y, second derivatives xx, xy, yy.
+constexpr int cc_cost_terms = 6;
+
+/// Tables of cubic B-splines at given shifts, with derivatives.
+struct CcCostArgs {
+  const float* tables;       // (m, size, size)
+  const std::int32_t* rows;  // (n), each in [0, m)
+  const double* shifts;      // (n, 2) x and y from the middle, in points
+  double* out;               // (n, cc_cost_terms)
+  std::int64_t n, m, size;
+  std::int32_t threads;
+};
+
 }  // namespace tiltwise

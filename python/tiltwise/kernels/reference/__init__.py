@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tiltwise.kernels.reference.backproject import backproject
+from tiltwise.kernels.reference.correlation import cc_cost, cc_table
 from tiltwise.kernels.reference.curvature import curvature
 from tiltwise.kernels.reference.phasefit import condense, phase_cost
 from tiltwise.kernels.reference.posterior import posterior
@@ -25,11 +26,15 @@ class ReferenceBackend:
     curvature = staticmethod(curvature)
     condense = staticmethod(condense)
     phase_cost = staticmethod(phase_cost)
+    cc_table = staticmethod(cc_table)
+    cc_cost = staticmethod(cc_cost)
 
 
 __all__ = [
     "ReferenceBackend",
     "backproject",
+    "cc_cost",
+    "cc_table",
     "condense",
     "curvature",
     "insert",
