@@ -291,12 +291,6 @@ def test_optional_columns(project: Any) -> None:
     assert optset.optics[0].odd_zernike.size == 0
 
 
-def test_deformations_are_reported(project: Any) -> None:
-    project.column("tomograms.star", "global", "rlnTomoDeformationGridSizeX", ["3", "3"])
-    project.column("tilt_series/TS_1.star", "TS_1", "rlnTomoDeformationCoefficients", ["[0]"] * 5)
-    assert any("deformation" in note for note in notes_of(load_optimisation_set(project.set)))
-
-
 def test_odd_tomograms_are_reported(project: Any) -> None:
     project.column("tomograms.star", "global", "rlnTomoSizeX", ["101", "101"])
     optset = load_optimisation_set(project.set)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tiltwise.geometry.deformation import Deformation, DeformationModel
 from tiltwise.sim.density import GaussianDensity
 from tiltwise.sim.images import SeriesImager, imaging_box, noise_image
 from tiltwise.sim.microscope import true_parameters
@@ -90,6 +91,20 @@ def test_motion_moves_the_image_and_not_the_defocus() -> None:
     assert np.allclose(moved.point_px[3], points)
     assert np.allclose(moved.point_px[2], still.point_px[2])
     assert np.array_equal(moved.depth_px, still.depth_px)
+
+
+def test_deformations_move_images_and_not_the_defocus() -> None:
+    given = options(**IN_FOCUS)
+    position, still = np.array([[60.0, 52.0, 30.0], [90.0, 30.0, 20.0]]), np.zeros((5, 2, 3))
+    series = true_parameters(given, np.random.default_rng(1)).series("TS_01", given)
+    model = DeformationModel("affine", (3, 3), given.image_size)
+    bent = replace(series, deformation=Deformation(model, np.tile([0.02, 0.01, -0.03], (5, 1))))
+    turn = np.tile(np.eye(3), (2, 1, 1))
+    plain, moved = (SeriesImager.create(point_model(), one, position, still, turn) for one in (series, bent))
+    away = expected_points(given, position)[0] - np.array(given.image_size) / 2
+    expected = np.stack([0.02 * away[..., 0], 0.01 * away[..., 0] - 0.03 * away[..., 1]], axis=-1)
+    assert np.allclose(moved.point_px - plain.point_px, expected)
+    assert np.array_equal(moved.depth_px, plain.depth_px)
 
 
 @pytest.mark.parametrize("hand", [-1, 1])

@@ -330,3 +330,26 @@ def test_particles_on_a_membrane_state_its_normal(tmp_path: Path) -> None:
     assert abs(off.mean() - 1.2533 * 6.0) <= 4 * 0.655 * 6.0 / np.sqrt(80)
     with pytest.raises(ConfigError, match="no normal"):
         small(tmp_path, rocking=6.0)
+
+
+@pytest.mark.parametrize("per", ["series", "tilt"])
+@pytest.mark.parametrize("kind", ["affine", "fourier", "spline"])
+def test_deformations_are_planted_and_not_stated(tmp_path: Path, kind: str, per: str) -> None:
+    given = {"deformation": kind, "deformation_per": per, "deformation_rms": 12.0, "deformation_grid": 4}
+    data = simulate(small(tmp_path, tilt_series=1, noise=0.0, **given))
+    stated, true = (load_optimisation_set(tmp_path / f"{sub}optimisation_set.star") for sub in ("", "truth/"))
+    assert stated.series[0].deformation is None
+    found = true.series[0].deformation
+    assert found is not None
+    assert (len(np.unique(found.coefficients, axis=0)) == 1) == (per == "series")
+    axis = (np.arange(40) + 0.5) / 40
+    points = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 1, 2) * (96, 80)
+    moved = found.displacement(np.broadcast_to(points, (1600, true.series[0].n_tilts, 2)))
+    assert np.sqrt((moved**2).sum(axis=2).mean(axis=0)) == pytest.approx(12.0 / 6.0, rel=0.02)
+    truth = json.loads(data.truth.read_text())["tomograms"]["TS_01"]
+    assert np.allclose(truth["deformation"], found.coefficients)
+
+
+def test_grids_that_lack_waves_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="grid of waves is too small"):
+        small(tmp_path, deformation="fourier")

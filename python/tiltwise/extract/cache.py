@@ -160,9 +160,9 @@ class ParticleCache:
         disc, series = self.source.disc, self.source.optset.series[int(self.source.series_of[particle])]
         count = len(disc) if count is None else min(count, len(disc))
         moved = displacement - packed.anchor_angstrom
-        ramp = shift_ramps(
-            series.projection[packed.tilts], moved[None], disc.frequencies[:count], disc.box * self.source.pixel_size
-        )[0]
+        stored = self.source.optset.particles.coordinate_px[particle]
+        axes = series.image_axes(stored + packed.anchor_angstrom / series.pixel_size_angstrom)[packed.tilts]
+        ramp = shift_ramps(axes, moved[None], disc.frequencies[:count], disc.box * self.source.pixel_size)[0]
         data = packed.data.unpack(ramp * spread(packed.data.unit, disc, count))
         masked = data
         if packed.masked is not None:

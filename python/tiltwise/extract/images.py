@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.boxes import SectionReader, centred_transforms, cut_boxes, cut_size
 from tiltwise.extract.ctf_plan import CtfPlan
-from tiltwise.geometry.projection import depth_offset_px, is_visible, project_points
+from tiltwise.geometry.projection import depth_offset_px, is_visible
 from tiltwise.model import OpticsGroup, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fft import irfft2, rfft2
@@ -164,11 +164,9 @@ class ImageExtractor:
         self._power_shells = shells.ravel() + offsets
 
     def project(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """(F, 3) image position (unbinned pixels) and depth of a particle, its motion (F, 3) included."""
-        if motion_px is None:
-            return np.asarray(project_points(self.series.projection, position_px[None])[0])
-        rotation, shift = self.series.projection[:, :3, :3], self.series.projection[:, :3, 3]
-        return np.asarray(np.einsum("fij,fj->fi", rotation, position_px + motion_px) + shift)
+        """(F, 3) image position (unbinned pixels) and depth of a particle, moved (F, 3) and deformed."""
+        point = position_px if motion_px is None else position_px + motion_px
+        return np.asarray(self.series.project(point[None])[0])
 
     @property
     def visibility_radius_px(self) -> float:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.images import ImageExtractor, ParticleImages, outside_every_tilt, refuse_unless_visible
 from tiltwise.extract.stacks import StackLoader
-from tiltwise.geometry.projection import project_points
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet, TiltSeries, Views
@@ -178,7 +177,7 @@ class ParticleSource:
                 if particles.visible:
                     seen[members] = [particles.visible[m].any() for m in members]
                 continue
-            points = project_points(series.projection, positions[members])
+            points = series.project(positions[members])
             for row, member in enumerate(members):
                 motion = self.optset.trajectories.get(particles.name[member])
                 if motion is not None:

@@ -70,7 +70,7 @@ class StackLoader:
             raise DataError("extracted images contain NaN or infinite pixels", where=f"row {particle + 1}")
         moved = (position_px - stored_px) * series.pixel_size_angstrom
         box = self.disc.box * self.pixel_size
-        ramp = shift_ramps(series.projection[tilts], moved[None], self.disc.frequencies, box)[0]
+        ramp = shift_ramps(series.image_axes(stored_px)[tilts], moved[None], self.disc.frequencies, box)[0]
         ctf = self._ctf(stored_px, tilts, None)
         factor = 1.0 if self.premultiplied else ctf
         wrapped = np.fft.ifftshift(images, axes=(1, 2))

@@ -79,13 +79,14 @@ def angles_from_projection_matrices(
     pixel_size: float,
     tomogram_size: tuple[int, int, int],
     image_size: tuple[int, int],
+    name: str = "",
 ) -> ProjectionAngles:
     """Projection matrices to RELION-5 angles and shifts, exact inverse in image coordinates.
 
     The depth offset of a matrix (its element [2, 3]) has no counterpart and is dropped; only differences
     of depth have a meaning.
 
-    Parameters are those of `projection_matrices_from_angles`; `projection` is `(F, 4, 4)`.
+    Parameters are those of `projection_matrices_from_angles`; `projection` is `(F, 4, 4)`, and errors tell `name`.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def angles_from_projection_matrices(
     """
     matrices = np.asarray(projection, dtype=np.float64)
     rotation = matrices[..., :3, :3]
-    _refuse_unless_rigid(rotation)
+    _refuse_unless_rigid(rotation, name)
     cosine = np.hypot(rotation[..., 2, 1], rotation[..., 2, 2])
     pole = cosine < 1e-6
     # Not the arcsine: near 90 degrees it would magnify the rounding of single-precision matrices.
@@ -151,7 +152,7 @@ def _integer_centre(tomogram_size: tuple[int, int, int]) -> NDArray[np.float64]:
     return np.asarray([size // 2 for size in tomogram_size], dtype=np.float64)
 
 
-def _refuse_unless_rigid(rotation: NDArray[np.float64]) -> None:
+def _refuse_unless_rigid(rotation: NDArray[np.float64], name: str) -> None:
     deviation = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max(axis=(-2, -1))
     first_two = np.cross(rotation[..., 0, :], rotation[..., 1, :])
     determinant = np.sum(first_two * rotation[..., 2, :], axis=-1)
@@ -162,7 +163,7 @@ def _refuse_unless_rigid(rotation: NDArray[np.float64]) -> None:
     mirrored = np.atleast_1d(determinant)[first] < 0
     raise DataError(
         "projection matrices cannot be written as RELION-5 angles",
-        where=f"{int(bad.sum())} of {bad.size} tilts, first at row {first}",
+        where=(f"{name}: " if name else "") + f"{int(bad.sum())} of {bad.size} tilts, first at row {first}",
         expected="pure rotations (determinant +1, no magnification)",
         found=f"determinant {np.atleast_1d(determinant)[first]:.6f}, "
         f"deviation from orthogonality {np.atleast_1d(deviation)[first]:.2e}",

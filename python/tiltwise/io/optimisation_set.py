@@ -15,13 +15,14 @@ from tiltwise.io.star import StarBlock, StarDocument, read_star, write_star
 from tiltwise.io.tomograms import read_tomograms
 from tiltwise.io.trajectories import read_trajectories, write_trajectories
 from tiltwise.io.write_particles import write_particles
-from tiltwise.io.write_tomograms import write_tomograms
+from tiltwise.io.write_tomograms import refuse_nonrigid, write_tomograms
 from tiltwise.model import OptimisationSet
 
 __all__ = [
     "LABELS",
     "load_optimisation_set",
     "notes_of",
+    "refuse_nonrigid",
     "write_optimisation_set",
     "write_particles",
     "write_tomograms",

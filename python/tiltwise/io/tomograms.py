@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import DataError, FormatError
 from tiltwise.geometry.projection import projection_matrices_from_angles
+from tiltwise.io.deformations import read_deformation
 from tiltwise.io.mrc import MrcHeader, read_header, split_image_name
 from tiltwise.io.paths import PathResolver, missing_files
 from tiltwise.io.star import StarBlock, StarDocument, read_star
@@ -237,8 +238,6 @@ def _series(
             raise DataError(
                 "a value is out of range", where=table.where(row, label), expected=expected, found=f"{value:g}"
             )
-    if "rlnTomoDeformationGridSizeX" in table and "rlnTomoDeformationCoefficients" in block:
-        notes.append(f"{name}: 2D deformation fields are kept in the file but not applied")
     projection = _projection(block, pixel_size, size, images.size, notes)
     if "rlnTomoNominalStageTiltAngle" in block:
         nominal = block.floats("rlnTomoNominalStageTiltAngle")
@@ -271,6 +270,7 @@ def _series(
         bfactor_per_dose=max(of_series("rlnCtfBfactorPerElectronDose", 0.0), 0.0),
         image_files=images.files,
         image_index=images.index,
+        deformation=read_deformation(table, row, block, images.size, notes),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError
 from tiltwise.geometry.projection import angles_from_projection_matrices
 from tiltwise.io.columns import set_any, update_floats, update_text, update_vectors
+from tiltwise.io.deformations import update_deformations
 from tiltwise.io.documents import Documents
 from tiltwise.io.mrc import split_image_name
 from tiltwise.io.paths import PathWriter, path_text
@@ -75,6 +76,7 @@ def write_tomograms(
             set_any(block, label, column)
         blocks.append(block)
         files.append((file, document))
+    update_deformations(table, blocks, chosen, [old.get(one.name) for one in chosen])
     if embedded and documents is not None:
         old_names = {block.name for block in _tables_of(documents)}
         others = [block for block in documents.tomograms if block.name not in old_names and block.name != "global"]
@@ -86,6 +88,20 @@ def write_tomograms(
     update_text(table, TABLE_FILE_LABEL, [path_text(file, path) for file, _ in files])
     source = documents.tomograms if documents is not None else StarDocument([])
     write_star(path, source.replace(table))
+
+
+def refuse_nonrigid(optset: OptimisationSet, series: Sequence[TiltSeries]) -> None:
+    """Raises DataError, before any work, if changed geometry of these series could not be written.
+
+    RELION-5 sets hold angles: matrices beside them that magnify, stretch or mirror have no place there.
+    """
+    documents = optset.documents
+    if isinstance(documents, Documents) and not documents.tilt_tables:
+        return
+    for one in series:
+        angles_from_projection_matrices(
+            one.projection, one.pixel_size_angstrom, one.tomogram_size, one.image_size, name=one.name
+        )
 
 
 def _global_table(
@@ -177,8 +193,9 @@ def _update_tilts(block: StarBlock, one: TiltSeries, old: TiltSeries | None, emb
         block.drop(*ANGLE_LABELS)
         return
     had_matrices = all(label in block for label in MATRIX_LABELS)
-    geometry = (one.pixel_size_angstrom, one.tomogram_size, one.image_size)
-    angles = angles_from_projection_matrices(one.projection, *geometry)
+    angles = angles_from_projection_matrices(
+        one.projection, one.pixel_size_angstrom, one.tomogram_size, one.image_size, name=one.name
+    )
     same = np.zeros(one.n_tilts, np.bool_)
     if old is not None and not had_matrices:
         same = np.all(one.projection == old.projection, axis=(1, 2))

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.geometry.deformation import Deformation
+from tiltwise.geometry.projection import project_points
+
 
 @dataclass(frozen=True, slots=True)
 class TiltSeries:
     """One tilt series of F images, in the row order of its STAR table.
 
     Positions are 0-based unbinned pixels from the corner of the tomogram, voxel centres at integers.
-    `projection[f] @ (x, y, z, 1)` gives image pixel (qx, qy), 0-based, and the depth in pixels.
+    `projection[f] @ (x, y, z, 1)` gives image pixel (qx, qy), 0-based, and the depth in pixels; `project` adds the
+    deformation of the images.
     """
 
     name: str
@@ -47,8 +51,28 @@ class TiltSeries:
     """(F,) absolute path of the file that holds each tilt; empty when the images are not at hand"""
     image_index: NDArray[np.int64]
     """(F,) 0-based section of each tilt in its file"""
+    deformation: Deformation | None = None
+    """of the images in their plane (Eq. 34); depth and direction of view stay those of `projection`"""
 
     @property
     def n_tilts(self) -> int:
         """Number of tilt images."""
         return len(self.projection)
+
+    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where positions (P, 3), or (P, F, 3) that move, appear: (P, F, 3) pixels qx, qy, and depth (Eqs. 34, 35)."""
+        if points.ndim == 2:
+            seen = project_points(self.projection, points)
+        else:
+            seen = np.einsum("fij,pfj->pfi", self.projection[:, :3, :3], points) + self.projection[:, :3, 3]
+        if self.deformation is not None:
+            seen[..., :2] += self.deformation.displacement(seen[..., :2])
+        return seen
+
+    def image_axes(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(F, 2, 3) how image points of a position (3,) move with it: rows of the projection, deformed."""
+        axes = self.projection[:, :2, :3]
+        if self.deformation is None:
+            return axes
+        seen = project_points(self.projection, position[None])[0, :, :2]
+        return np.asarray(self.deformation.jacobian(seen) @ axes)

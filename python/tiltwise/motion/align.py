@@ -22,6 +22,7 @@ from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.optimisation_set import refuse_nonrigid
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import HALVES, CrossFit, affordable_folds, assign_folds
 from tiltwise.maps.given import GivenReferences
@@ -142,6 +143,8 @@ class Alignments:
                 where="particles",
                 fix="check coordinates and binning, or use a smaller --crop",
             )
+        if self.options.fit_angles or self.options.fit_shifts or self.options.shift_only:
+            refuse_nonrigid(self.optset, [one.series for one in self.data if one.seen.any()])
         undosed = [one.series.name for one in self.data if not (one.dose > 0).any() and one.series.n_tilts > 1]
         if self.options.motion and undosed:
             raise DataError(

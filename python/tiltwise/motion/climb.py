@@ -78,21 +78,26 @@ def climb_lbfgs(
     """The same by L-BFGS, the paper's method; angles in units that move a particle by about a pixel."""
     free = free or Free()
     arm = max(float(np.linalg.norm(specimen.position_px - specimen.centre_px, axis=1).mean()), 1.0)
-    tilts, count, modes = specimen.n_tilts, len(specimen.position_px), start.coefficients.size
-    unit = np.concatenate([np.tile([1 / arm] * 3 + [1.0] * 2, tilts), np.ones(3 * count + modes)])
-    open_ = np.concatenate([np.tile(free.tilt, tilts), np.full(3 * count, free.positions), np.ones(modes, bool)])
+    tilts, count = specimen.n_tilts, len(specimen.position_px)
+    modes, fields = start.coefficients, start.amplitudes
+    rest = 3 * count + modes.size + fields.size
+    unit = np.concatenate([np.tile([1 / arm] * 3 + [1.0] * 2, tilts), np.ones(rest)])
+    others = np.ones(modes.size + fields.size, bool)
+    open_ = np.concatenate([np.tile(free.tilt, tilts), np.full(3 * count, free.positions), others])
+    ends = np.cumsum([5 * tilts, 3 * count, modes.size])
 
     def at(x: F64) -> Alignment:
-        x = np.where(open_, x * unit, 0.0)
-        tilt, particle = x[: 5 * tilts].reshape(-1, 5), x[5 * tilts : 5 * tilts + 3 * count].reshape(-1, 3)
-        return start.moved(tilt, particle, x[5 * tilts + 3 * count :].reshape(start.coefficients.shape))
+        tilt, particle, mode, field = np.split(np.where(open_, x * unit, 0.0), ends)
+        parts = (mode.reshape(modes.shape), field.reshape(fields.shape))
+        return start.moved(tilt.reshape(-1, 5), particle.reshape(-1, 3), *parts)
 
     def cost(x: F64) -> tuple[float, F64]:
         found = gradient(specimen, evidence, at(x))
         tilt = found.tilt.copy()
         angles = (x * unit)[: 5 * tilts].reshape(-1, 5)[:, :3]
         tilt[:, :3] = np.einsum("fij,fi->fj", _left_jacobian(angles), tilt[:, :3])
-        flat = np.concatenate([tilt.ravel(), found.particle.ravel(), found.coefficients.ravel()]) * unit
+        parts = (tilt, found.particle, found.coefficients, found.amplitudes)
+        flat = np.concatenate([part.ravel() for part in parts]) * unit
         return -found.value, np.where(open_, -flat, 0.0)
 
     best = minimize(cost, np.zeros(len(unit)), jac=True, method="L-BFGS-B", options={"maxiter": steps})

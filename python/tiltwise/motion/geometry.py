@@ -2,16 +2,19 @@
 
 Tilts are in the order of their dose.  Small rotations w_f turn the projected specimen of tilt f about the centre of the
 series, `exp([w]x) R_f`, and t_f shift its image; particles are displaced by e_p, and move by velocities v_pm
-between tilts m and m + 1.  All lengths are unbinned pixels.
+between tilts m and m + 1.  The image is then deformed, `p = l + W_f(l)`.  All lengths are unbinned pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+from tiltwise.geometry.deformation import Deformation
+from tiltwise.motion.fields import FieldBasis
 
 F64 = NDArray[np.float64]
 
@@ -40,6 +43,10 @@ class Specimen:
     """unbinned"""
     position_sigma_px: float = np.inf
     """standard deviation of the prior on displacements of particles: none if infinite"""
+    given: Deformation | None = None
+    """deformation of the images that is kept if none is fitted, and replaced if it is"""
+    fields: FieldBasis | None = None
+    """deformations to choose from; None without a fit of them"""
 
     @property
     def n_tilts(self) -> int:
@@ -59,16 +66,20 @@ class Alignment:
     """(P, 3)"""
     coefficients: F64
     """(F - 1, B, 3) standard normal under the prior (Eq. 42)"""
+    amplitudes: F64 = field(default_factory=lambda: np.zeros((0, 0)))
+    """(N, M) of the modes of N deformations, standard normal under the prior; (0, 0) if none is fitted"""
 
     @classmethod
     def none(cls, specimen: Specimen) -> Alignment:
         """No change."""
         f, p = specimen.n_tilts, len(specimen.position_px)
         modes = specimen.basis.shape[1]
-        return cls(np.tile(np.eye(3), (f, 1, 1)), np.zeros((f, 2)), np.zeros((p, 3)), np.zeros((f - 1, modes, 3)))
+        fields = np.zeros((0, 0) if specimen.fields is None else specimen.fields.shape(f))
+        turn = np.tile(np.eye(3), (f, 1, 1))
+        return cls(turn, np.zeros((f, 2)), np.zeros((p, 3)), np.zeros((f - 1, modes, 3)), fields)
 
-    def moved(self, tilt: F64, particle: F64, coefficients: F64) -> Alignment:
-        """After steps in (w, t) (F, 5), displacements (P, 3) and coefficients."""
+    def moved(self, tilt: F64, particle: F64, coefficients: F64, amplitudes: F64 | float = 0.0) -> Alignment:
+        """After steps in (w, t) (F, 5), displacements (P, 3), coefficients and amplitudes."""
         turn = Rotation.from_rotvec(tilt[:, :3]).as_matrix() @ self.turn
         return replace(
             self,
@@ -76,6 +87,7 @@ class Alignment:
             shift_px=self.shift_px + tilt[:, 3:],
             displacement_px=self.displacement_px + particle,
             coefficients=self.coefficients + coefficients,
+            amplitudes=self.amplitudes + amplitudes,
         )
 
     def motion(self, specimen: Specimen) -> F64:
@@ -94,10 +106,24 @@ class Alignment:
         points = specimen.position_px[:, None] + self.displacement_px[:, None] + self.motion(specimen)
         return np.asarray(np.einsum("fij,pfj->pfi", self.rotations(specimen), points - specimen.centre_px))
 
-    def predict(self, specimen: Specimen) -> F64:
-        """(P, F, 2) displacement in the images from where correlations are centred."""
+    def projected(self, specimen: Specimen, arms: F64) -> F64:
+        """(P, F, 2) positions in the images before they are deformed (Eq. 35)."""
         pivot = specimen.rotation[:, :2] @ specimen.centre_px + specimen.offset_px[:, :2]
-        return np.asarray(self.arms(specimen)[..., :2] + pivot + self.shift_px - specimen.cut_px)
+        return np.asarray(arms[..., :2] + pivot + self.shift_px)
+
+    def deformation(self, specimen: Specimen) -> Deformation | None:
+        """Of the images: what is fitted, else what was given."""
+        if specimen.fields is None:
+            return specimen.given
+        return specimen.fields.deformation(self.amplitudes, specimen.n_tilts)
+
+    def predict(self, specimen: Specimen) -> F64:
+        """(P, F, 2) displacement in the images from where correlations are centred (Eq. 34)."""
+        seen = self.projected(specimen, self.arms(specimen))
+        deformation = self.deformation(specimen)
+        if deformation is not None:
+            seen = seen + deformation.displacement(seen)
+        return np.asarray(seen - specimen.cut_px)
 
     def projection(self, specimen: Specimen) -> F64:
         """(F, 4, 4) projection matrices after."""
@@ -112,7 +138,7 @@ class Alignment:
 
 
 def tilt_jacobian(arms: F64) -> F64:
-    """(P, F, 2, 5) derivative of image positions in (w, t)."""
+    """(P, F, 2, 5) derivative of image positions, before they are deformed, in (w, t)."""
     x, y, z = np.moveaxis(arms, -1, 0)
     zero, one = np.zeros_like(x), np.ones_like(x)
     first = [zero, z, -y, one, zero]

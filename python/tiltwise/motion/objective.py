@@ -93,9 +93,9 @@ class Free:
 
 
 def log_prior(specimen: Specimen, alignment: Alignment) -> float:
-    """Of motion and displacements, up to a constant."""
+    """Of motion, displacements and deformations, up to a constant."""
     square = (alignment.coefficients**2).sum() + (alignment.displacement_px**2).sum() / specimen.position_sigma_px**2
-    return -0.5 * float(square)
+    return -0.5 * float(square + (alignment.amplitudes**2).sum())
 
 
 def value(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> float:
@@ -117,6 +117,8 @@ class Gradient:
     """(F - 1, B, 3)"""
     arms: F64
     """(P, F, 3) see `Alignment.arms`"""
+    amplitudes: F64
+    """(N, M)"""
 
 
 def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gradient:
@@ -125,10 +127,16 @@ def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gr
     found, slopes = evidence.at(alignment.predict(specimen))
     image = np.zeros((*arms.shape[:2], 2))
     image[evidence.particle, evidence.tilt] = slopes
+    deformation, amplitudes = alignment.deformation(specimen), -alignment.amplitudes
+    if deformation is not None:
+        seen = alignment.projected(specimen, arms)
+        if specimen.fields is not None:
+            amplitudes = amplitudes + specimen.fields.gradient(seen, image)
+        image = np.einsum("pfij,pfi->pfj", deformation.jacobian(seen), image)
     tilt = np.einsum("pfij,pfi->fj", tilt_jacobian(arms), image, optimize=True)
     space = np.einsum("fij,pfi->pfj", alignment.rotations(specimen)[:, :2], image)
     later = np.cumsum(space[:, :0:-1], axis=1)[:, ::-1]  # sums over tilts after each transition
     modes = np.einsum("pb,pmi,m->mbi", specimen.basis, later, specimen.step_px, optimize=True)
     particle = space.sum(axis=1) - alignment.displacement_px / specimen.position_sigma_px**2
     total = float(found.sum()) + log_prior(specimen, alignment)
-    return Gradient(total, tilt, particle, modes - alignment.coefficients, arms)
+    return Gradient(total, tilt, particle, modes - alignment.coefficients, arms, amplitudes)

@@ -14,6 +14,7 @@ from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.whitening import slice_matrices
 from tiltwise.model import TiltSeries
+from tiltwise.motion.fields import FieldBasis
 from tiltwise.motion.gaussian_process import MotionBasis
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.objective import Evidence
@@ -83,11 +84,12 @@ class SeriesData:
         positions = self.position_px * self.series.pixel_size_angstrom
         return MotionBasis.create(positions, length_angstrom, "gaussian" if kernel == "gaussian" else "exponential")
 
-    def specimen(self, basis: F64 | None = None, velocity: float = 0.0) -> Specimen:
-        """Without motion, or with modes (P, B) and a velocity in Å per e/Å^2."""
+    def specimen(self, basis: F64 | None = None, velocity: float = 0.0, fields: FieldBasis | None = None) -> Specimen:
+        """Without motion, or with modes (P, B) and a velocity in Å per e/Å^2; with deformations to choose from."""
         projection = self.series.projection[self.order]
         points = self.position_px[:, None] + self.motion_px
-        cut = np.einsum("fij,pfj->pfi", projection[:, :2, :3], points) + projection[:, :2, 3]
+        cut = self.series.project(points[:, self.rank])[:, self.order, :2]
+        given = self.series.deformation
         modes = np.zeros((len(self.members), 0)) if basis is None else basis
         return Specimen(
             projection[:, :3, :3],
@@ -100,6 +102,8 @@ class SeriesData:
             velocity * self.dose / self.series.pixel_size_angstrom,
             self.series.pixel_size_angstrom,
             self.position_sigma_angstrom / self.series.pixel_size_angstrom,
+            None if given is None else given.rows(self.order),
+            fields,
         )
 
 

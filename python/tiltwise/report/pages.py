@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tiltwise.em.symmetry_check import SymmetryCheck
 from tiltwise.exec.protocols import Scalar
 from tiltwise.geometry.pose_errors import PoseErrors
-from tiltwise.geometry.projection import project_points
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
@@ -115,7 +114,7 @@ def positions_section(optset: OptimisationSet, diameter_angstrom: float) -> Sect
         return None
     positions = poses_of(optset)[1][members] / series.pixel_size_angstrom
     tilt = int(np.argmin(np.abs(series.nominal_tilt_deg)))
-    points = project_points(series.projection[[tilt]], positions)[:, 0, :2]
+    points = series.project(positions)[:, tilt, :2]
     return Section(
         "Particles in the tilt series",
         f"{len(members)} particles on the image at {series.nominal_tilt_deg[tilt]:.0f}° of {series.name}. Worry if the "

@@ -31,7 +31,7 @@ class SeriesImager:
     box: int
     """pixels along each side of the box that holds one particle's image, fringes included"""
     point_px: F64
-    """(F, P, 2) where the particles project to, motion included"""
+    """(F, P, 2) where the particles appear, motion and deformation included"""
     depth_px: F64
     """(P, F) depth of the resting particles, for the defocus (the CTF does not follow the motion)"""
     rotation: F64
@@ -42,8 +42,8 @@ class SeriesImager:
         cls, model: Model, series: TiltSeries, position_px: F64, displacement_px: F64, rotation: F64
     ) -> SeriesImager:
         """Imager of particles at `position_px` (P, 3), displaced by `displacement_px` (F, P, 3)."""
-        moved = position_px + displacement_px
-        point = np.einsum("fij,fpj->fpi", series.projection[:, :2, :3], moved) + series.projection[:, None, :2, 3]
+        moved = (position_px + displacement_px).transpose(1, 0, 2)
+        point = series.project(moved)[..., :2].transpose(1, 0, 2)
         depth = depth_offset_px(series.projection, position_px, series.tomogram_size)
         box = imaging_box(series, model.density.radius_angstrom, depth)
         return cls(model.projector, series, box, point, depth, rotation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.geometry.deformation import Deformation, DeformationModel
 from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.model import TiltSeries
 from tiltwise.sim.options import SimulateOptions
@@ -117,3 +118,16 @@ def stated_parameters(true: TiltParameters, options: SimulateOptions, rng: np.ra
         astigmatism_angstrom=true.astigmatism_angstrom * float(options.astigmatism_known),
         scale=true.scale if options.scale_known else np.ones_like(true.scale),
     )
+
+
+def true_deformation(options: SimulateOptions, tilts: int, rng: np.random.Generator) -> Deformation | None:
+    """Random deformation of the images of one series, of the displacement that the options state."""
+    if options.deformation == "none":
+        return None
+    grid = (options.deformation_grid,) * 2
+    model = DeformationModel(options.deformation, grid, options.image_size)
+    per_series = options.deformation_per == "series"
+    modes = model.pose_free_modes(magnification=per_series)
+    drawn = rng.standard_normal((1 if per_series else tilts, modes.shape[1]))
+    drawn *= options.deformation_rms / options.pixel_size / np.linalg.norm(drawn, axis=1)[:, None]
+    return Deformation(model, np.broadcast_to(drawn @ modes.T, (tilts, len(modes))).copy())

@@ -87,6 +87,18 @@ class SimulateOptions(OutputOptions):
         ge=0,
         help="rms step of every particle along each axis from one tilt to the next, smooth in space",
     )
+    deformation: Literal["none", "affine", "fourier", "spline"] = option(
+        "none", help="random deformation of the tilt images in their plane, which the metadata do not state"
+    )
+    deformation_rms: float = option(
+        5.0, unit="Å", gt=0, help="displacement of that deformation, root mean square over the image"
+    )
+    deformation_per: Literal["series", "tilt"] = option(
+        "series", group="advanced", help="one deformation for all tilts of a series, or one for every tilt"
+    )
+    deformation_grid: int = option(
+        3, ge=2, le=8, group="advanced", help="nodes of a spline along each axis, or grid that RELION counts waves by"
+    )
 
     # Errors of the metadata
     error_position: float = option(0.0, unit="Å", ge=0, help="rms error of particle positions along each axis")
@@ -131,6 +143,13 @@ class SimulateOptions(OutputOptions):
         if not self.signal and self.noise is None:
             raise ConfigError(
                 "images without particles have no signal-to-noise ratio", where="--no-signal", fix="give --noise"
+            )
+        if self.deformation == "fourier" and self.deformation_grid < 4:
+            raise ConfigError(
+                "a grid of waves is too small",
+                where="--deformation-grid",
+                expected="at least 4: smaller grids lack waves along one axis",
+                found=str(self.deformation_grid),
             )
         if self.rocking > 0 and self.membrane_radius is None:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from tiltwise.config import OutputOptions
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.files import write_error, write_text
-from tiltwise.geometry.projection import is_visible, project_points
+from tiltwise.geometry.deformation import Deformation
+from tiltwise.geometry.projection import is_visible
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import (
@@ -27,7 +28,7 @@ from tiltwise.io.optimisation_set import (
 from tiltwise.kernels.threads import default_threads
 from tiltwise.model import OpticsGroup, OptimisationSet, Particles, TiltSeries
 from tiltwise.sim.images import SeriesImager, noise_image
-from tiltwise.sim.microscope import OPTICS_GROUP, TiltParameters, stated_parameters, true_parameters
+from tiltwise.sim.microscope import OPTICS_GROUP, TiltParameters, stated_parameters, true_deformation, true_parameters
 from tiltwise.sim.models import Model, load_model
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.specimen import (
@@ -49,7 +50,7 @@ _CALIBRATION_PARTICLES = 16
 """Particles of the first series whose images define the energy of the signal."""
 
 # First number after the seed of every random stream: streams do not depend on each other's length.
-_MICROSCOPE, _SPECIMEN, _ERRORS, _NOISE = range(4)
+_MICROSCOPE, _SPECIMEN, _ERRORS, _NOISE, _DEFORMATION = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class SeriesTruth:
     stated_poses: Poses
     displacement_px: F64
     """(F, P, 3) along tomogram axes"""
+    deformation: Deformation | None
+    """of the images, which the metadata do not state"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +178,13 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
     name = f"TS_{index + 1:02d}"
     true = true_parameters(options, np.random.default_rng([options.seed, _MICROSCOPE, index]))
     rng = np.random.default_rng([options.seed, _SPECIMEN, index])
-    series = true.series(name, options)
+    rng_of_fields = np.random.default_rng([options.seed, _DEFORMATION, index])
+    deformation = true_deformation(options, len(true.stage_deg), rng_of_fields)
+    series = replace(true.series(name, options), deformation=deformation)
     margin = options.box / 2 if options.margin_px is None else options.margin_px
 
     def inside(points: F64) -> NDArray[np.bool_]:
-        projected = project_points(series.projection, points)[..., :2]
+        projected = series.project(points)[..., :2]
         return np.asarray(is_visible(projected, options.image_size, margin).all(axis=1))
 
     radius = model.diameter_angstrom / 2 / options.pixel_size
@@ -204,11 +209,12 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         true_poses=poses,
         stated_poses=known.perturbed(options.error_position / options.pixel_size, options.error_orientation, errors),
         displacement_px=displacement,
+        deformation=deformation,
     )
 
 
 def _imager(options: SimulateOptions, model: Model, one: SeriesTruth) -> SeriesImager:
-    series = one.true.series(one.name, options)
+    series = replace(one.true.series(one.name, options), deformation=one.deformation)
     poses = one.true_poses
     return SeriesImager.create(model, series, poses.position_px, one.displacement_px, poses.rotation)
 
@@ -250,7 +256,8 @@ def _write_set(folder: Path, options: SimulateOptions, everything: list[SeriesTr
     series: list[TiltSeries] = []
     for one in everything:
         parameters = one.true if true else one.stated
-        series.append(parameters.series(one.name, options, str((images / f"tilt_series/{one.name}.mrcs").absolute())))
+        described = parameters.series(one.name, options, str((images / f"tilt_series/{one.name}.mrcs").absolute()))
+        series.append(replace(described, deformation=one.deformation if true else None))
     poses = [one.true_poses if true else one.stated_poses for one in everything]
     n = options.particles * len(everything)
     names = tuple(f"{one.name}/{i + 1}" for one in everything for i in range(options.particles))
@@ -335,5 +342,7 @@ def _truth(options: SimulateOptions, everything: list[SeriesTruth], sigma: float
             "psi": psi,
             "displacement_px": one.displacement_px,
         }
+        if one.deformation is not None:
+            values["deformation"] = one.deformation.coefficients
         tomograms[one.name] = {key: array.tolist() for key, array in values.items()}
     return {"args": args, "tomograms": tomograms}
