@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from tiltwise.check.findings import Findings, some
-from tiltwise.geometry.projection import is_visible, project_points
+from tiltwise.geometry.projection import is_visible
 from tiltwise.maps.half_sets import HEAVY
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of, series_index
@@ -56,7 +56,7 @@ def place(optset: OptimisationSet) -> Placement:
         if min(one.image_size) > 0:
             for start in range(0, len(members), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                points = project_points(one.projection, pixels[part])[..., :2]
+                points = one.project(pixels[part])[..., :2]
                 seen[members[part]] = is_visible(points, one.image_size, 0.0).sum(axis=1)
     return Placement(position, series, seen, inside)
 

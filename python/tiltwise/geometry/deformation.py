@@ -170,6 +170,6 @@ class Deformation:
         change = np.einsum("...fkj,fki->...fij", slope, self.model.vectors(self.coefficients))
         return np.asarray(np.eye(2) + change)
 
-    def rows(self, order: NDArray[np.integer]) -> Deformation:
+    def rows(self, order: NDArray[np.integer] | slice) -> Deformation:
         """Of some of the images, or in another order."""
         return Deformation(self.model, self.coefficients[order])

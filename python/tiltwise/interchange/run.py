@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltwise.exec import Job, Progress
-from tiltwise.geometry.projection import is_visible, project_points
+from tiltwise.geometry.projection import is_visible
 from tiltwise.interchange.drafts import Imported
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.programs import choose
@@ -65,7 +65,7 @@ def visibility(optset: OptimisationSet) -> tuple[int, float]:
     tomogram = np.array(particles.tomogram, dtype=object)
     for one in optset.series:
         rows = np.flatnonzero(tomogram == one.name)
-        points = project_points(one.projection, positions[rows] / one.pixel_size_angstrom)
+        points = one.project(positions[rows] / one.pixel_size_angstrom)
         seen[rows] = is_visible(points[..., :2], one.image_size, 0.0).sum(axis=1)
     return int((seen > 0).sum()), float(np.median(seen))
 

@@ -59,14 +59,19 @@ class TiltSeries:
         """Number of tilt images."""
         return len(self.projection)
 
-    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where positions (P, 3), or (P, F, 3) that move, appear: (P, F, 3) pixels qx, qy, and depth (Eqs. 34, 35)."""
+    def project(self, points: NDArray[np.float64], tilt: int | None = None) -> NDArray[np.float64]:
+        """Where positions (P, 3), or (P, F, 3) that move, appear: (P, F, 3) pixels qx, qy, and depth (Eqs. 34, 35).
+
+        `tilt` asks for one of the images, F = 1.
+        """
+        rows = slice(None) if tilt is None else slice(tilt, tilt + 1)
+        projection, deformation = self.projection[rows], self.deformation
         if points.ndim == 2:
-            seen = project_points(self.projection, points)
+            seen = project_points(projection, points)
         else:
-            seen = np.einsum("fij,pfj->pfi", self.projection[:, :3, :3], points) + self.projection[:, :3, 3]
-        if self.deformation is not None:
-            seen[..., :2] += self.deformation.displacement(seen[..., :2])
+            seen = np.einsum("fij,pfj->pfi", projection[:, :3, :3], points) + projection[:, :3, 3]
+        if deformation is not None:
+            seen[..., :2] += deformation.rows(rows).displacement(seen[..., :2])
         return seen
 
     def image_axes(self, position: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from scipy.stats import norm
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.ctf_plan import CtfPlan
 from tiltwise.extract.source import ParticleSource
-from tiltwise.geometry.projection import depth_offset_px, project_points
+from tiltwise.geometry.projection import depth_offset_px
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.cross_fit import HALVES
@@ -90,7 +90,7 @@ def search_is_useful(data: list[SeriesData], size_angstrom: float) -> bool:
     crowded = total = 0
     for one in data:
         first = int(one.order[0])
-        points = project_points(one.series.projection[[first]], one.position_px)[:, 0, :2]
+        points = one.series.project(one.position_px, first)[:, 0, :2]
         apart = np.linalg.norm(points[:, None] - points, axis=2)
         np.fill_diagonal(apart, np.inf)
         near = apart.min(axis=1, initial=np.inf) * one.series.pixel_size_angstrom < size_angstrom
@@ -196,9 +196,8 @@ class ImageSearch:
         highest = self.shell / (self.source.box * self.source.pixel_size)
         disc = FourierDisc.create(grid.box, min(grid.box / 2, highest / grid.step + 1.0))
         members = np.flatnonzero(self.halves == half)
-        points = project_points(series.projection[[tilt]], data.position_px[members])[:, 0, :2]
-        rank = int(data.rank[tilt])
-        points = points + data.motion_px[members, rank] @ series.projection[tilt, :2, :3].T
+        moved = data.position_px[members] + data.motion_px[members, int(data.rank[tilt])]
+        points = series.project(moved, tilt)[:, 0, :2]
         depth = depth_offset_px(series.projection[[tilt]], data.position_px[members], series.tomogram_size)[:, 0]
         defocus = series.hand * series.defocus_slope * pixel * depth
         whole = np.zeros(grid.padded, np.float32)

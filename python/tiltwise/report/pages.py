@@ -114,7 +114,7 @@ def positions_section(optset: OptimisationSet, diameter_angstrom: float) -> Sect
         return None
     positions = poses_of(optset)[1][members] / series.pixel_size_angstrom
     tilt = int(np.argmin(np.abs(series.nominal_tilt_deg)))
-    points = series.project(positions)[:, tilt, :2]
+    points = series.project(positions, tilt)[:, 0, :2]
     return Section(
         "Particles in the tilt series",
         f"{len(members)} particles on the image at {series.nominal_tilt_deg[tilt]:.0f}° of {series.name}. Worry if the "
