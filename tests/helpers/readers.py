@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.foreign import SAMPLES
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.programs import choose
 
@@ -63,4 +64,5 @@ READERS = [
         lambda path: _import(path, tomograms=path.parent / "tomograms_good.star"),
         (("tomograms_good.star", RELION4_TOMOGRAMS),),
     ),
+    *(Reader(sample.name, ".txt", sample.text, sample.read) for sample in SAMPLES),
 ]

@@ -70,7 +70,7 @@ def series_of(draft: SeriesDraft) -> TiltSeries:
         defocus_v_angstrom=zeros if ctf is None else ctf.defocus_v_angstrom,
         defocus_angle_deg=zeros if ctf is None else ctf.defocus_angle_deg,
         phase_shift_deg=zeros if ctf is None or ctf.phase_shift_deg is None else ctf.phase_shift_deg,
-        ctf_scale=np.ones(count),
+        ctf_scale=np.ones(count) if draft.ctf_scale is None else draft.ctf_scale,
         ctf_bfactor_angstrom2=zeros,
         pre_exposure=draft.pre_exposure,
         nominal_tilt_deg=draft.tilt_deg,
@@ -88,6 +88,8 @@ def series_of(draft: SeriesDraft) -> TiltSeries:
 def _check_series(draft: SeriesDraft) -> None:
     count = len(draft.projection)
     arrays: dict[str, NDArray[np.float64]] = {"tilt angles": draft.tilt_deg, "doses": draft.pre_exposure}
+    if draft.ctf_scale is not None:
+        arrays["scales"] = draft.ctf_scale
     if draft.ctf is not None:
         arrays["defocus"] = draft.ctf.defocus_u_angstrom
         arrays["second defocus"] = draft.ctf.defocus_v_angstrom

@@ -73,6 +73,8 @@ class SeriesDraft:
     image_index: NDArray[np.int64]
     """(F,) 0-based section of every view in its file"""
     hand: float = -1.0
+    ctf_scale: F64 | None = None
+    """(F,) amplitude of every view; None: 1"""
     optics: Optics = field(default_factory=Optics)
     columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
     """label -> one value per view, written as further columns of the tilt table"""

@@ -28,6 +28,34 @@ class ImportOptions(OutputOptions):
     coordinate_binning: float | None = option(
         None, flags=("--coord-binning",), gt=0, help="unbinned pixels per pixel of the coordinates; default: 1"
     )
+    coordinate_pixel_size: float | None = option(
+        None, flags=("--coord-angpix",), unit="Å", gt=0, help="the same as the size of a pixel of the coordinates"
+    )
+    coordinate_unit: Literal["px", "angstrom"] | None = option(
+        None, flags=("--coord-units",), help="unit of the coordinates; default: that of the program"
+    )
+    coordinate_origin: Literal["corner", "centre"] | None = option(
+        None, flags=("--coord-origin",), help="where coordinates count from; default: as the program"
+    )
+    coordinate_first: float | None = option(
+        None,
+        flags=("--coord-first",),
+        group="advanced",
+        help="what is stored for the centre of the first voxel, 0 or 1; default: as the program",
+    )
+    pixel_size: float | None = option(
+        None, flags=("--angpix",), unit="Å", gt=0, help="of the tilt images, where no file says or it is wrong there"
+    )
+    voltage: float | None = option(None, flags=("--voltage", "--kV"), unit="kV", gt=0, help="where no file says")
+    spherical_aberration: float | None = option(
+        None, flags=("--cs",), unit="mm", ge=0, group="advanced", help="where no file says; 2.7 if nobody does"
+    )
+    amplitude_contrast: float | None = option(
+        None, flags=("--q0",), ge=0, lt=1, group="advanced", help="where no file says; 0.1 if nobody does"
+    )
+    hand: Literal["1", "-1"] | None = option(
+        None, group="advanced", help="sign of defocus against depth, instead of that of the program's frame"
+    )
     odd_centre: Literal["relion-5.0", "consistent"] = option(
         "relion-5.0",
         group="advanced",

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError, FormatError
+from tiltwise.interchange import choices
 from tiltwise.interchange.conventions import RELION4, RELION5, RELION5_PIXEL, CoordinateConvention
 from tiltwise.interchange.drafts import Imported
-from tiltwise.interchange.options import ImportOptions, whole_numbers
+from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.relion_forms import even_sizes, to_relion5
 from tiltwise.io.documents import CoordinateStyle, Documents
 from tiltwise.io.optimisation_set import LABELS, load_optimisation_set, notes_of
@@ -62,8 +63,9 @@ def read(options: ImportOptions, source: str) -> Imported:
             fix=f"give --from {'relion4' if embedded else 'relion5'}",
         )
     notes = notes_of(optset)
-    if options.image_size is not None:
-        optset = with_image_size(optset, _sizes(options.image_size, 2, "--image-size"))
+    size = choices.image_size(options)
+    if size is not None:
+        optset = with_image_size(optset, size)
     convention = _convention(documents)
     unknown = [one.name for one in optset.series if min(one.tomogram_size) <= 0]
     optset, more = _known_sizes(optset, options)
@@ -81,7 +83,7 @@ def read(options: ImportOptions, source: str) -> Imported:
     return Imported(optset, notes, (applied,) if len(optset.particles) else ())
 
 
-def with_image_size(optset: OptimisationSet, size: tuple[int, ...]) -> OptimisationSet:
+def with_image_size(optset: OptimisationSet, size: tuple[int, int]) -> OptimisationSet:
     """The set with the size of tilt images that are not at hand; projections from angles count from their centre."""
     documents = optset.documents
     assert isinstance(documents, Documents)
@@ -96,7 +98,7 @@ def with_image_size(optset: OptimisationSet, size: tuple[int, ...]) -> Optimisat
             projection = projection.copy()
             projection[:, 0, 3] += size[0] // 2
             projection[:, 1, 3] += size[1] // 2
-        series.append(replace(one, image_size=(size[0], size[1]), projection=projection))
+        series.append(replace(one, image_size=size, projection=projection))
     return replace(optset, series=tuple(series))
 
 
@@ -111,8 +113,21 @@ def _load(options: ImportOptions) -> OptimisationSet:
         particles=particles,
         trajectories=options.trajectories,
         need_images=False,
-        coordinate_binning=options.coordinate_binning,
+        coordinate_binning=_binning(options),
     )
+
+
+def _binning(options: ImportOptions) -> float | None:
+    for value, flag in ((options.coordinate_unit, "--coord-units"), (options.coordinate_origin, "--coord-origin")):
+        if value is not None:
+            raise ConfigError(f"{flag} has no meaning here", fix="the labels of a RELION file say it")
+    if options.coordinate_pixel_size is None:
+        return options.coordinate_binning
+    if options.pixel_size is None:
+        raise ConfigError(
+            "--coord-angpix needs --angpix", fix="give the pixel size of the tilt images, or --coord-binning"
+        )
+    return choices.coordinate_binning(RELION5_PIXEL, options, options.pixel_size)
 
 
 def _names_particles(path: Path) -> bool:
@@ -160,20 +175,14 @@ def _convention(documents: Documents) -> CoordinateConvention:
     return RELION4 if documents.coordinates.offset else RELION5_PIXEL
 
 
-def _sizes(text: str, count: int, option: str) -> tuple[int, ...]:
-    values = whole_numbers(text)
-    if len(values) != count:
-        raise ConfigError("a size has the wrong number of values", where=option, expected=str(count), found=text)
-    return values
-
-
 def _known_sizes(optset: OptimisationSet, options: ImportOptions) -> tuple[OptimisationSet, tuple[str, ...]]:
     """Tomogram sizes where the file has none: positions then count from the centre, whatever the size."""
     unknown = [one for one in optset.series if min(one.tomogram_size) <= 0]
     if not unknown:
         return optset, ()
-    if options.tomogram_size is not None:
-        size = _sizes(options.tomogram_size, 3, "--tomogram-size")
+    given = choices.tomogram_size(options)
+    if given is not None:
+        size = given
         note = "tomogram sizes were not set: --tomogram-size is used"
     else:
         size = _enclosing_size(optset, unknown)
@@ -181,11 +190,9 @@ def _known_sizes(optset: OptimisationSet, options: ImportOptions) -> tuple[Optim
             f"tomogram sizes were not set: {size[0]} x {size[1]} x {size[2]} pixels are written, which hold all images "
             "and particles"
         )
-    size = tuple(n + n % 2 for n in size)
+    size = (size[0] + size[0] % 2, size[1] + size[1] % 2, size[2] + size[2] % 2)
     half = np.array(size, np.float64) / 2.0
-    series = tuple(
-        _resized(one, (size[0], size[1], size[2])) if min(one.tomogram_size) <= 0 else one for one in optset.series
-    )
+    series = tuple(_resized(one, size) if min(one.tomogram_size) <= 0 else one for one in optset.series)
     rows = np.isin(np.array(optset.particles.tomogram, dtype=object), [one.name for one in unknown])
     position = optset.particles.coordinate_px + rows[:, None] * half
     return replace(optset, series=series, particles=replace(optset.particles, coordinate_px=position)), (note,)
