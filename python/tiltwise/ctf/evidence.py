@@ -105,7 +105,6 @@ def collect(
         plan = CtfPlan.create(series, optset.optics[block.optics], *(disc.frequencies * step).T)
         amplitude = plan.amplitude.astype(np.float64)
         turns, slopes = wrapped(plan.turns), plan.turns_per_angstrom.astype(np.float32)
-        volume = references.volume(block.half, block.fold)
         chosen = [int(i) for i in members if keys[i] == block]
         loader = source.loader(chosen[0])
         assert isinstance(loader, ImageExtractor)
@@ -120,24 +119,28 @@ def collect(
                 continue
             matrices = np.concatenate(
                 [
-                    slice_matrices(series, part[0], poses.rotation[i][None], volume.shape[0] / disc.box)
+                    slice_matrices(series, part[0], poses.rotation[i][None], references.padded / disc.box)
                     for i, part in zip(chunk, parts, strict=True)
                 ]
             )
             order = np.argsort(tilts, kind="stable")
-            number_of = np.bincount(tilts, minlength=series.n_tilts)
-            counts[index] += number_of
-            backend.condense(
-                volume,
-                np.ascontiguousarray(matrices[order]),
-                frequencies,
-                volume.shape[0] // 2,
-                np.concatenate([part[1] for part in parts])[order],
-                np.concatenate([part[2] for part in parts])[order].astype(np.float32),
-                np.concatenate([[0], np.cumsum(number_of)]).astype(np.int32),
-                turns,
-                slopes,
-                sums[index],
-                threads=threads,
-            )
+            tilts, matrices = tilts[order], matrices[order]
+            images, depths = (np.concatenate([part[i] for part in parts])[order] for i in (1, 2))
+            counts[index] += np.bincount(tilts, minlength=series.n_tilts)
+            for volume, chosen_images in references.of_images(block.half, block.fold, number, tilts):
+                mine = slice(None) if chosen_images.all() else chosen_images
+                number_of = np.bincount(tilts[mine], minlength=series.n_tilts)
+                backend.condense(
+                    volume,
+                    np.ascontiguousarray(matrices[mine]),
+                    frequencies,
+                    references.padded // 2,
+                    images[mine],
+                    depths[mine].astype(np.float32),
+                    np.concatenate([[0], np.cumsum(number_of)]).astype(np.int32),
+                    turns,
+                    slopes,
+                    sums[index],
+                    threads=threads,
+                )
     return Evidence(disc, step, blocks, sums, counts, amplitude, area)

@@ -54,7 +54,13 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
         None, unit="Å", gt=0, help="scatter of the astigmatism about that of its series; default: learned"
     )
     folds: int = option(
-        5, ge=2, le=20, group="advanced", help="parts of each half set; a particle is predicted without its own"
+        5, ge=2, le=20, group="advanced", help="parts of each half set; an image is predicted without its own"
+    )
+    leave_out: Literal["tilt", "particle", "series"] = option(
+        "tilt",
+        group="advanced",
+        help="what shares a part: tilt images, whose noise and CTF are then in no reference they are compared with; "
+        "particles, whose references hold the same tilts of others; or whole tilt series",
     )
     ref1: Path | None = option(None, help="half map 1, instead of cross-fitted references: biased to the present CTFs")
     ref2: Path | None = option(None, help="half map 2")

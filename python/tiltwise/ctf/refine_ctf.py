@@ -13,7 +13,7 @@ from tiltwise.ctf.aberrations import GroupEvidence, add_series, fit_aberration
 from tiltwise.ctf.evidence import collect
 from tiltwise.ctf.held_out import compare
 from tiltwise.ctf.options import RefineCtfOptions
-from tiltwise.ctf.references import References, cross_fitted, given_maps
+from tiltwise.ctf.references import Partition, References, cross_fitted, given_maps
 from tiltwise.ctf.results import (
     GroupResult,
     SeriesResult,
@@ -31,7 +31,7 @@ from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
-from tiltwise.maps.cross_fit import affordable_folds, assign_folds
+from tiltwise.maps.cross_fit import HALVES, affordable_folds, assign_folds
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
@@ -113,17 +113,34 @@ class CtfRefinement:
         count = affordable_folds(self.source.box, options.folds, int(SHARE_OF_FOLDS * memory))
         distance = options.size_of_particle(self.source.pixel_size)
         folds = assign_folds(self.optset, self.halves, count, distance, options.seed)
+        if options.leave_out == "series":
+            self.refuse_few_series()
+        partition = Partition.create(self.optset, folds, count, options.leave_out)
         with self.progress.task("references", int(self.visible.sum())) as task:
             return cross_fitted(
                 self.source,
                 self.poses,
                 self.halves,
                 folds,
+                partition,
                 self.mask,
                 symmetry_matrices(options.symmetry),
                 self.backend,
                 self.threads,
                 task.advance,
+            )
+
+    def refuse_few_series(self) -> None:
+        """Raises ConfigError where nothing is left of a half set without one tilt series."""
+        present = {half: set(self.source.series_of[(self.halves == half) & self.visible].tolist()) for half in HALVES}
+        fewest = min(len(series) for series in present.values())
+        if fewest < 2:
+            raise ConfigError(
+                "too few tilt series to leave one out",
+                where="--leave-out series",
+                expected="particles of two tilt series in each half set",
+                found=f"{fewest}",
+                fix="leave out tilts (the default), or divide halves otherwise with --split",
             )
 
     def pixels(self, references: References) -> FourierDisc:

@@ -63,6 +63,21 @@ class ParticleImages:
         power = self.power * factor**2 if self.premultiplied else self.power
         return replace(self, data=self.data * single, masked=self.masked * single, ctf2=self.ctf2 * square, power=power)
 
+    def of_tilts(self, chosen: NDArray[np.bool_]) -> ParticleImages:
+        """Those images whose row of `chosen` (F,) is true."""
+        if chosen.all():
+            return self
+        data = self.data[chosen]
+        return ParticleImages(
+            self.tilts[chosen],
+            data,
+            data if self.masked is self.data else self.masked[chosen],
+            self.ctf2[chosen],
+            self.power[chosen],
+            self.premultiplied,
+            None if self.samples is None else self.samples[chosen],
+        )
+
 
 def outside_every_tilt(where: Sequence[str], positions_px: NDArray[np.float64], width: float) -> DataError:
     """Error for particles at `positions_px` (n, 3) without visible tilts; `width` of their images in Å."""

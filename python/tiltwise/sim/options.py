@@ -49,7 +49,10 @@ class SimulateOptions(OutputOptions):
         "the metadata hold the normal, and no rotation about it",
     )
     rocking: float = option(
-        0.0, unit="°", ge=0, help="width of the tilt of particles on a membrane off its normal, in each direction"
+        0.0,
+        unit="°",
+        ge=0,
+        help="width of the tilt of particles off the normal of their membrane, or of their lattice, in each direction",
     )
     spacing: float | None = option(
         None, unit="Å", ge=0, group="advanced", help="smallest distance of two particles; default: the diameter"
@@ -57,8 +60,9 @@ class SimulateOptions(OutputOptions):
     margin_px: int | None = option(
         None, unit="px", ge=0, group="advanced", help="room between particles and image edges in all tilts; half --b"
     )
-    orientations: Literal["random", "uniform"] = option(
-        "random", help="orientations drawn at random, or spread evenly over all of them"
+    orientations: Literal["random", "uniform", "aligned"] = option(
+        "random",
+        help="orientations drawn at random, spread evenly over all of them, or within --rocking of one (a lattice)",
     )
 
     # Tilts
@@ -151,9 +155,11 @@ class SimulateOptions(OutputOptions):
                 expected="at least 4: smaller grids lack waves along one axis",
                 found=str(self.deformation_grid),
             )
-        if self.rocking > 0 and self.membrane_radius is None:
+        if self.rocking > 0 and self.membrane_radius is None and self.orientations != "aligned":
             raise ConfigError(
-                "there is no normal to rock about", where="--rocking", fix="give --membrane-radius, or leave it out"
+                "there is no normal to rock about",
+                where="--rocking",
+                fix="give --membrane-radius or --orientations aligned, or leave it out",
             )
         if self.model != PHANTOM and self.symmetry.upper() != "C1":
             raise ConfigError(

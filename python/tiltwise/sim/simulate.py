@@ -33,6 +33,7 @@ from tiltwise.sim.models import Model, load_model
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.specimen import (
     Poses,
+    aligned_rotations,
     axis_frames,
     place_on_sphere,
     place_particles,
@@ -197,8 +198,7 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         poses, known = Poses(position, rocked(frame, options.rocking, rng), frame), Poses(position, frame, frame)
     else:
         position = place_particles(n, size, radius, spacing, inside, rng)
-        draw = uniform_rotations if options.orientations == "uniform" else random_rotations
-        known = poses = Poses(position, draw(n, rng))
+        known = poses = Poses(position, _orientations(options, rng))
     step = options.motion / options.pixel_size
     displacement = smooth_motion(position, options.tomogram_size, true.acquisition, step, rng)
     errors = np.random.default_rng([options.seed, _ERRORS, index])
@@ -211,6 +211,13 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         displacement_px=displacement,
         deformation=deformation,
     )
+
+
+def _orientations(options: SimulateOptions, rng: np.random.Generator) -> F64:
+    if options.orientations == "aligned":
+        return aligned_rotations(options.particles, rng, options.rocking)
+    draw = uniform_rotations if options.orientations == "uniform" else random_rotations
+    return draw(options.particles, rng)
 
 
 def _imager(options: SimulateOptions, model: Model, one: SeriesTruth) -> SeriesImager:

@@ -177,6 +177,11 @@ def uniform_rotations(n: int, rng: np.random.Generator) -> F64:
     return np.asarray(turned[rng.permutation(n)])
 
 
+def aligned_rotations(n: int, rng: np.random.Generator, width_deg: float) -> F64:
+    """`(n, 3, 3)` rotations by Gaussians of a width about each of the three axes: particles of a lattice."""
+    return np.asarray(rotation_from_vector(np.radians(width_deg) * rng.standard_normal((n, 3))))
+
+
 def _quaternion_matrices(quaternion: F64) -> F64:
     w, x, y, z = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
     rows = [
