@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.foreign import SAMPLES
+from helpers.foreign import ALN, SAMPLES
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.programs import choose
 
@@ -63,6 +63,15 @@ READERS = [
         RELION4_PARTICLES,
         lambda path: _import(path, tomograms=path.parent / "tomograms_good.star"),
         (("tomograms_good.star", RELION4_TOMOGRAMS),),
+    ),
+    Reader(
+        "aretomo",
+        ".aln",
+        ALN,
+        lambda path: _import(
+            path, source="aretomo", pixel_size=1.5, order_list=path.parent / "order.csv", dose_per_view=3.0
+        ),
+        (("order.csv", "1,0.01\n2,3.0\n3,-3.01\n4,6.02\n"),),
     ),
     *(Reader(sample.name, ".txt", sample.text, sample.read) for sample in SAMPLES),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,40 @@ def assemble(series: Sequence[SeriesDraft], particles: Sequence[ParticleDraft]) 
         tuple(dict.fromkeys(_applied(draft) for draft in particles)),
         columns,
         {draft.name: draft.columns for draft in series},
+    )
+
+
+def with_particles(imported: Imported, particles: Sequence[ParticleDraft]) -> Imported:
+    """A set of tilt series with these particles in place of its own.
+
+    Raises
+    ------
+    DataError
+        as `assemble`.
+    """
+    optset = imported.optset
+    groups: dict[str, OpticsGroup] = {}
+    for one in optset.series:
+        groups.setdefault(
+            one.optics_group_name,
+            OpticsGroup(
+                len(groups) + 1,
+                one.optics_group_name,
+                one.voltage_kv,
+                one.spherical_aberration_mm,
+                one.amplitude_contrast,
+                one.pixel_size_angstrom,
+            ),
+        )
+    order = {name: row for row, name in enumerate(groups)}
+    group_of = {one.name: order[one.optics_group_name] for one in optset.series}
+    table, columns = _particles(particles, {one.name: one for one in optset.series}, group_of)
+    return replace(
+        imported,
+        optset=replace(optset, particles=table, optics=tuple(groups.values()), trajectories={}),
+        notes=tuple(dict.fromkeys([*imported.notes, *(note for draft in particles for note in draft.notes)])),
+        conventions=tuple(dict.fromkeys(_applied(draft) for draft in particles)),
+        particle_columns=columns,
     )
 
 

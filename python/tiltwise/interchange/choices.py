@@ -75,6 +75,11 @@ def optics(program: Optics, options: ImportOptions) -> Optics:
     )
 
 
+def hand(program: float, options: ImportOptions) -> float:
+    """Sign of defocus against depth: that of the program's frame, or of `--hand`."""
+    return program if options.hand is None else float(options.hand)
+
+
 def image_size(options: ImportOptions) -> tuple[int, int] | None:
     """(width, height) of `--image-size`.
 

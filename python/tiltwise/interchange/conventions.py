@@ -186,7 +186,14 @@ WARP = CoordinateConvention(
     "Warp", "2, M", "rlnCoordinateX/Y/Z", "px", "corner", remark="pixels of the extracted images"
 )
 IMOD = CoordinateConvention(
-    "IMOD", "4", "model2point x y z", "px", "corner", first=0.5, average=True, remark="values are pixel edges"
+    "IMOD",
+    "4",
+    "model2point x y z",
+    "px",
+    "corner",
+    first=0.5,
+    average=True,
+    remark="x and y count from the pixel edge; z counts slices from 0, and 0.5 is added to it first",
 )
 DYNAMO = CoordinateConvention("Dynamo", "1", "tbl 24-26 + 4-6", "px", "corner", first=1.0, average=False)
 STOPGAP = CoordinateConvention("STOPGAP", "0.7", "orig_x/y/z + x/y/z_shift", "px", "corner", first=1.0)
@@ -229,7 +236,41 @@ RELION5_ALIGNMENT = AlignmentConvention(
     "rlnTomoHand",
 )
 
-ALIGNMENTS = (RELION5_ALIGNMENT,)
+IMOD_ALIGNMENT = AlignmentConvention(
+    "IMOD",
+    "4",
+    ".xf, .tlt, tilt.com",
+    "Rz(atan2(A12, A11)) Ry(tlt) Rx(xtilt)",
+    "-A^-1 (DX, DY)",
+    "(N-1)/2",
+    "(N-1)/2",
+    "-1",
+    remark="tomogram as after trimvol -rx; SHIFT moves its centre by (x, 0, -z)",
+)
+IMOD_AS_RELION5 = AlignmentConvention(
+    "IMOD",
+    "4 as RELION-5 reads it",
+    ".xf, .tlt",
+    "Rz(atan2(A12, A11)) Ry(tlt)",
+    "-A^-1 (DX, DY)",
+    "N//2",
+    "N//2",
+    "-1",
+    remark="--imod-centre relion5",
+)
+ARETOMO_ALIGNMENT = AlignmentConvention(
+    "AreTomo",
+    "2, 3",
+    ".aln",
+    "Rz(ROT) Ry(TILT)",
+    "(TX, TY)",
+    "N//2",
+    "N//2",
+    "-1",
+    remark="local alignment: displacement of the particles",
+)
+
+ALIGNMENTS = (RELION5_ALIGNMENT, IMOD_ALIGNMENT, IMOD_AS_RELION5, ARETOMO_ALIGNMENT)
 
 
 def coordinate_rows() -> list[str]:

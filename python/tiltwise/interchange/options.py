@@ -10,7 +10,7 @@ from pydantic import field_validator
 from tiltwise.config import OutputOptions, option
 from tiltwise.errors import ConfigError
 
-Source = Literal["auto", "relion4", "relion5"]
+Source = Literal["auto", "relion4", "relion5", "imod", "aretomo", "particles"]
 
 
 class ImportOptions(OutputOptions):
@@ -26,7 +26,10 @@ class ImportOptions(OutputOptions):
     tomograms: Path | None = option(None, flags=("--t",), help="tomogram set, instead of the one of the set")
     trajectories: Path | None = option(None, flags=("--mot",), group="advanced", help="motion.star of the particles")
     coordinate_binning: float | None = option(
-        None, flags=("--coord-binning",), gt=0, help="unbinned pixels per pixel of the coordinates; default: 1"
+        None,
+        flags=("--coord-binning",),
+        gt=0,
+        help="unbinned pixels per pixel of the coordinates; of RELION: 1 by default",
     )
     coordinate_pixel_size: float | None = option(
         None, flags=("--coord-angpix",), unit="Å", gt=0, help="the same as the size of a pixel of the coordinates"
@@ -67,6 +70,32 @@ class ImportOptions(OutputOptions):
     )
     tomogram_size: str | None = option(
         None, unit="px", group="advanced", help="X,Y,Z of the tomograms in unbinned pixels, where no file says"
+    )
+
+    mdoc: Path | None = option(
+        None, help="mdoc, or folder of mdocs, with order and dose of the views; default: those beside the alignment"
+    )
+    order_list: Path | None = option(None, help="lines number,angle in the order of acquisition, in place of an mdoc")
+    dose_list: Path | None = option(None, help="dose before every section of the stack, in place of an mdoc")
+    dose_per_view: float | None = option(
+        None, flags=("--dose",), unit="e/Å²", gt=0, help="dose of one view, where the mdoc has none"
+    )
+    ctf: Path | None = option(
+        None, help="defocus of the views: table of CTFFIND, AreTomo, Ctfplotter or Gctf, or a folder of them"
+    )
+    ctf_angles: Path | None = option(
+        None, group="advanced", help="tilt angle of every row of --ctf, where it is not of the whole stack"
+    )
+    imod_centre: Literal["imod", "relion5"] = option(
+        "imod", group="advanced", help="centre of rotation: as IMOD has it, or half a pixel off as RELION-5 reads IMOD"
+    )
+    x_tilt: Literal["refuse", "apply", "reverse", "ignore"] = option(
+        "refuse",
+        group="advanced",
+        help="rotation about x of an IMOD alignment (XAXISTILT, .xtilt) above 0.1 degree",
+    )
+    tomogram_names: Path | None = option(
+        None, help="lines NUMBER NAME: which tilt series a tomogram number of a particle list means"
     )
 
     @field_validator("image_size", "tomogram_size")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tiltwise.errors import FormatError
-from tiltwise.interchange import relion
+from tiltwise.interchange import aretomo, imod, particle_lists, relion
 from tiltwise.interchange.drafts import Imported
 from tiltwise.interchange.options import ImportOptions
 
@@ -23,6 +23,12 @@ class Program:
 
 PROGRAMS = (
     Program(
+        "particles",
+        "particles of Dynamo (.tbl), STOPGAP (.star), AV3 (.em), IMOD (.mod) or CSV, with --t tomograms.star",
+        particle_lists.recognises,
+        particle_lists.read,
+    ),
+    Program(
         "relion5",
         "RELION-5 (optimisation set, tomograms.star with one table per tilt series)",
         lambda options: relion.recognises(options, "relion5"),
@@ -34,6 +40,8 @@ PROGRAMS = (
         lambda options: relion.recognises(options, "relion4"),
         lambda options: relion.read(options, "relion4"),
     ),
+    Program("aretomo", "AreTomo (NAME.aln, or a folder of them)", aretomo.recognises, aretomo.read),
+    Program("imod", "IMOD (folder with NAME.xf and NAME.tlt, or folders of them)", imod.recognises, imod.read),
 )
 """In the order in which they are tried."""
 

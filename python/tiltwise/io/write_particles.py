@@ -59,6 +59,8 @@ def write_particles(
     """
     new = optset.particles if particles is None else particles
     documents = optset.documents if isinstance(optset.documents, Documents) else None
+    if documents is not None and not documents.particle_table.blocks:
+        documents = None  # only the tilt series were read from files
     if documents is None:
         block, old = StarBlock("particles", "loop", {}), None
         block.set_text("rlnTomoName", new.tomogram)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -152,6 +152,29 @@ def pre_exposure(mdoc: Mdoc) -> NDArray[np.float64] | None:
     dose = np.empty(len(order))
     dose[order] = np.concatenate([[0.0], np.cumsum(mdoc.exposure_dose[order])[:-1]])
     return dose
+
+
+def join_movies(movies: Sequence[Mdoc], path: str) -> Mdoc:
+    """One mdoc of many that describe a movie each; sections are numbered in the order given."""
+
+    def joined(arrays: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.concatenate(list(arrays))
+
+    return replace(
+        movies[0],
+        path=path,
+        section=np.arange(sum(len(one.section) for one in movies), dtype=np.int64),
+        tilt_deg=joined(one.tilt_deg for one in movies),
+        exposure_dose=joined(one.exposure_dose for one in movies),
+        prior_dose=joined(one.prior_dose for one in movies),
+        time=tuple(time for one in movies for time in one.time),
+        sub_frame_path=tuple(name for one in movies for name in one.sub_frame_path),
+        sub_frames=joined(one.sub_frames for one in movies),
+        pixel_spacing_angstrom=joined(one.pixel_spacing_angstrom for one in movies),
+        target_defocus_um=joined(one.target_defocus_um for one in movies),
+        rotation_angle_deg=joined(one.rotation_angle_deg for one in movies),
+        entries=tuple(entry for one in movies for entry in one.entries),
+    )
 
 
 def _check_complete(file: TextFile, sections: list[tuple[str, int, int, dict[str, tuple[int, str]]]]) -> None:
