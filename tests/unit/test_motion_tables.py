@@ -6,20 +6,41 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiltwise.kernels.select import load_backend
 from tiltwise.motion.objective import Evidence
 from tiltwise.motion.shifts import shared_shifts
-from tiltwise.motion.tables import TableGrid, interpolate
+from tiltwise.motion.tables import TableGrid, information
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.phases import phase_ramps
 
 BOX, RADIUS, REACH = 48, 16.0, 6.0
 DISC = FourierDisc.create(BOX)
+BACKEND = load_backend()
+F32, F64 = NDArray[np.float32], NDArray[np.float64]
 
 
 def products(rng: np.random.Generator, n: int, count: int) -> NDArray[np.complex64]:
     """conj(P) X of n images, stronger at low frequencies."""
     fall = np.exp(-(DISC.shells[:count] ** 2) / 60.0)
-    return ((rng.normal(size=(2, n, count)).T @ [1.0, 1j]).T * fall).astype(np.complex64)
+    return np.ascontiguousarray((rng.normal(size=(2, n, count)).T @ [1.0, 1j]).T * fall, np.complex64)
+
+
+def tabulated(grid: TableGrid, model: NDArray[np.complex64], image: NDArray[np.complex64]) -> tuple[F32, F64]:
+    """Tables (n, S, S) and moments, of sums over the full plane."""
+    n, count = model.shape
+    weights, rows = np.full((1, count), 2.0, np.float32), np.zeros(n, np.int32)
+    powers, image = np.ones((n, count), np.float32), image.astype(np.complex64)
+    return BACKEND.cc_table(model, image, powers, weights, rows, grid.frequencies, grid.cosines, grid.sines)
+
+
+def tables_of(grid: TableGrid, z: NDArray[np.complex64]) -> F32:
+    """Tables of products conj(P) X."""
+    return tabulated(grid, np.ones_like(z), z)[0]
+
+
+def interpolate(tables: F32, grid: TableGrid, shifts: F64) -> tuple[F64, F64]:
+    """One table per shift."""
+    return grid.interpolate(BACKEND, tables, np.arange(len(shifts), dtype=np.int32), shifts)
 
 
 def direct(z: NDArray[np.complex64], shift: NDArray[np.float64]) -> float:
@@ -31,7 +52,7 @@ def test_values_are_the_sum_over_the_full_plane() -> None:
     rng = np.random.default_rng(1)
     grid = TableGrid.create(DISC, RADIUS, REACH)
     z = products(rng, 5, grid.count)
-    tables = grid.coefficients(z)
+    tables = tables_of(grid, z)
     scale = np.abs(z).sum(axis=1) * 2.0
     for shift in rng.uniform(-0.8 * REACH, 0.8 * REACH, (20, 2)):
         found, _ = interpolate(tables, grid, np.tile(shift, (5, 1)))
@@ -44,7 +65,7 @@ def test_values_are_the_sum_over_the_full_plane() -> None:
 def test_gradient_is_that_of_the_interpolated_function() -> None:
     rng = np.random.default_rng(2)
     grid = TableGrid.create(DISC, RADIUS, REACH)
-    tables = grid.coefficients(products(rng, 50, grid.count))
+    tables = tables_of(grid, products(rng, 50, grid.count))
     at = rng.uniform(-REACH, REACH, (50, 2))
     _, gradient = interpolate(tables, grid, at)
     h = 1e-4
@@ -60,15 +81,15 @@ def test_maximum_lies_at_the_planted_shift() -> None:
     model = products(rng, 1, grid.count)
     planted = np.array([3.0, -1.5])
     image = model * phase_ramps(DISC.frequencies[: grid.count], planted[None] * 2 * np.pi / BOX).conj()
-    tables = grid.coefficients((model.conj() * image).astype(np.complex64))
+    tables, _ = tabulated(grid, model, image)
     fine = np.stack(np.meshgrid(*2 * [np.linspace(-4, 4, 161)]), axis=-1).reshape(-1, 2)
-    values, _ = interpolate(np.broadcast_to(tables, (len(fine), *tables.shape[1:])), grid, fine)
+    values, _ = grid.interpolate(BACKEND, tables, np.zeros(len(fine), np.int32), fine)
     assert np.abs(fine[int(np.argmax(values))] - planted).max() <= 0.05
 
 
 def test_nothing_is_known_outside() -> None:
     grid = TableGrid.create(DISC, RADIUS, REACH)
-    tables = grid.coefficients(products(np.random.default_rng(4), 3, grid.count))
+    tables = tables_of(grid, products(np.random.default_rng(4), 3, grid.count))
     at = np.array([[1e3, 0.0], [0.0, -1e9], [np.nan, 0.0]])
     values, gradient = interpolate(tables, grid, at)
     assert not values.any()
@@ -79,8 +100,8 @@ def test_information_is_the_curvature_without_noise() -> None:
     rng = np.random.default_rng(5)
     grid = TableGrid.create(DISC, RADIUS, REACH)
     model = products(rng, 1, grid.count)
-    tables = grid.coefficients((model.conj() * model).astype(np.complex64))
-    information = grid.information((np.abs(model) ** 2).astype(np.float32), BOX)[0]
+    tables, moments = tabulated(grid, model, model)
+    expected = information(moments, BOX)[0]
     h = 0.05
     hessian = np.stack(
         [
@@ -89,9 +110,7 @@ def test_information_is_the_curvature_without_noise() -> None:
             for a in (0, 1)
         ]
     )
-    assert (
-        np.abs(hessian + information).max() <= 0.06 * np.abs(information).max()
-    )  # of splines, at 3.5 points per cycle
+    assert np.abs(hessian + expected).max() <= 0.06 * np.abs(expected).max()  # of splines, at 3.5 points per cycle
 
 
 def evidence_of(shift: NDArray[np.float64], noise: float) -> Evidence:
@@ -101,9 +120,8 @@ def evidence_of(shift: NDArray[np.float64], noise: float) -> Evidence:
     model = products(rng, 12, grid.count)
     ramp = phase_ramps(DISC.frequencies[: grid.count], shift[None] * 2 * np.pi / BOX).conj()
     image = model * ramp + noise * products(rng, 12, grid.count)
-    tables = grid.coefficients((model.conj() * image).astype(np.complex64))
-    information = grid.information((np.abs(model) ** 2).astype(np.float32), BOX)
-    return Evidence(grid, tables, information, np.ones(12), np.arange(12), np.zeros(12, np.intp), 2.0)
+    tables, moments = tabulated(grid, model, image)
+    return Evidence(grid, tables, information(moments, BOX), np.ones(12), np.arange(12), np.zeros(12, np.intp), 2.0)
 
 
 def test_shifts_that_particles_share() -> None:

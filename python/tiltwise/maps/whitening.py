@@ -49,6 +49,17 @@ class WhitenedImages:
         )
 
 
+def refuse_noise(noise_power: NDArray[np.float64]) -> None:
+    """DataError unless all numbers of an array can be divided by in single precision."""
+    if not ((noise_power > SMALLEST_NOISE) & np.isfinite(noise_power)).all():
+        raise DataError(
+            "noise power is not a positive number",
+            expected=f"finite sigma^2 above {SMALLEST_NOISE:g} in every tilt and shell",
+            found=f"{noise_power.min():g} to {noise_power.max():g}",
+            fix="check the tilt images: is one of them blank, or its contrast out of range?",
+        )
+
+
 def whiten(
     images: ParticleImages, disc: FourierComponents, noise_power: NDArray[np.float64], count: int
 ) -> WhitenedImages:
@@ -60,13 +71,7 @@ def whiten(
         if the noise power is not positive.
     """
     used = noise_power[images.tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
-    if not ((used > SMALLEST_NOISE) & np.isfinite(used)).all():
-        raise DataError(
-            "noise power is not a positive number",
-            expected=f"finite sigma^2 above {SMALLEST_NOISE:g} in every tilt and shell",
-            found=f"{used.min():g} to {used.max():g}",
-            fix="check the tilt images: is one of them blank, or its contrast out of range?",
-        )
+    refuse_noise(used)
     inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
     no_dc = inverse.copy()
     no_dc[:, 0] = 0.0

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from tiltwise.kernels.api import F32, I32, Backend
+from tiltwise.kernels.select import load_backend
 from tiltwise.motion.geometry import Alignment, Specimen, tilt_jacobian
-from tiltwise.motion.tables import TableGrid, interpolate
+from tiltwise.motion.tables import TableGrid
 
 F64 = NDArray[np.float64]
 
 BLUR = 0.12
 """Standard deviation of blurred correlations, over the reach of their tables."""
+IMAGES_PER_THREAD = 10_000
+"""Fewer are read faster by one thread than shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class Evidence:
     """Correlations of n particle images; lengths in unbinned pixels."""
 
     grid: TableGrid
-    tables: NDArray[np.float32]
-    """(n, S, S)"""
+    tables: F32
+    """(m, S, S), shared by all selections of images"""
     information: F64
     """(n, 2, 2) Fisher information in shifts of the image"""
     power: F64
@@ -34,6 +38,15 @@ class Evidence:
     """(n,) in the order of dose"""
     scale: float
     """unbinned pixels per pixel of the tables"""
+    row: I32 | None = field(default=None, kw_only=True)
+    """(n,) tables of the images; all in their order without a list"""
+    backend: Backend = field(default_factory=load_backend, kw_only=True)
+    threads: int = field(default=1, kw_only=True)
+
+    @property
+    def rows(self) -> I32:
+        """(n,) tables of the images."""
+        return np.arange(len(self.particle), dtype=np.int32) if self.row is None else self.row
 
     @property
     def reach_px(self) -> float:
@@ -43,18 +56,19 @@ class Evidence:
     def at(self, displacement: F64) -> tuple[F64, F64]:
         """Correlations (n,) and their gradients (n, 2) at displacements (P, F, 2)."""
         shifts = displacement[self.particle, self.tilt] / self.scale
-        value, gradient = interpolate(self.tables, self.grid, shifts)
+        threads = min(self.threads, 1 + len(shifts) // IMAGES_PER_THREAD)
+        value, gradient = self.grid.interpolate(self.backend, self.tables, self.rows, shifts, threads)
         return value, gradient / self.scale
 
     def only(self, rows: NDArray[np.bool_]) -> Evidence:
         """Some images, (n,) bool; particles keep their numbers."""
         return replace(
             self,
-            tables=self.tables[rows],
             information=self.information[rows],
             power=self.power[rows],
             particle=self.particle[rows],
             tilt=self.tilt[rows],
+            row=self.rows[rows],
         )
 
     def of(self, chosen: NDArray[np.bool_]) -> Evidence:
@@ -63,10 +77,9 @@ class Evidence:
 
     def blurred(self) -> Evidence:
         """With correlations blurred by a good part of their reach: hills that are seen from afar."""
-        sigma = BLUR * self.grid.half
-        smooth = gaussian_filter1d(self.tables, sigma, axis=1, mode="constant", truncate=3.0)
-        smooth = gaussian_filter1d(smooth, sigma, axis=2, mode="constant", truncate=3.0)
-        return replace(self, tables=smooth)
+        spread = gaussian_filter1d(np.eye(self.grid.size), BLUR * self.grid.half, mode="constant", truncate=3.0)
+        matrix = spread.astype(np.float32)
+        return replace(self, tables=np.matmul(np.matmul(matrix, self.tables), matrix.T))
 
     def scaled(self, factor: float) -> Evidence:
         """With predictions `factor` times as strong."""

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
-from tiltwise.kernels.api import Backend
-from tiltwise.maps.whitening import slice_matrices
+from tiltwise.kernels.api import I32, Backend
+from tiltwise.maps.whitening import refuse_noise, slice_matrices
 from tiltwise.model import TiltSeries
 from tiltwise.motion.fields import FieldBasis
 from tiltwise.motion.gaussian_process import MotionBasis
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.objective import Evidence
-from tiltwise.motion.tables import TableGrid
+from tiltwise.motion.tables import TableGrid, information
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.phases import phase_ramps
 
@@ -129,11 +129,9 @@ class Correlator:
     def nothing(self) -> Evidence:
         """Of a series without visible particles."""
         grid = TableGrid.create(self.disc, self.radius, self.reach_px)
-        size = 2 * grid.half + 1
         none = np.zeros(0, np.intp)
-        return Evidence(
-            grid, np.zeros((0, size, size), np.float32), np.zeros((0, 2, 2)), np.zeros(0), none, none, self.binning
-        )
+        tables, information = np.zeros((0, grid.size, grid.size), np.float32), np.zeros((0, 2, 2))
+        return Evidence(grid, tables, information, np.zeros(0), none, none, self.binning, backend=self.backend)
 
     def evidence(
         self,
@@ -147,26 +145,57 @@ class Correlator:
         """Tables of every visible image; `references` are the volumes of the members, by their number.
 
         Predictions are made at the present angles of the tilts; images are where they were cut.
+
+        Raises
+        ------
+        DataError
+            if the noise power is not positive.
         """
         grid = TableGrid.create(self.disc, self.radius, self.reach_px)
         frequencies, shells, rank = self.disc.frequencies3d(grid.count), self.disc.shells[: grid.count], data.rank
         turned = replace(data.series, projection=alignment.projection(specimen)[rank])
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # tilts that show particles are checked
+            weights = np.ascontiguousarray(2.0 / noise_power[:, shells], np.float32)
+        weights[:, 0] = 0.0  # the mean grey value says nothing
+        seen = np.flatnonzero(data.seen)
+        tables = np.zeros((len(seen) * data.series.n_tilts, grid.size, grid.size), np.float32)
 
-        def of(member: int) -> tuple[NDArray[np.float32], F64, F64, NDArray[np.intp], NDArray[np.intp]]:
+        def of(slot: int) -> tuple[I32, F64, NDArray[np.intp], NDArray[np.intp]]:
+            member = int(seen[slot])
             images = load(int(data.members[member]))
+            refuse_noise(noise_power[images.tilts][:, : int(shells.max(initial=0)) + 1])
             volume = references[member]
             padded = volume.shape[0]
             matrices = slice_matrices(turned, images.tilts, data.rotations[member][None], padded / self.disc.box)
             model = self.backend.project(volume, matrices, frequencies, padded // 2, threads=1)
-            weight = 1.0 / noise_power[images.tilts][:, shells]
-            weight[:, 0] = 0.0  # the mean grey value says nothing
-            products = (model.conj() * images.data[:, : grid.count] * weight).astype(np.complex64)
-            powers = (images.ctf2[:, : grid.count] * np.abs(model) ** 2 * weight).astype(np.float32)
-            information = grid.information(powers, self.disc.box) / self.binning**2
-            number = np.full(len(images.tilts), member, np.intp)
-            power = 2.0 * powers.sum(axis=1, dtype=np.float64)
-            return grid.coefficients(products), information, power, number, rank[images.tilts]
+            first, n = slot * data.series.n_tilts, len(images.tilts)
+            _, moments = self.backend.cc_table(
+                model,
+                images.data,
+                images.ctf2,
+                weights,
+                images.tilts.astype(np.int32),
+                grid.frequencies,
+                grid.cosines,
+                grid.sines,
+                out=tables[first : first + n],
+                threads=1,
+            )
+            row = np.arange(first, first + n, dtype=np.int32)
+            return row, moments, np.full(n, member, np.intp), rank[images.tilts]
 
-        parts = ordered_map(of, [int(m) for m in np.flatnonzero(data.seen)], self.threads)
-        tables, information, power, particle, tilt = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Evidence(grid, tables, information, power, particle, tilt, self.binning)
+        parts = ordered_map(of, range(len(seen)), self.threads)
+        row, moments, particle, tilt = (np.concatenate(column) for column in zip(*parts, strict=True))
+        of_shifts = information(moments, self.disc.box) / self.binning**2
+        return Evidence(
+            grid,
+            tables,
+            of_shifts,
+            moments[:, 0].copy(),
+            particle,
+            tilt,
+            self.binning,
+            row=row,
+            backend=self.backend,
+            threads=self.threads,
+        )

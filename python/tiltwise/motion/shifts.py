@@ -44,8 +44,9 @@ class SharedShifts:
 
 def tilt_sums(evidence: Evidence) -> Iterator[tuple[int, F64]]:
     """Tilts that show particles, and their summed correlations (S, S) on the points of the tables."""
+    rows = evidence.rows
     for tilt in np.unique(evidence.tilt):
-        total = evidence.tables[evidence.tilt == tilt].sum(axis=0, dtype=np.float64)
+        total = evidence.tables[rows[evidence.tilt == tilt]].sum(axis=0, dtype=np.float64)
         for axis in (0, 1):  # coefficients to values
             total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
         yield int(tilt), total
