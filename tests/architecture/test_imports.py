@@ -23,7 +23,7 @@ LEVELS = [
     {"exec", "io", "kernels"},
     {"extract", "interchange", "sim"},
     {"maps"},
-    {"check", "ctf", "em", "motion", "post"},
+    {"check", "ctf", "em", "export", "motion", "post"},
     {"jobs", "report"},
     {"cli"},
     {"__main__"},

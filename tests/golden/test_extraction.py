@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiltwise.export import extract
+from tiltwise.export.options import ExtractOptions
 from tiltwise.extract.pseudo import pseudo_subtomogram
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.rotations import euler_to_matrix
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import load_optimisation_set, write_particles
 from tiltwise.io.stacks import PseudoSubtomogram
+from tiltwise.io.star import read_star
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
 
 BOX, CROP = 128, 64
 PARTICLES = [1, 7]
@@ -69,7 +74,7 @@ def full_cube(half: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("number", PARTICLES)
 def test_stack_of_images(golden: Path, source: ParticleSource, number: int) -> None:
     row, centre = position(source, number)
-    tilts, images = source.loader(row).premultiplied_stack(centre)
+    tilts, images = source.loader(row).stack(centre)
     np.testing.assert_array_equal(tilts, np.arange(31))
     assert difference(images, read(golden / f"relion/stack2d/{number}_stack2d.mrcs")) <= TOLERANCE
 
@@ -98,3 +103,47 @@ def test_independent_samples_give_the_same_subtomogram(source: ParticleSource) -
     # Noise aliased by the coarser sampling of slices is all that differs: 0.98 to 0.99 measured.
     assert np.corrcoef(ours.data.ravel(), relion.data.ravel())[0, 1] >= 0.97
     assert ours.data.std() == pytest.approx(relion.data.std(), rel=0.06)
+
+
+@pytest.mark.parametrize("form", ["stack2d", "pseudo3d"])
+def test_the_command_writes_what_relion_writes(golden: Path, tmp_path: Path, form: str) -> None:
+    """Files and rows of particles 1 and 7."""
+    rows = [number - 1 for number in PARTICLES]
+    optset = load_optimisation_set(golden / "optimisation_set.star")
+    write_particles(tmp_path / "two.star", optset, particles=optset.particles.take(np.array(rows)))
+    options = ExtractOptions(
+        particles=tmp_path / "two.star",
+        tomograms=Path(optset.paths["tomograms"]),
+        output=tmp_path,
+        box=BOX,
+        crop=CROP,
+        stack2d=form == "stack2d",
+        threads=2,
+    )
+    with FolderJob(options, ["tiltwise", "extract"], SilentProgress()) as job:
+        result = extract.run(options, job, SilentProgress())
+    ours, theirs = read_star(result.outputs["particles"]), read_star(golden / "relion" / form / "particles.star")
+    for label in ("X", "Y", "Z"):
+        found = ours["particles"].floats(f"rlnCenteredCoordinate{label}Angst")
+        np.testing.assert_allclose(found, theirs["particles"].floats(f"rlnCenteredCoordinate{label}Angst"), atol=1e-4)
+        assert not ours["particles"].floats(f"rlnOrigin{label}Angst").any()
+    for label in ("Rot", "Tilt", "Psi"):
+        found = ours["particles"].floats(f"rlnAngle{label}")
+        np.testing.assert_allclose(found, theirs["particles"].floats(f"rlnAngle{label}"), atol=1e-4)
+    assert set(theirs["particles"].columns) <= set(ours["particles"].columns)
+    for label in theirs["optics"].columns:
+        assert float_or_text(ours["optics"].text(label)[0]) == float_or_text(theirs["optics"].text(label)[0]), label
+    for number in PARTICLES:
+        for file in sorted((golden / "relion" / form).glob(f"{number}_*.mrc*")):
+            if "multi" not in file.name:
+                written = tmp_path / "Subtomograms/TS_01" / file.name
+                assert difference(read(written), read(file)) <= TOLERANCE
+                with mrcfile.open(written, permissive=True) as one, mrcfile.open(file, permissive=True) as other:
+                    assert one.voxel_size.x == pytest.approx(other.voxel_size.x, rel=1e-5)
+
+
+def float_or_text(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value

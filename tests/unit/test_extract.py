@@ -267,7 +267,7 @@ def test_stack_and_tilt_series_load_the_same() -> None:
         disc=FourierDisc.create(48),
         diameter_angstrom=48.0,
     )
-    stacks = stack_loader(loader.premultiplied_stack(CENTRE))
+    stacks = stack_loader(loader.stack(CENTRE))
     # At the stored position both hold the same pixels: single precision.
     ours, theirs = loader.load(CENTRE), stacks.load(0, CENTRE, CENTRE)
     np.testing.assert_array_equal(ours.tilts, theirs.tilts)
@@ -309,7 +309,7 @@ def test_bad_pixels_are_refused(bad: float) -> None:
         extractor(images).load(CENTRE)
     with pytest.raises(DataError, match="NaN or infinite"):
         pseudo_subtomogram(extractor(images), CENTRE, None, np.eye(3))
-    tilts, stack = extractor(noise(), box=64, crop=48).premultiplied_stack(CENTRE)
+    tilts, stack = extractor(noise(), box=64, crop=48).stack(CENTRE)
     stack[0, 3, 3] = bad
     with pytest.raises(DataError, match="NaN or infinite"):
         stack_loader((tilts, stack)).load(0, CENTRE, CENTRE)
@@ -317,7 +317,7 @@ def test_bad_pixels_are_refused(bad: float) -> None:
 
 def test_stacks_of_another_size_are_refused() -> None:
     with pytest.raises(DataError, match="wrong size"):
-        stack_loader(extractor(noise()).premultiplied_stack(CENTRE)).load(0, CENTRE, CENTRE)
+        stack_loader(extractor(noise()).stack(CENTRE)).load(0, CENTRE, CENTRE)
 
 
 @pytest.mark.parametrize("relion_compatible", [False, True])

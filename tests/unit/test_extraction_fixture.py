@@ -155,7 +155,7 @@ def test_positions_and_defocus(source: ParticleSource) -> None:
 def test_stack_of_images(
     source: ParticleSource, particle: int, values: tuple[float, float, float, float], total: float
 ) -> None:
-    tilts, stack = extractor(source).premultiplied_stack(positions(source)[particle])
+    tilts, stack = extractor(source).stack(positions(source)[particle])
     assert stack.shape == (5, CROP, CROP)
     np.testing.assert_array_equal(tilts, np.arange(5))
     found = [stack[i] for i in ((0, 16, 16), (0, 16, 17), (1, 14, 18), (4, 20, 12))]
@@ -212,6 +212,6 @@ def test_tilts_after_the_dose_limit_are_left_out(source: ParticleSource) -> None
         disc=whole.disc,
         max_dose=7.0,
     )
-    tilts, stack = limited.premultiplied_stack(positions(source)[0])
+    tilts, stack = limited.stack(positions(source)[0])
     np.testing.assert_array_equal(tilts, [0, 1, 2])
-    np.testing.assert_array_equal(stack, whole.premultiplied_stack(positions(source)[0])[1][:3])
+    np.testing.assert_array_equal(stack, whole.stack(positions(source)[0])[1][:3])

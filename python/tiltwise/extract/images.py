@@ -287,15 +287,20 @@ class ImageExtractor:
             fix="repeat the job that wrote the images, or leave these tilts out of the tilt series",
         )
 
-    def premultiplied_stack(
-        self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None
+    def stack(
+        self,
+        position_px: NDArray[np.float64],
+        motion_px: NDArray[np.float64] | None = None,
+        *,
+        premultiplied: bool = True,
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """RELION's 2D stack: visible tilts and CTF-premultiplied real images (F, crop, crop), centre at crop // 2.
 
-        Divided by the binning, as RELION-5 does.
+        Divided by the binning, as RELION-5 does.  Not `premultiplied`, images lack the CTF and radiation damage, as
+        they do with RELION's --no_ctf.
         """
         tilts, spectra, ctf = self.transforms(position_px, motion_px)
-        images = self.premultiplied(spectra, ctf)
+        images = self.premultiplied(spectra, ctf if premultiplied else np.ones_like(ctf))
         return tilts, np.fft.fftshift(images, axes=(1, 2)) / np.float32(self.binning)
 
     def premultiplied(self, spectra: NDArray[np.complex64], ctf: NDArray[np.float32]) -> NDArray[np.float32]:

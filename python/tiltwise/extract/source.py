@@ -74,6 +74,8 @@ class ParticleSource:
         RELION's --b, --crop and --bin; ignored for stacks, which have their own.
     diameter_angstrom
         particle diameter for the masked copy used in scores; None does not mask.
+    max_dose
+        tilts with a larger pre-exposure (e/Å^2) are left out; of no effect on stacks.
 
     Raises
     ------
@@ -91,6 +93,7 @@ class ParticleSource:
         crop_px: int,
         binning: float,
         diameter_angstrom: float | None,
+        max_dose: float | None = None,
     ) -> None:
         self.optset, self.masks = optset, diameter_angstrom is not None
         self.series_of = series_index(optset)
@@ -146,6 +149,7 @@ class ParticleSource:
                     binning=binning,
                     disc=self.disc,
                     diameter_angstrom=diameter_angstrom,
+                    max_dose=max_dose,
                 )
             self._loaders[int(number), int(group)] = loader
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.source import ParticleSource
 from tiltwise.io.optimisation_set import load_optimisation_set, notes_of
-from tiltwise.maps.options import ImageOptions
+from tiltwise.maps.options import BoxOptions
 from tiltwise.model import OptimisationSet
 
 
-def read_set(options: ImageOptions, *, need_images: bool | None) -> OptimisationSet:
+def read_set(options: BoxOptions, *, need_images: bool | None) -> OptimisationSet:
     """Tilt series and particles; `need_images` and errors as `load_optimisation_set`."""
     return load_optimisation_set(
         options.input,
@@ -29,7 +29,7 @@ def record(optset: OptimisationSet, job: Job, progress: Progress) -> None:
         progress.note(note)
 
 
-def source_of(options: ImageOptions, optset: OptimisationSet, diameter_angstrom: float | None = None) -> ParticleSource:
+def source_of(options: BoxOptions, optset: OptimisationSet, diameter_angstrom: float | None = None) -> ParticleSource:
     """Images in the boxes that are asked for; errors as `ParticleSource`."""
     return ParticleSource(
         optset,

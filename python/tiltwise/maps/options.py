@@ -22,8 +22,8 @@ def _symmetry(name: str) -> str:
 SymmetryName = Annotated[str, AfterValidator(_symmetry)]
 
 
-class ImageOptions(InputOptions):
-    """Which part of the data is used, and in which boxes."""
+class BoxOptions(InputOptions):
+    """Which data are used, and in which boxes images are cut."""
 
     box: int = option(..., flags=("--b",), unit="px", ge=4, help="box cut from the binned tilt images, before cropping")
     crop: int | None = option(
@@ -36,6 +36,36 @@ class ImageOptions(InputOptions):
         group="advanced",
         help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels",
     )
+
+    @property
+    def map_size(self) -> int:
+        """Voxels along each side of the map."""
+        return self.box if self.crop is None else self.crop
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BoxOptions:
+        if self.input is None and (self.particles is None or self.tomograms is None):
+            raise ConfigError(
+                "no particles to work on",
+                where="--i",
+                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
+                found="neither",
+                fix="name the optimisation set of the last job",
+            )
+        if self.crop is not None and self.crop > self.box:
+            raise ConfigError(
+                "the cropped box is larger than the box",
+                where="--crop",
+                expected=f"at most --b {self.box}",
+                found=f"--crop {self.crop}",
+                fix="choose a larger --b or a smaller --crop",
+            )
+        return self
+
+
+class ImageOptions(BoxOptions):
+    """Which part of the data is used, and what is known of the particle."""
+
     symmetry: SymmetryName = option("C1", flags=("--sym",), help="point group of the particle")
     particle_diameter: float | None = option(
         None, unit="Å", gt=0, help="diameter of the sphere that holds the particle; default: as large as the box allows"
@@ -58,31 +88,6 @@ class ImageOptions(InputOptions):
     )
     seed: int = option(1, flags=("--seed", "--random-seed"), group="advanced", ge=0, help="seed of everything random")
 
-    @property
-    def map_size(self) -> int:
-        """Voxels along each side of the map."""
-        return self.box if self.crop is None else self.crop
-
     def size_of_particle(self, pixel_size: float) -> float:
         """`--particle-diameter` in Å, or half of the box, which usually has room for twice the particle."""
         return self.particle_diameter or self.map_size * pixel_size / 2
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ImageOptions:
-        if self.input is None and (self.particles is None or self.tomograms is None):
-            raise ConfigError(
-                "no particles to work on",
-                where="--i",
-                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
-                found="neither",
-                fix="name the optimisation set of the last job",
-            )
-        if self.crop is not None and self.crop > self.box:
-            raise ConfigError(
-                "the cropped box is larger than the box",
-                where="--crop",
-                expected=f"at most --b {self.box}",
-                found=f"--crop {self.crop}",
-                fix="choose a larger --b or a smaller --crop",
-            )
-        return self

@@ -1,0 +1,1 @@
+"""What other programs read: extracted images of particles, and sets in their forms."""
