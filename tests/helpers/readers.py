@@ -55,7 +55,61 @@ RELION4_PARTICLES = (
     )
 )
 
+
+def _grid(name: str, size: tuple[int, int, int]) -> str:
+    axes = " ".join(f'{axis}="{n}"' for axis, n in zip(("Width", "Height", "Depth"), size, strict=True))
+    nodes = "\n".join(
+        f'  <Node X="{x}" Y="{y}" Z="{z}" Value="{0.5 * x - 0.25 * y + 0.125 * z}" />'
+        for z in range(size[2])
+        for y in range(size[1])
+        for x in range(size[0])
+    )
+    return f'<{name} {axes} MarginX="0" MarginY="0" MarginZ="0">\n{nodes}\n</{name}>\n'
+
+
+WARP_SERIES = (
+    '<?xml version="1.0" encoding="utf-8"?>\n<TiltSeries AreAnglesInverted="False" PlaneNormal="0, 0, 1" '
+    'LevelAngleX="0.5" LevelAngleY="-1"\n MagnificationCorrection="1, 0, 0, 1"\n'
+    ' VolumeDimensionsAngstrom="540, 540, 270"\n'
+    ' ImageDimensionsAngstrom="500, 540">\n'
+    + "".join(
+        f"<{tag}>{values}</{tag}>\n"
+        for tag, values in (
+            ("Angles", "-20\n0\n20.5"),
+            ("Dose", "3.1\n0\n6.2"),
+            ("UseTilt", "True\nTrue\nFalse"),
+            ("AxisAngle", "84.5\n84.5\n84.5"),
+            ("AxisOffsetX", "1.5\n0\n-2"),
+            ("AxisOffsetY", "0\n0\n3.25"),
+            ("MoviePath", "a.tif\nb.tif\nc.tif"),
+        )
+    )
+    + '<CTF>\n<Param Name="PixelSize" Value="1.35" />\n<Param Name="Voltage" Value="300" />\n</CTF>\n'
+    + _grid("GridCTF", (1, 1, 3))
+    + _grid("GridMovementX", (3, 2, 3))
+    + "</TiltSeries>\n"
+)
+TOMOSTAR = (
+    "\ndata_\n\nloop_\n_wrpMovieName #1\n_wrpAngleTilt #2\n_wrpAxisAngle #3\n_wrpDose #4\n"
+    "a.eer -3.0 84.5 3.0\nb.eer 0.0 84.5 0.0\nc.eer 3.0 84.5 6.0\n"
+)
+SPECIES = (
+    "\ndata_\n\nloop_\n_wrpCoordinateX1 #1\n_wrpCoordinateY1 #2\n_wrpCoordinateZ1 #3\n_wrpAngleRot1 #4\n"
+    "_wrpAngleTilt1 #5\n_wrpAnglePsi1 #6\n_wrpRandomSubset #7\n_wrpSourceName #8\n"
+    "100.5 200.25 50.0 10.0 20.0 30.0 1 good.tomostar\n110.5 210.25 55.0 -10.0 2.0 3.0 2 good.tomostar\n"
+)
+_SIZES = {"image_size": "400,400", "tomogram_size": "400,400,200", "pixel_size": 1.35}
+
 READERS = [
+    Reader("warp series", ".xml", WARP_SERIES, lambda path: _import(path, source="warp")),
+    Reader("tomostar", ".tomostar", TOMOSTAR, lambda path: _import(path, **_SIZES)),
+    Reader(
+        "species of M",
+        ".star",
+        SPECIES,
+        lambda path: _import(path.parent / "good.xml", particles=path),
+        (("good.xml", WARP_SERIES),),
+    ),
     Reader("relion4 tomograms", ".star", RELION4_TOMOGRAMS, lambda path: _import(path, source="relion4")),
     Reader(
         "relion4 particles",

@@ -43,6 +43,7 @@ KNOWN = {
     "RELION 5 px": (4 * VOXEL, 1.0, 4 * VOXEL),
     "RELION 5 picks": (VOXEL, 4.0, 4 * VOXEL + 1),  # (4 i - N / 2 + 1) px: one pixel beside the voxel
     "Warp 2, M": (VOXEL, 4.0, 4 * VOXEL),
+    "M species": (4 * VOXEL * PIXEL, 1.0, 4 * VOXEL),
     "IMOD 4": (VOXEL + 0.5, 4.0, 4 * VOXEL + 1.5),
     "Dynamo 1": (VOXEL + 1, 4.0, 4 * VOXEL),
     "STOPGAP 0.7": (VOXEL + 1, 4.0, 4 * VOXEL),

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from tiltwise.geometry.rotations import euler_to_matrix, rotation_x, rotation_z
 
 F64 = NDArray[np.float64]
-Centre = Literal["N/2", "N//2", "(N-1)/2", "N/2-1"]
+Centre = Literal["N/2", "N//2", "(N-1)/2", "N/2-1", "0"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,8 @@ def centre_px(size: ArrayLike, centre: Centre) -> F64:
     numbers = np.asarray(size, np.float64)
     if centre == "N//2":
         return np.asarray(np.floor(numbers / 2.0))
+    if centre == "0":
+        return np.zeros_like(numbers)
     return np.asarray(numbers / 2.0 - {"N/2": 0.0, "(N-1)/2": 0.5, "N/2-1": 1.0}[centre])
 
 
@@ -185,6 +187,7 @@ RELION5_PICKS = CoordinateConvention(
 WARP = CoordinateConvention(
     "Warp", "2, M", "rlnCoordinateX/Y/Z", "px", "corner", remark="pixels of the extracted images"
 )
+M_SPECIES = CoordinateConvention("M", "species", "wrpCoordinateX1/Y1/Z1", "Å", "corner")
 IMOD = CoordinateConvention(
     "IMOD",
     "4",
@@ -207,6 +210,7 @@ COORDINATES = (
     RELION5_PIXEL,
     RELION5_PICKS,
     WARP,
+    M_SPECIES,
     IMOD,
     DYNAMO,
     STOPGAP,
@@ -270,7 +274,39 @@ ARETOMO_ALIGNMENT = AlignmentConvention(
     remark="local alignment: displacement of the particles",
 )
 
-ALIGNMENTS = (RELION5_ALIGNMENT, IMOD_ALIGNMENT, IMOD_AS_RELION5, ARETOMO_ALIGNMENT)
+WARP_ALIGNMENT = AlignmentConvention(
+    "Warp",
+    "1, 2, M",
+    "NAME.xml, NAME.tomostar",
+    "Rz(AxisAngle) Ry(-(Angle + LevelAngleY)) Rx(LevelAngleX)",
+    "(AxisOffsetX, AxisOffsetY) / pixel size",
+    "N/2",
+    "N/2",
+    "+1; -1 where AreAnglesInverted",
+    "Rz(GridAngleZ) Ry(GridAngleY) Rx(GridAngleX) stands before R for orientations; GridMovement and GridVolumeWarp "
+    "become motion of the particles",
+)
+WARP_EXPORT = AlignmentConvention(
+    "WarpTools",
+    "2 (ts_export_particles --2d)",
+    "*_tomograms.star",
+    "rlnTomoProjX/Y/Z as they are",
+    "0",
+    "0",
+    "0",
+    "-1; +1 where inverted",
+    "mirrored along z against Warp's own frame, with its particles: maps are mirror images; no translations, so only "
+    "stacks can be used",
+)
+
+ALIGNMENTS = (
+    RELION5_ALIGNMENT,
+    IMOD_ALIGNMENT,
+    IMOD_AS_RELION5,
+    ARETOMO_ALIGNMENT,
+    WARP_ALIGNMENT,
+    WARP_EXPORT,
+)
 
 
 def coordinate_rows() -> list[str]:

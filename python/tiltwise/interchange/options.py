@@ -10,7 +10,7 @@ from pydantic import field_validator
 from tiltwise.config import OutputOptions, option
 from tiltwise.errors import ConfigError
 
-Source = Literal["auto", "relion4", "relion5", "imod", "aretomo", "particles"]
+Source = Literal["auto", "relion4", "relion5", "imod", "aretomo", "warp", "particles"]
 
 
 class ImportOptions(OutputOptions):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tiltwise.errors import FormatError
-from tiltwise.interchange import aretomo, imod, particle_lists, relion
+from tiltwise.interchange import aretomo, imod, particle_lists, relion, warp
 from tiltwise.interchange.drafts import Imported
 from tiltwise.interchange.options import ImportOptions
 
@@ -42,6 +42,7 @@ PROGRAMS = (
     ),
     Program("aretomo", "AreTomo (NAME.aln, or a folder of them)", aretomo.recognises, aretomo.read),
     Program("imod", "IMOD (folder with NAME.xf and NAME.tlt, or folders of them)", imod.recognises, imod.read),
+    Program("warp", "Warp or M (tilt series .xml or .tomostar, or a folder of them)", warp.recognises, warp.read),
 )
 """In the order in which they are tried."""
 
