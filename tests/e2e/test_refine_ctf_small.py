@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tiltwise.ctf import refine_ctf
 from tiltwise.ctf.aberrations import zernike_coefficients
 from tiltwise.ctf.options import RefineCtfOptions
-from tiltwise.ctf.refine_ctf import RefineCtfResult
+from tiltwise.ctf.refine_ctf import RefineCtfResult, refuse_mixed_optics
 from tiltwise.errors import ConfigError, DataError, ShapeError, TiltwiseError
 from tiltwise.io.mrc import read_map, write_map
-from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles, write_tomograms
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.optics.zernike import odd_phase
@@ -160,6 +160,7 @@ def test_given_half_maps(data: SimulatedData, first: RefineCtfResult, tmp_path: 
         ({"opposite_half": True}, ConfigError, "--opposite-half is about given half maps"),
         ({"d0": 100.0}, ConfigError, "search range must contain no change"),
         ({"defocus": False, "scale": False}, ConfigError, "nothing to refine"),
+        ({"defocus": False, "phase_shift": True}, ConfigError, "phase shifts are fitted with the defocus"),
         ({"kmin": 10.5}, ConfigError, "nothing to fit phases with"),
         ({"split": "keep"}, DataError, "particles without half set"),
         ({"memory": 0.01}, TiltwiseError, "not enough memory"),
@@ -207,6 +208,53 @@ def test_half_maps_that_do_not_fit(
     half = tmp_path / "half.mrc"
     with pytest.raises(kind, match=pattern):
         refined(data.optimisation_set, tmp_path / "job", ref1=half, ref2=half)
+
+
+def test_phase_shifts_that_images_do_not_have_are_taken_back(data: SimulatedData, tmp_path: Path) -> None:
+    """The metadata state a phase plate that charges: its phase shifts go, and so does what they did to the defoci."""
+    good = load_optimisation_set(data.truth.parent / "optimisation_set.star")
+    (series,) = good.series
+    stated = 40.0 * np.random.default_rng(1).normal(size=series.n_tilts)
+    write_tomograms(tmp_path / "tomograms.star", good, series=[replace(series, phase_shift_deg=stated)])
+    write_optimisation_set(
+        tmp_path / "set.star", tomograms=tmp_path / "tomograms.star", particles=good.paths["particles"]
+    )
+    result = refined(tmp_path / "set.star", tmp_path / "job", phase_shift=True)
+    (one,) = result.series
+    assert one.verdicts()["phase_shift"].improved
+    (written,) = load_optimisation_set(result.outputs["optimisation_set"]).series
+    # what all tilts share is hard to tell from the reference, which was made with it
+    left = written.phase_shift_deg
+    assert rms(left - left.mean()) < 0.2 * rms(stated)
+    content = json.loads(result.outputs["ctf"].read_text())["series"][one.name]
+    np.testing.assert_allclose(content["phase_shift_deg"]["value"], left, atol=1e-3)
+    np.testing.assert_allclose(content["phase_shift_deg"]["before"], stated, atol=1e-3)
+    assert all(value > 0 for value in content["phase_shift_deg"]["sigma"])
+    assert content["phase_shift_deg"]["applied"] == [True] * series.n_tilts
+    assert content["scatter"]["phase_shift_deg"] is not None
+    assert "phase shift is improved" in (tmp_path / "job" / "report.html").read_text()
+
+
+def test_cs_is_written_to_tilt_series_and_optics_alike(data: SimulatedData, tmp_path: Path) -> None:
+    """Forced: at this resolution Cs is not known to a millimetre.  RELION refuses sets whose two values differ."""
+    good = load_optimisation_set(data.truth.parent / "optimisation_set.star")
+    result = refined(good.paths["optimisation_set"], tmp_path / "job", spherical_aberration=True, force=True)
+    (group,) = result.aberrations
+    change = group.fits["even"].spherical
+    assert change is not None
+    assert abs(change.millimetres) < 4 * change.sigma_millimetres
+    written = load_optimisation_set(result.outputs["optimisation_set"])
+    assert written.optics[0].spherical_aberration_mm == pytest.approx(2.7 + change.millimetres, abs=1e-4)
+    assert written.series[0].spherical_aberration_mm == pytest.approx(2.7 + change.millimetres, abs=1e-4)
+    assert not len(written.optics[0].even_zernike)
+    mean = 0.5 * (written.series[0].defocus_u_angstrom + written.series[0].defocus_v_angstrom)
+    np.testing.assert_allclose(mean, result.series[0].after[:, 0], atol=0.01)
+    content = json.loads(result.outputs["ctf"].read_text())["optics"][group.name]["spherical_aberration_mm"]
+    assert content["applied"] is True
+    assert content["sigma"] == pytest.approx(change.sigma_millimetres, abs=1e-5)
+    two = replace(good.particles, optics_index=np.arange(len(good.particles)) % 2)
+    with pytest.raises(ConfigError, match="one spherical aberration"):
+        refuse_mixed_optics(replace(good, particles=two))
 
 
 def test_aberrations_go_to_the_particle_file(data: SimulatedData, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def planted(
 ) -> Planted:
     """Images whose CTFs differ from the stated ones by `change` (F, 3) Å and a scale.
 
-    `odd` and `even` (K,) are phases in radians that the metadata do not know.  Half of the `blocks` are of half set 1.
+    `odd` and `even` (K,) or (F, K) are phases in radians that the metadata do not know.  Half of the `blocks` are of
+    half set 1.
     """
     n_tilts = len(change)
     rng = np.random.default_rng(seed)
@@ -86,7 +87,7 @@ def planted(
     for tilt in range(n_tilts):
         gamma = 2 * np.pi * (plan.turns[tilt] + np.outer(depths, plan.turns_per_angstrom))
         slices = normal(rng, particles, len(disc)) * np.sqrt(snr * np.exp(-(kx**2 + ky**2) * BFACTOR / 2))
-        error = change[tilt] @ basis + (0.0 if even is None else even)
+        error = change[tilt] @ basis + (0.0 if even is None else np.broadcast_to(even, (n_tilts, len(kx)))[tilt])
         images = -np.sin(gamma + error) * slices * np.broadcast_to(scale, n_tilts)[tilt] * float(signal)
         images = images * np.exp(1j * (0.0 if odd is None else odd)) + normal(rng, particles, len(disc))
         d = -np.stack([np.sin(gamma), np.cos(gamma)])

@@ -8,6 +8,7 @@ import pytest
 from helpers.ctf import DEFOCUS, changes, planted
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
 from tiltwise.ctf.fit import defocus_grid, local_maxima
+from tiltwise.ctf.held_out import compare
 from tiltwise.ctf.prior import learned_width, scatter
 
 WAVELENGTH = 0.0196875
@@ -84,12 +85,47 @@ def test_errors_reach_the_cramer_rao_bound_and_intervals_cover() -> None:
     r00, r01, r11 = np.moveaxis(problem.evidence.sums[:, :, :3].sum(axis=0), 1, 0)
     c, s = model.wave(change)
     steepness = (r00 * s * s - 2 * r01 * s * c + r11 * c * c) * problem.evidence.amplitude**2 * model.for_phases
-    bound = 1.0 / np.sqrt(2.0 * np.einsum("fk,pk->fp", steepness, model.basis**2))
+    bound = 1.0 / np.sqrt(2.0 * np.einsum("fk,pk->fp", steepness, model.basis[:3] ** 2))
     ratio = np.sqrt(np.mean((difference / bound) ** 2, axis=0))
     assert (ratio <= 1.3).all(), ratio
     score = np.abs(difference / fit.tilts.sigma)
     assert 0.60 <= np.mean(score <= 1.0) <= 0.76
     assert 0.91 <= np.mean(score <= 1.96) <= 0.98
+
+
+def test_phase_shifts_are_found_with_their_defoci() -> None:
+    """A phase plate that the metadata do not know, which charges from tilt to tilt."""
+    rng = np.random.default_rng(4)
+    change, shift = changes(12, 400.0), 70.0 + 8.0 * rng.normal(size=12)
+    problem = planted(change, particles=100, snr=0.05, even=-np.radians(shift)[:, None], blocks=10)
+    model = problem.model(phase_shift=True)
+    fit = model.fit(problem.evidence.total()[0], measure_noise=True)
+    assert fit.tilts.known.all()
+    score = (fit.tilts.change - np.column_stack([change, shift])) / fit.tilts.sigma
+    assert (np.abs(score) < 4).all()
+    assert np.sqrt(np.mean(score**2)) < 1.3
+    assert (fit.tilts.sigma[:, 3] < 10).all()
+    found = compare(model, 2)
+    assert found.phase_shift is not None
+    assert found.phase_shift.improved
+    assert found.defocus is not None
+    assert found.defocus.improved
+    # what is learned of the scatter draws tilts together
+    learned = problem.model(phase_shift=True, sigma_phase_shift=None).fit(problem.evidence.total()[0])
+    assert 2.0 < learned.widths[2] < 20.0
+
+
+def test_phase_shifts_that_are_not_there_are_not_found() -> None:
+    for seed in range(4):
+        problem = planted(changes(5, 300.0, seed), particles=60, snr=0.05, blocks=10, seed=seed)
+        model = problem.model(phase_shift=True)
+        fit = model.fit(problem.evidence.total()[0], measure_noise=True).tilts
+        assert (np.abs(fit.change[:, 3]) < 4 * fit.sigma[:, 3]).all()
+        found = compare(model, 2)
+        assert found.phase_shift is not None
+        assert not found.phase_shift.improved
+        assert found.defocus is not None
+        assert found.defocus.improved
 
 
 def test_grid_holds_ends_and_zero_and_resolves_the_ctf() -> None:

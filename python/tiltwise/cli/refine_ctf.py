@@ -18,7 +18,14 @@ def run(options: RefineCtfOptions, session: Session) -> Outcome:
             write_ctf_report(job.path("report.html"), options, result, job.content)
         job.add_output(job.path("report.html"))
     words = [
-        f"{name} {verdict.verdict} in {one.name}" for one in result.series for name, verdict in one.verdicts().items()
+        f"{name.replace('_', ' ')} {verdict.verdict} in {one.name}"
+        for one in result.series
+        for name, verdict in one.verdicts().items()
+    ]
+    words += [
+        f"{parity} aberrations {fit.verdict.verdict} in {group.name}"
+        for group in result.aberrations
+        for parity, fit in group.fits.items()
     ]
     lines = [
         "✓ " + ("; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "") or "no evidence"),

@@ -5,7 +5,8 @@ added to the stored Zernike coefficients.  Zernike polynomials of unnormalised f
 for all n of one m; powers are not, and either basis spans the same phases.
 
 Even terms begin with n = 2, which makes room for what defoci have taken of the higher ones; a constant is the phase
-shift.  Odd terms begin with n = 3: those of n = 1 are shifts of the images, which belong to the geometry.
+shift.  k^4 is the spherical aberration: where that is asked for, it goes to Cs and no Zernike coefficient, and k^2 to
+the defoci.  Odd terms begin with n = 3: those of n = 1 are shifts of the images, which belong to the geometry.
 """
 
 from __future__ import annotations
@@ -119,6 +120,19 @@ def add_series(groups: dict[int, GroupEvidence], model: SeriesModel, fit: Series
         group.blocks[key] = group.blocks.get(key, 0.0) + np.array(rows)
 
 
+DEFOCUS, SPHERICAL = (0, 2), (0, 4)
+"""Terms k^2 and k^4"""
+
+
+@dataclass(frozen=True, slots=True)
+class SphericalChange:
+    """Change of Cs, and of the defocus of all tilts that goes with it."""
+
+    millimetres: float
+    sigma_millimetres: float
+    defocus_angstrom: float
+
+
 @dataclass(frozen=True, slots=True)
 class Aberration:
     """Fitted phase of one parity."""
@@ -130,11 +144,27 @@ class Aberration:
     sigma: F64
     highest: float
     verdict: Verdict
+    wavelength: float | None = None
+    """Å; given where k^4 is a change of Cs"""
 
     @property
     def coefficients(self) -> F64:
         """Zernike coefficients to add."""
-        return zernike_coefficients(self.terms, self.values, self.highest, even=self.even)
+        taken = () if self.wavelength is None else (DEFOCUS, SPHERICAL)
+        left = [i for i, term in enumerate(self.terms) if term not in taken]
+        if not left:
+            return np.zeros(0)
+        return zernike_coefficients([self.terms[i] for i in left], self.values[left], self.highest, even=self.even)
+
+    @property
+    def spherical(self) -> SphericalChange | None:
+        """Change of Cs, if it was fitted."""
+        if self.wavelength is None:
+            return None
+        per_mm = np.pi / 2 * 1e7 * self.wavelength**3 * self.highest**4
+        fourth, second = self.terms.index(SPHERICAL), self.terms.index(DEFOCUS)
+        defocus = -self.values[second] / (np.pi * self.wavelength * self.highest**2)
+        return SphericalChange(float(self.values[fourth] / per_mm), float(self.sigma[fourth] / per_mm), float(defocus))
 
     def phase(self, kx: F64, ky: F64) -> F64:
         """Radians at frequencies in 1/Å."""
@@ -149,10 +179,20 @@ def weighted(sums: F64, squares: NDArray[np.int64], *, even: bool) -> WeightedEv
 
 
 def fit_aberration(
-    group: GroupEvidence, order: int, *, even: bool, families: int, backend: Backend, threads: int
+    group: GroupEvidence,
+    order: int,
+    *,
+    even: bool,
+    families: int,
+    backend: Backend,
+    threads: int,
+    wavelength: float | None = None,
 ) -> Aberration:
-    """Aberration of an optics group by Newton steps from zero, judged by the halves."""
-    terms = powers(order, even=even)
+    """Aberration of an optics group by Newton steps from zero, judged by the halves.
+
+    With a `wavelength` in Å the term k^4 is a change of Cs; it is the only one beside the defocus if `order` is 0.
+    """
+    terms = powers(order, even=even) or [DEFOCUS, SPHERICAL]
     highest = float(np.hypot(group.kx, group.ky).max())
     basis = basis_of(terms, group.kx, group.ky, highest)
     rows, start = np.zeros(1, np.int32), np.zeros((1, len(terms)))
@@ -161,7 +201,7 @@ def fit_aberration(
         flat = np.zeros(len(terms))
         prior = Prior(start, flat + 1.0 / PRIOR_SIGMA**2, flat)
         return Objective(
-            weighted(sums, group.squares, even=even), basis, prior, backend, threads, fit_scale=even, unit=1.0
+            weighted(sums, group.squares, even=even), basis, prior, backend, threads, fit_scale=even, unit=flat + 1.0
         )
 
     gains, information = [], 0.0
@@ -182,7 +222,7 @@ def fit_aberration(
     values, _, _, hessian = maximise(whole, rows, start)
     sigma = np.sqrt(np.maximum(np.diag(np.linalg.pinv(-hessian[0])), 0.0))
     verdict = judge(np.array(gains), information, families)
-    return Aberration(even, terms, values[0], sigma, highest, verdict)
+    return Aberration(even, terms, values[0], sigma, highest, verdict, wavelength)
 
 
 def observed_phase(group: GroupEvidence, *, even: bool) -> F64:

@@ -4,6 +4,8 @@ Parameters of a tilt are changes of its mean defocus and of the two terms of its
 
     defocus matrix = [[z + a1, a2], [a2, z - a1]],   phase error = -pi lambda (dz k^2 + da1 (kx^2 - ky^2) + da2 2 kx ky)
 
+and, where it is asked for, of the phase shift in degrees, which lowers the phase at all frequencies alike.
+
 The scale of the tilt is fitted with them: with l and q the linear and quadratic part of the likelihood, that of the
 best scale is l^2 / (2 q).  A wrong defocus lowers l, so a scale fitted alone would follow it.
 """
@@ -18,14 +20,16 @@ from numpy.typing import NDArray
 from tiltwise.kernels.api import Backend
 
 F64 = NDArray[np.float64]
-PARAMETERS = 3
+DEFOCUS_TERMS = 3
+PHASE_SHIFTS_DEG = tuple(range(-150, 181, 30))
+"""Changes of the phase shift from which a fit begins."""
 STARTS = 3
 """Best minima of the grid from which Newton steps begin."""
 HOPELESS, HOPELESS_NATS = 0.3, 30.0
 """Starts this much below the best one, as a share of its log-likelihood and in nats at least, are left out."""
 STEPS = 30
-ANGSTROM = 100.0
-"""Unit of parameters inside the solver."""
+ANGSTROM, DEGREES = 100.0, 10.0
+"""Units of parameters inside the solver."""
 TOLERANCE = 1e-4
 """Newton steps end where they become shorter, in the unit of the solver."""
 STEPS_PER_PERIOD = 8
@@ -37,37 +41,41 @@ def defocus_basis(wavelength: float, kx: F64, ky: F64) -> F64:
     return np.asarray(-np.pi * wavelength * np.stack([kx * kx + ky * ky, kx * kx - ky * ky, 2.0 * kx * ky]))
 
 
+def units(count: int) -> F64:
+    """(P,) units of the solver, of defocus and astigmatism, and of the phase shift if there are four parameters."""
+    return np.array([ANGSTROM] * DEFOCUS_TERMS + [DEGREES])[:count]
+
+
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Gaussian on the parameters of every tilt (Eq. 30)."""
+    """Gaussian on the P parameters of every tilt (Eq. 30), in Å and degrees."""
 
     mean: F64
-    """(F, 3) Å"""
+    """(F, P)"""
     precision: F64
-    """(3,) 1/Å^2"""
+    """(P,)"""
     mean_variance: F64
-    """(3,) Å^2, of the mean, whose error all tilts share"""
+    """(P,) of the mean, whose error all tilts share"""
 
     @classmethod
-    def flat(cls, n_tilts: int) -> Prior:
+    def flat(cls, n_tilts: int, count: int) -> Prior:
         """No prior."""
-        return cls(np.zeros((n_tilts, PARAMETERS)), np.zeros(PARAMETERS), np.zeros(PARAMETERS))
+        return cls(np.zeros((n_tilts, count)), np.zeros(count), np.zeros(count))
 
     def widened(self, covariance: F64) -> F64:
-        """(..., 3, 3) covariance of fits with this prior, the error of its mean included."""
+        """(..., P, P) covariance of fits with this prior, the error of its mean included."""
         pull = covariance * self.precision
         return np.asarray(covariance + (pull * self.mean_variance) @ np.swapaxes(pull, -1, -2))
 
 
 @dataclass(frozen=True, slots=True)
 class TiltFit:
-    """Fit of all F tilts of a series."""
+    """Fit of all F tilts of a series: P parameters, mean defocus and astigmatism in Å, and phase shift in degrees."""
 
     change: F64
-    """(F, 3) Å; 0 without evidence"""
+    """(F, P); 0 without evidence"""
     covariance: F64
-    """(F, 3, 3) Å^2, inverse Hessian of the fit, the prior and the error of its mean included; NaN without
-    evidence"""
+    """(F, P, P) inverse Hessian of the fit, the prior and the error of its mean included; NaN without evidence"""
     gain: F64
     """(F,) log-likelihood of the fit minus that of no change, prior not included"""
     known: NDArray[np.bool_]
@@ -75,7 +83,7 @@ class TiltFit:
 
     @property
     def sigma(self) -> F64:
-        """(F, 3) standard deviations in Å."""
+        """(F, P) standard deviations."""
         return np.asarray(np.sqrt(np.einsum("fii->fi", self.covariance)))
 
 
@@ -102,14 +110,16 @@ def defocus_grid(wavelength: float, highest: float, low: float, high: float) -> 
     return np.unique(np.concatenate([below, above]))
 
 
-def grid_likelihood(evidence: WeightedEvidence, slope: float, grid: F64, fit_scale: bool) -> F64:
+def grid_likelihood(
+    evidence: WeightedEvidence, slope: float, grid: F64, fit_scale: bool, phase_shift_deg: float = 0.0
+) -> F64:
     """(F, G) likelihood at changes of the mean defocus; the phase is `slope` x defocus x |k|^2 in cycles per box.
 
     Pixels of one |k| have the same phase error, so their sums are added first.
     """
     squares, starts = np.unique(evidence.squares, return_index=True)
     rings = np.add.reduceat(np.concatenate([evidence.matrices, evidence.vectors], axis=1), starts, axis=2)
-    errors = np.outer(slope * squares, grid)
+    errors = np.outer(slope * squares, grid) - np.radians(phase_shift_deg)
     c, s = np.cos(errors), np.sin(errors)
     quadratic = rings[:, 0] @ (c * c) + 2.0 * (rings[:, 1] @ (c * s)) + rings[:, 2] @ (s * s)
     linear = rings[:, 3] @ c + rings[:, 4] @ s
@@ -141,11 +151,11 @@ class Objective:
         threads: int,
         *,
         fit_scale: bool,
-        unit: float = ANGSTROM,
+        unit: F64,
     ) -> None:
-        """`unit` is that of parameters in calls, in the unit of `basis` and `prior`."""
+        """`unit` (P,) are those of parameters in calls, in the units of `basis` (P, K) and `prior`."""
         self.evidence, self.prior, self.backend, self.threads = evidence, prior, backend, threads
-        self.basis, self.fit_scale, self.unit = np.ascontiguousarray(basis * unit), fit_scale, unit
+        self.basis, self.fit_scale, self.unit = np.ascontiguousarray(basis * unit[:, None]), fit_scale, unit
 
     def __call__(self, rows: NDArray[np.int32], x: F64) -> tuple[F64, F64, F64, F64]:
         """Likelihood (n,), and value, gradient and Hessian of the posterior, at `x` (n, P)."""
@@ -209,41 +219,56 @@ def ascent(gradient: F64, hessian: F64, damping: F64) -> F64:
     return np.asarray(np.einsum("nij,nj->ni", vectors, along))
 
 
+def starts_of(objective: Objective, slope: float, grid: F64) -> list[list[F64]]:
+    """For every tilt the best maxima on the grid, (P,) in the unit of the solver; none without evidence."""
+    evidence, prior, unit = objective.evidence, objective.prior, objective.unit
+    shifts = PHASE_SHIFTS_DEG if len(unit) > DEFOCUS_TERMS else (0,)
+    scores = np.stack([grid_likelihood(evidence, slope, grid, objective.fit_scale, shift) for shift in shifts])
+    scores -= 0.5 * prior.precision[0] * (grid - prior.mean[:, :1]) ** 2
+    if len(unit) > DEFOCUS_TERMS:
+        away = np.array(shifts)[:, None] - prior.mean[None, :, DEFOCUS_TERMS]
+        scores -= 0.5 * prior.precision[DEFOCUS_TERMS] * (away**2)[:, :, None]
+    starts: list[list[F64]] = []
+    for tilt in range(len(evidence.matrices)):
+        starts.append([])
+        if not evidence.matrices[tilt].any():
+            continue
+        peaks = [(n, peak) for n, score in enumerate(scores[:, tilt]) for peak in local_maxima(score, STARTS)]
+        values = np.array([scores[n, tilt, peak] for n, peak in peaks])
+        order = np.argsort(-values, kind="stable")[: STARTS * min(len(shifts), 2)]
+        for i in order[values[order] >= values[order[0]] - max(HOPELESS * abs(values[order[0]]), HOPELESS_NATS)]:
+            start = prior.mean[tilt].copy()
+            shift, start[0] = shifts[peaks[i][0]], grid[peaks[i][1]]
+            start[DEFOCUS_TERMS:] = shift
+            starts[-1].append(start / unit)
+    return starts
+
+
 def fit_tilts(objective: Objective, slope: float, grid: F64, bound: float) -> TiltFit:
     """Best change of every tilt: Newton steps from the best maxima on the grid.
 
     `slope` is that of `grid_likelihood`.  A maximum further than `bound` Å away does not count.
     """
-    evidence, prior = objective.evidence, objective.prior
-    n_tilts = len(evidence.matrices)
-    scores = grid_likelihood(evidence, slope, grid, objective.fit_scale)
-    scores -= 0.5 * prior.precision[0] * (grid - prior.mean[:, :1]) ** 2
-    rows, starts = [], []
-    for tilt in range(n_tilts):
-        if not evidence.matrices[tilt].any():
-            continue
-        peaks = local_maxima(scores[tilt], STARTS)
-        best = scores[tilt, peaks[0]]
-        for peak in peaks[scores[tilt, peaks] >= best - max(HOPELESS * abs(best), HOPELESS_NATS)]:
-            rows.append(tilt)
-            starts.append([grid[peak] / ANGSTROM, *prior.mean[tilt, 1:] / ANGSTROM])
-    change = np.zeros((n_tilts, PARAMETERS))
-    covariance = np.full((n_tilts, PARAMETERS, PARAMETERS), np.nan)
+    unit, count = objective.unit, len(objective.unit)
+    starts = starts_of(objective, slope, grid)
+    n_tilts = len(starts)
+    change = np.zeros((n_tilts, count))
+    covariance = np.full((n_tilts, count, count), np.nan)
     gain, known = np.zeros(n_tilts), np.zeros(n_tilts, bool)
-    if not rows:
+    if not any(starts):
         return TiltFit(change, covariance, gain, known)
-    items = np.array(rows, np.int32)
-    x, value, posterior, hessian = maximise(objective, items, np.array(starts))
+    items = np.repeat(np.arange(n_tilts), [len(one) for one in starts]).astype(np.int32)
+    x, value, posterior, hessian = maximise(objective, items, np.concatenate([one for one in starts if one]))
     present = np.unique(items)
-    zero = objective(present.astype(np.int32), np.zeros((len(present), PARAMETERS)))[0]
+    zero = objective(present, np.zeros((len(present), count)))[0]
     for tilt, reference in zip(present, zero, strict=True):
-        mine = np.flatnonzero((items == tilt) & (np.abs(x * ANGSTROM).max(axis=1) <= bound))
+        mine = np.flatnonzero((items == tilt) & (np.abs(x * unit)[:, :DEFOCUS_TERMS].max(axis=1) <= bound))
         if not len(mine):
             continue
         best = mine[int(np.argmax(posterior[mine]))]
-        information = -hessian[best] / ANGSTROM**2
-        if not np.linalg.eigvalsh(information)[0] > 0 or not value[best] > 0:
+        information = -hessian[best] / np.outer(unit, unit)
+        if not np.linalg.eigvalsh(-hessian[best])[0] > 0 or not value[best] > 0:
             continue
-        change[tilt], covariance[tilt] = x[best] * ANGSTROM, prior.widened(np.linalg.inv(information))
+        change[tilt], covariance[tilt] = x[best] * unit, objective.prior.widened(np.linalg.inv(information))
         gain[tilt], known[tilt] = value[best] - reference, True
     return TiltFit(change, covariance, gain, known)

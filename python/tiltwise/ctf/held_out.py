@@ -23,19 +23,37 @@ class HeldOut:
     defocus: Verdict | None
     """None where it was not fitted"""
     scale: Verdict | None
+    phase_shift: Verdict | None
+    """over a fit of the defocus alone"""
     inflation: float
     """factor on error bars of defocus that makes the differences of the halves as large as they should be"""
     per_tilt: F64
     """(F,) log-likelihood that the held-out particles of a tilt gain by new defoci and scales"""
 
 
-def compare(model: SeriesModel, families: int) -> HeldOut:
-    """Verdicts on the defocus and on the scale of a series."""
+def compare(model: SeriesModel, families: int, *, force: bool = False) -> HeldOut:
+    """Verdicts on the defocus, the phase shift and the scale of a series.
+
+    That on the defocus is about the fit with phase shifts where these are better, or forced.
+    """
     evidence, settings = model.evidence, model.settings
     sums = {half: evidence.total(half) for half in HALVES}
     if not all(counts.any() for _, counts in sums.values()):
-        return HeldOut(_none(settings.defocus), _none(settings.scale), 1.0, np.zeros(model.series.n_tilts))
-    fits = dict(zip(HALVES, ordered_map(lambda half: model.fit(sums[half][0]), HALVES, model.threads), strict=True))
+        none = Verdict("unchanged", 0.0, 0.0)
+        defocus, scale, phase = settings.defocus, settings.scale, settings.phase_shift
+        zero = np.zeros(model.series.n_tilts)
+        return HeldOut(none if defocus else None, none if scale else None, none if phase else None, 1.0, zero)
+
+    def fits_of(phase_shift: bool) -> dict[int, SeriesFit]:
+        found = ordered_map(lambda half: model.fit(sums[half][0], phase_shift=phase_shift), HALVES, model.threads)
+        return dict(zip(HALVES, found, strict=True))
+
+    fits, phase_verdict = fits_of(False), None
+    if settings.phase_shift:
+        shifted = fits_of(True)
+        phase_verdict = phase_shift_verdict(model, fits, shifted, families)
+        if force or phase_verdict.improved:
+            fits = shifted
     scores = [
         score
         for half, fit in fits.items()
@@ -46,9 +64,28 @@ def compare(model: SeriesModel, families: int) -> HeldOut:
     return HeldOut(
         judge(gains[:, 0], float(information[0]), families) if settings.defocus else None,
         judge(gains[:, 1], float(information[1]), families) if settings.scale else None,
+        phase_verdict,
         inflation(fits[1], fits[2]) if settings.defocus else 1.0,
         np.sum([score.per_tilt for score in scores], axis=0),
     )
+
+
+def phase_shift_verdict(
+    model: SeriesModel, plain: dict[int, SeriesFit], shifted: dict[int, SeriesFit], families: int
+) -> Verdict:
+    """Fits with phase shifts against those of the defocus alone, by half set."""
+    gains, information = [], 0.0
+    for half in HALVES:
+        with_shift, without = (model.wave(fits[half].tilts.change) for fits in (shifted, plain))
+        new, old = (fits[half].calibration.product for fits in (shifted, plain))
+        moved = with_shift[0] - without[0], with_shift[1] - without[1]
+        for block, sums in zip(model.evidence.blocks, model.evidence.sums, strict=True):
+            if block.half == half:
+                continue
+            found = log_likelihood(*model.shell_parts(sums, with_shift), new)
+            gains.append(float((found - log_likelihood(*model.shell_parts(sums, without), old)).sum()))
+            information += float((model.shell_parts(sums, moved)[1] * new**2).sum())
+    return judge(np.array(gains), information, families)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +131,3 @@ def inflation(first: SeriesFit, second: SeriesFit) -> float:
     difference = (first.tilts.change - second.tilts.change)[known, 0]
     variance = first.tilts.sigma[known, 0] ** 2 + second.tilts.sigma[known, 0] ** 2
     return float(max(1.0, np.sqrt(np.mean(difference**2 / variance))))
-
-
-def _none(fitted: bool) -> Verdict | None:
-    """Nothing can be said without particles in both halves."""
-    return Verdict("unchanged", 0.0, 0.0) if fitted else None

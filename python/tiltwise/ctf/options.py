@@ -20,6 +20,16 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     defocus: bool = option(
         True, flags=("--defocus", "--do-defocus"), help="refine defocus and astigmatism of every tilt"
     )
+    phase_shift: bool = option(
+        False,
+        flags=("--phase-shift", "--do-phase-shift"),
+        help="refine the phase shift of every tilt, with its defocus (phase plates)",
+    )
+    spherical_aberration: bool = option(
+        False,
+        flags=("--spherical-aberration", "--cs"),
+        help="refine the spherical aberration Cs of every optics group, instead of the Zernike coefficient of k^4",
+    )
     scale: bool = option(True, flags=("--scale", "--do-scale"), help="refine the contrast scale of every tilt")
     scale_model: Literal["tilt", "lambert"] = option(
         "tilt", help="scales: one per tilt, or those of a slab of ice that absorbs (Lambert)"
@@ -53,6 +63,9 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     sigma_astigmatism: float | None = option(
         None, unit="Å", gt=0, help="scatter of the astigmatism about that of its series; default: learned"
     )
+    sigma_phase_shift: float | None = option(
+        None, unit="°", gt=0, group="advanced", help="scatter of the phase shift about that of its series"
+    )
     folds: int = option(
         5, ge=2, le=20, group="advanced", help="parts of each half set; an image is predicted without its own"
     )
@@ -72,7 +85,13 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     @property
     def families(self) -> int:
         """Families of parameters that are judged."""
-        return sum(map(bool, (self.defocus, self.scale, self.even_order, self.odd_order)))
+        even = self.even_order or self.spherical_aberration
+        return sum(map(bool, (self.defocus, self.phase_shift, self.scale, even, self.odd_order)))
+
+    @property
+    def aberrations(self) -> bool:
+        """Is anything fitted to optics groups?"""
+        return bool(self.even_order or self.odd_order or self.spherical_aberration)
 
     @model_validator(mode="after")
     def _usable(self) -> RefineCtfOptions:
@@ -102,6 +121,12 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
                 expected="4, 6 or 8, and 3, 5 or 7; or 0 for none",
                 found=f"{self.even_order}, {self.odd_order}",
                 fix="defocus and astigmatism (order 2) are those of tilts, shifts (order 1) belong to the alignment",
+            )
+        if self.phase_shift and not self.defocus:
+            raise ConfigError(
+                "phase shifts are fitted with the defocus",
+                where="--phase-shift, --no-defocus",
+                fix="leave --no-defocus out: a wrong phase shift has made the defocus wrong",
             )
         if not self.families:
             raise ConfigError("nothing to refine", where="--defocus, --scale", fix="switch on at least one")

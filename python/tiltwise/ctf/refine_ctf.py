@@ -36,6 +36,7 @@ from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
 from tiltwise.model import OptimisationSet
+from tiltwise.optics.ctf import electron_wavelength_angstrom
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fsc import resolution_angstrom
 
@@ -74,6 +75,8 @@ class CtfRefinement:
         record(self.optset, job, progress)
         self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
+        if options.spherical_aberration:
+            refuse_mixed_optics(self.optset)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
         self.source = source_of(options, self.optset)
@@ -174,6 +177,8 @@ class CtfRefinement:
             range_angstrom=(options.d0, options.d1),
             sigma_defocus=options.sigma_defocus,
             sigma_astigmatism=options.sigma_astigmatism,
+            phase_shift=options.phase_shift,
+            sigma_phase_shift=options.sigma_phase_shift,
         )
         results = []
         groups: dict[int, GroupEvidence] = {}
@@ -200,19 +205,23 @@ class CtfRefinement:
                     model = SeriesModel(series, evidence, settings, self.backend, self.threads)
                     refuse_inverted(model)
                     fit = model.fit(model.total, measure_noise=True)
-                    held_out = compare(model, options.families)
-                    if options.even_order or options.odd_order:
+                    held_out = compare(model, options.families, force=options.force)
+                    shifted = fit if options.phase_shift else None
+                    phase = held_out.phase_shift
+                    if phase is not None and not (options.force or phase.improved):
+                        fit = model.fit(model.total, phase_shift=False)
+                    if options.aberrations:
                         verdict = held_out.defocus
                         moved = verdict is not None and (options.force or verdict.improved)
                         add_series(groups, model, fit, moved=moved)
-                    results.append(SeriesResult.of(series, model, fit, held_out))
+                    results.append(SeriesResult.of(series, model, fit, held_out, shifted))
         if options.scale:
             share_gains(results)
             fit_slabs(self.optset.series, results)
         with self.job.timing("fits"):
             aberrations = self.aberrations(groups)
         new = applied(self.optset, results, force=options.force, lambert=options.scale_model == "lambert")
-        new = with_aberrations(new, aberrations, force=options.force)
+        new = with_aberrations(new, results, aberrations, force=options.force)
         outputs = write_results(self.job, self.optset, new, results, aberrations)
         box, pixel = self.source.box, self.source.pixel_size
         resolution = resolution_angstrom(references.curve, box, pixel, 0.143)
@@ -224,6 +233,9 @@ class CtfRefinement:
         """Aberrations of every optics group with evidence."""
         options, results = self.options, []
         for index, group in sorted(groups.items()):
+            wavelength = None
+            if options.spherical_aberration:
+                wavelength = electron_wavelength_angstrom(self.optset.optics[index].voltage_kv)
             fits = {
                 parity: fit_aberration(
                     group,
@@ -232,12 +244,27 @@ class CtfRefinement:
                     families=options.families,
                     backend=self.backend,
                     threads=self.threads,
+                    wavelength=wavelength if parity == "even" else None,
                 )
                 for parity, order in (("even", options.even_order), ("odd", options.odd_order))
-                if order
+                if order or (parity == "even" and wavelength is not None)
             }
             results.append(GroupResult(index, self.optset.optics[index].name, group, fits))
         return results
+
+
+def refuse_mixed_optics(optset: OptimisationSet) -> None:
+    """Raises ConfigError for a tilt series with particles of several optics groups, which share its one Cs."""
+    pairs = set(zip(optset.particles.tomogram, optset.particles.optics_index.tolist(), strict=True))
+    names = [name for name, _ in pairs]
+    mixed = sorted({name for name in names if names.count(name) > 1})
+    if mixed:
+        raise ConfigError(
+            "a tilt series has one spherical aberration, and its particles several optics groups",
+            where=", ".join(mixed[:5]),
+            expected="one optics group for all particles of a tilt series",
+            fix="use --even-order 4, which is fitted to every optics group, in place of --cs",
+        )
 
 
 def refuse_inverted(model: SeriesModel) -> None:

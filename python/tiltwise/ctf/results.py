@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tiltwise.ctf.aberrations import Aberration, GroupEvidence, added
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
+from tiltwise.ctf.fit import DEFOCUS_TERMS
 from tiltwise.ctf.held_out import HeldOut
 from tiltwise.ctf.lambert import Slab, fit_slab
 from tiltwise.ctf.series import SeriesFit, SeriesModel
@@ -22,6 +23,7 @@ from tiltwise.exec import Job
 from tiltwise.files import write_text
 from tiltwise.io.optimisation_set import write_optimisation_set, write_particles, write_tomograms
 from tiltwise.model import OptimisationSet, TiltSeries
+from tiltwise.model.poses import series_index
 
 F64 = NDArray[np.float64]
 PARAMETERS = ("defocus", "astigmatism_1", "astigmatism_2")
@@ -44,36 +46,68 @@ class SeriesResult:
     scale: F64
     """(F,) fitted, in the unit of `scale_before`; NaN without evidence"""
     scale_sigma: F64
+    phase_before: F64
+    """(F,) phase shift in degrees"""
+    phase: F64
+    """(F,) fitted; NaN without evidence, or where it was not fitted"""
+    phase_sigma: F64
     slab: Slab | None = None
     defocus_applied: NDArray[np.bool_] | None = None
     scale_applied: NDArray[np.bool_] | None = None
+    phase_applied: NDArray[np.bool_] | None = None
     """(F,) set by `applied`"""
+    shift: float = 0.0
+    """change of the defocus of all tilts in Å that goes with a new Cs, set by `with_aberrations`"""
 
     @classmethod
     def without_evidence(cls, series: TiltSeries) -> SeriesResult:
         """A series whose particles no tilt shows."""
         nan = np.full(series.n_tilts, np.nan)
         zero = np.zeros(series.n_tilts, np.int64)
-        return cls(series.name, defocus_terms(series), series.ctf_scale, zero, None, None, nan, nan)
+        shift = series.phase_shift_deg
+        return cls(
+            series.name, defocus_terms(series), series.ctf_scale, zero, None, None, nan, nan, shift, nan.copy(), nan
+        )
 
     @classmethod
-    def of(cls, series: TiltSeries, model: SeriesModel, fit: SeriesFit, held_out: HeldOut) -> SeriesResult:
-        """From the fit to all particles."""
+    def of(
+        cls, series: TiltSeries, model: SeriesModel, fit: SeriesFit, held_out: HeldOut, shifted: SeriesFit | None = None
+    ) -> SeriesResult:
+        """From the fit to all particles; `shifted` is one with phase shifts, which may be another."""
         before = series.ctf_scale
         scale, sigma = before * fit.calibration.scale, np.abs(before) * fit.scale_sigma
-        return cls(series.name, model.before, before, model.counts, fit, held_out, scale, sigma)
+        phase = phase_sigma = np.full(series.n_tilts, np.nan)
+        if shifted is not None:
+            known = shifted.tilts.known
+            phase = np.where(known, series.phase_shift_deg + shifted.tilts.change[:, DEFOCUS_TERMS], np.nan)
+            phase_sigma = shifted.tilts.sigma[:, DEFOCUS_TERMS] * held_out.inflation
+        return cls(
+            series.name,
+            model.before[:, :DEFOCUS_TERMS],
+            before,
+            model.counts,
+            fit,
+            held_out,
+            scale,
+            sigma,
+            series.phase_shift_deg,
+            phase,
+            phase_sigma,
+        )
 
     @property
     def after(self) -> F64:
         """(F, 3) fitted mean defocus and astigmatism terms, Å."""
-        return self.before if self.fit is None else self.before + self.fit.tilts.change
+        if self.fit is None:
+            return self.before
+        return self.before + self.fit.tilts.change[:, :DEFOCUS_TERMS] + [self.shift, 0.0, 0.0]
 
     @property
     def sigma(self) -> F64:
         """(F, 3) standard deviations in Å, as large as the differences of the halves ask for."""
         if self.fit is None or self.held_out is None:
             return np.full(self.before.shape, np.nan)
-        return self.fit.tilts.sigma * self.held_out.inflation
+        return self.fit.tilts.sigma[:, :DEFOCUS_TERMS] * self.held_out.inflation
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -84,7 +118,8 @@ class SeriesResult:
         """By family of parameters, of those that were fitted."""
         if self.held_out is None:
             return {}
-        found = {"defocus": self.held_out.defocus, "scale": self.held_out.scale}
+        held_out = self.held_out
+        found = {"defocus": held_out.defocus, "phase_shift": held_out.phase_shift, "scale": held_out.scale}
         return {name: verdict for name, verdict in found.items() if verdict is not None}
 
 
@@ -102,20 +137,40 @@ class GroupResult:
     """set by `with_aberrations`"""
 
 
-def with_aberrations(optset: OptimisationSet, groups: Sequence[GroupResult], *, force: bool) -> OptimisationSet:
-    """The set with the aberrations that held-out particles found, added to the stored ones."""
-    optics = list(optset.optics)
+def with_aberrations(
+    optset: OptimisationSet, results: Sequence[SeriesResult], groups: Sequence[GroupResult], *, force: bool
+) -> OptimisationSet:
+    """The set with the aberrations that held-out particles found, added to the stored ones.
+
+    A change of Cs goes to an optics group and to its tilt series, with the change of defocus that belongs to it.
+    """
+    optics, series = list(optset.optics), list(optset.series)
+    number_of = series_index(optset)
     for group in groups:
         for parity, fit in group.fits.items():
             group.applied[parity] = force or fit.verdict.improved
             one = optics[group.index]
             if not group.applied[parity]:
                 continue
-            if fit.even:
-                optics[group.index] = replace(one, even_zernike=added(one.even_zernike, fit.coefficients))
-            else:
+            if not fit.even:
                 optics[group.index] = replace(one, odd_zernike=added(one.odd_zernike, fit.coefficients))
-    return replace(optset, optics=tuple(optics))
+                continue
+            coefficients = fit.coefficients
+            if coefficients.any():
+                one = replace(one, even_zernike=added(one.even_zernike, coefficients))
+            if fit.spherical is not None:
+                change = fit.spherical
+                one = replace(one, spherical_aberration_mm=one.spherical_aberration_mm + change.millimetres)
+                for number in np.unique(number_of[optset.particles.optics_index == group.index]):
+                    results[number].shift = change.defocus_angstrom
+                    series[number] = replace(
+                        series[number],
+                        spherical_aberration_mm=one.spherical_aberration_mm,
+                        defocus_u_angstrom=series[number].defocus_u_angstrom + change.defocus_angstrom,
+                        defocus_v_angstrom=series[number].defocus_v_angstrom + change.defocus_angstrom,
+                    )
+            optics[group.index] = one
+    return replace(optset, optics=tuple(optics), series=tuple(series))
 
 
 def share_gains(results: Sequence[SeriesResult]) -> None:
@@ -152,12 +207,22 @@ def applied(
     series = []
     for one, result in zip(optset.series, results, strict=True):
         verdicts = result.verdicts()
-        defocus, scale = (name in verdicts and (force or verdicts[name].improved) for name in ("defocus", "scale"))
+        defocus, phase, scale = (
+            name in verdicts and (force or verdicts[name].improved) for name in ("defocus", "phase_shift", "scale")
+        )
         values = result.slab.scale if lambert and result.slab is not None else result.scale
         result.defocus_applied = result.known & defocus
         result.scale_applied = np.isfinite(values) & (np.nan_to_num(values) > 0) & scale
+        # a phase shift is that of its defocus: they are applied together or not at all
+        result.phase_applied = np.isfinite(result.phase) & result.defocus_applied & phase
         new = with_defocus(one, result.after, result.defocus_applied)
-        series.append(replace(new, ctf_scale=np.where(result.scale_applied, values, one.ctf_scale)))
+        series.append(
+            replace(
+                new,
+                ctf_scale=np.where(result.scale_applied, values, one.ctf_scale),
+                phase_shift_deg=np.where(result.phase_applied, result.phase, one.phase_shift_deg),
+            )
+        )
     return replace(optset, series=tuple(series))
 
 
@@ -204,6 +269,14 @@ def described(result: SeriesResult) -> dict[str, Any]:
                 "before": numbers(result.before[:, index]),
                 "applied": defocus.tolist(),
             }
+    if "phase_shift" in verdicts:
+        phase = np.zeros(len(result.before), bool) if result.phase_applied is None else result.phase_applied
+        content["phase_shift_deg"] = {
+            "value": numbers(result.phase),
+            "sigma": numbers(result.phase_sigma),
+            "before": numbers(result.phase_before),
+            "applied": phase.tolist(),
+        }
     if "scale" in verdicts:
         content["scale"] = {
             "value": numbers(result.scale),
@@ -212,7 +285,8 @@ def described(result: SeriesResult) -> dict[str, Any]:
             "applied": scale.tolist(),
         }
     if result.fit is not None:
-        widths = dict(zip(("defocus_angstrom", "astigmatism_angstrom"), result.fit.widths, strict=True))
+        names = ("defocus_angstrom", "astigmatism_angstrom", "phase_shift_deg")
+        widths = dict(zip(names, result.fit.widths, strict=False))
         content["scatter"] = {name: number(width) for name, width in widths.items()}
     if result.slab is not None:
         slab = result.slab
@@ -243,6 +317,15 @@ def described_group(old: OptimisationSet, group: GroupResult) -> dict[str, Any]:
             "applied": group.applied[parity],
             "verdict": asdict(fit.verdict),
         }
+        if fit.spherical is not None:
+            stated = old.optics[group.index].spherical_aberration_mm
+            content["spherical_aberration_mm"] = {
+                "value": number(stated + fit.spherical.millimetres),
+                "sigma": number(fit.spherical.sigma_millimetres),
+                "before": number(stated),
+                "defocus_angstrom": number(fit.spherical.defocus_angstrom),
+                "applied": group.applied[parity],
+            }
     return content
 
 

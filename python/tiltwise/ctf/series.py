@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tiltwise.ctf.astigmatism import defocus_terms
 from tiltwise.ctf.evidence import Evidence
 from tiltwise.ctf.fit import (
+    DEFOCUS_TERMS,
     Objective,
     Prior,
     TiltFit,
@@ -17,6 +18,7 @@ from tiltwise.ctf.fit import (
     defocus_basis,
     defocus_grid,
     fit_tilts,
+    units,
 )
 from tiltwise.ctf.prior import learned_width, scatter
 from tiltwise.ctf.shells import (
@@ -49,6 +51,10 @@ class Settings:
     sigma_defocus: float | None
     """width of the prior in Å; None learns it, infinity is none"""
     sigma_astigmatism: float | None
+    phase_shift: bool = False
+    """whether it is fitted, with the defocus"""
+    sigma_phase_shift: float | None = None
+    """width of its prior in degrees"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,9 @@ class SeriesFit:
     calibration: Calibration
     scale_sigma: F64
     """(F,) of `calibration.scale`, NaN without evidence"""
-    widths: tuple[float, float]
-    """of the priors on defocus and astigmatism, Å; infinite without"""
+    widths: tuple[float, ...]
+    """of the priors on defocus and astigmatism, Å, and on the phase shift, degrees, if it was fitted; infinite
+    without"""
     linear: F64
     quadratic: F64
     """(F, S) parts of the likelihood at these CTFs"""
@@ -76,7 +83,8 @@ class SeriesModel:
         self.backend, self.threads, self.disc = backend, threads, evidence.disc
         kx, ky = (evidence.disc.frequencies * evidence.step).T
         self.wavelength = electron_wavelength_angstrom(series.voltage_kv)
-        self.basis = defocus_basis(self.wavelength, kx, ky)
+        constant = np.full((1, len(kx)), -np.radians(1.0))
+        self.basis = np.concatenate([defocus_basis(self.wavelength, kx, ky), constant])
         radius = np.hypot(kx, ky)
         self.for_phases = radius >= 1.0 / settings.kmin_angstrom
         # whole shells: scales are fitted to sums over shells
@@ -84,7 +92,7 @@ class SeriesModel:
         self.for_scales = shell_radius >= 1.0 / settings.scale_kmin_angstrom
         self.highest = float(radius.max())
         self.squares = np.asarray((evidence.disc.frequencies**2).sum(axis=1))
-        self.before = defocus_terms(series)
+        self.before = np.concatenate([defocus_terms(series), series.phase_shift_deg[:, None]], axis=1)
         self.total, self.counts = evidence.total()
         self.noise = self._noise(None, np.ones((series.n_tilts, self.disc.n_shells)))
 
@@ -93,8 +101,8 @@ class SeriesModel:
         return noise_power(self.total, self.counts, parts, product, self.disc, self.evidence.area)
 
     def wave(self, change: F64) -> Wave:
-        """Of changes (F, 3) in Å."""
-        errors = change @ self.basis
+        """Of changes (F, P) in Å and degrees."""
+        errors = change @ self.basis[: change.shape[1]]
         return np.cos(errors), np.sin(errors)
 
     def shell_parts(self, sums: F64, wave: Wave | None) -> tuple[F64, F64]:
@@ -114,17 +122,20 @@ class SeriesModel:
         """Scales and gains at given CTFs; scales are 1 where they are not fitted."""
         return calibrate(*self.shell_parts(sums, wave), fit_scale=self.settings.scale)
 
-    def fit(self, sums: F64, *, measure_noise: bool = False) -> SeriesFit:
+    def fit(self, sums: F64, *, measure_noise: bool = False, phase_shift: bool | None = None) -> SeriesFit:
         """CTFs that fit `sums` (F, 8, K) best.
 
-        Gains are measured with fitted CTFs, with which the fit is repeated.
+        Gains are measured with fitted CTFs, with which the fit is repeated.  `phase_shift` is fitted where the settings
+        say so, unless stated.
         `measure_noise`: the sums are those of all particles of the series; its noise power is measured, too.
         """
         n_tilts = self.series.n_tilts
+        count = DEFOCUS_TERMS + int(self.settings.phase_shift if phase_shift is None else phase_shift)
         # Gains at wrong CTFs would hide what all tilts have in common, and hold it there: the first fit does without.
         calibration = Calibration(np.ones(n_tilts), np.ones(self.disc.n_shells))
-        tilts, wave = no_change(n_tilts), None
-        prior, widths = Prior.flat(n_tilts), (np.inf, np.inf)
+        tilts, wave = no_change(n_tilts, count), None
+        flat = prior = Prior.flat(n_tilts, count)
+        widths: tuple[float, ...] = (np.inf,) * (count - 1)
         if self.settings.defocus:
             low, high = self.settings.range_angstrom
             grid = defocus_grid(self.wavelength, self.highest, low, high)
@@ -132,10 +143,7 @@ class SeriesModel:
             bound = 1.1 * max(abs(low), abs(high))
             for last in (False, True):
                 evidence = self.weighted(sums, calibration.gain)
-                objective = Objective(
-                    evidence, self.basis, Prior.flat(n_tilts), self.backend, self.threads, fit_scale=True
-                )
-                tilts = fit_tilts(objective, slope, grid, bound)
+                tilts = fit_tilts(self.objective(evidence, flat), slope, grid, bound)
                 if last:
                     prior, widths = self.learned_prior(tilts)
                 if prior.precision.any():
@@ -153,30 +161,38 @@ class SeriesModel:
         return SeriesFit(tilts, calibration, sigma, widths, linear, quadratic)
 
     def objective(self, evidence: WeightedEvidence, prior: Prior) -> Objective:
-        """Of defocus and astigmatism of all tilts, each with its best scale."""
-        return Objective(evidence, self.basis, prior, self.backend, self.threads, fit_scale=True)
+        """Of defocus, astigmatism and phase shift of all tilts, each with its best scale."""
+        count = len(prior.precision)
+        return Objective(
+            evidence, self.basis[:count], prior, self.backend, self.threads, fit_scale=True, unit=units(count)
+        )
 
-    def learned_prior(self, tilts: TiltFit) -> tuple[Prior, tuple[float, float]]:
-        """Prior on the final defocus and astigmatism (Eq. 30), and its widths."""
-        known = tilts.known
-        prior = Prior.flat(self.series.n_tilts)
+    def learned_prior(self, tilts: TiltFit) -> tuple[Prior, tuple[float, ...]]:
+        """Prior on the final defocus, astigmatism and phase shift (Eq. 30), and its widths."""
+        known, count = tilts.known, tilts.change.shape[1]
+        prior = Prior.flat(self.series.n_tilts, count)
         if known.sum() < 2:
-            return prior, (np.inf, np.inf)
-        final = (self.before + tilts.change)[known]
+            return prior, (np.inf,) * (count - 1)
+        final = (self.before[:, :count] + tilts.change)[known]
         variances = tilts.sigma[known] ** 2
-        groups = [[(final[:, 0], variances[:, 0])], [(final[:, i], variances[:, i]) for i in (1, 2)]]
-        given = (self.settings.sigma_defocus, self.settings.sigma_astigmatism)
-        widths = [learned_width(group) if width is None else width for group, width in zip(groups, given, strict=True)]
-        for parameter, width in enumerate((widths[0], widths[1], widths[1])):
-            if np.isfinite(width):
-                common = scatter(final[:, parameter], variances[:, parameter], width)
-                prior.mean_variance[parameter] = common.variance
-                prior.mean[:, parameter] = common.centre - self.before[:, parameter]
-                prior.precision[parameter] = 1.0 / width**2
-        return prior, (widths[0], widths[1])
+        settings = self.settings
+        given = (settings.sigma_defocus, settings.sigma_astigmatism, settings.sigma_phase_shift)
+        # which parameters have one width, and its unit: a tenth of a degree counts as an Å
+        widths = []
+        for columns, width, unit in list(zip(((0,), (1, 2), (3,)), given, (1.0, 1.0, 0.1), strict=True))[: count - 1]:
+            groups = [(final[:, i] / unit, variances[:, i] / unit**2) for i in columns]
+            widths.append(unit * learned_width(groups) if width is None else width)
+            if not np.isfinite(widths[-1]):
+                continue
+            for column, (values, errors) in zip(columns, groups, strict=True):
+                common = scatter(values, errors, widths[-1] / unit)
+                prior.mean_variance[column] = common.variance * unit**2
+                prior.mean[:, column] = common.centre * unit - self.before[:, column]
+                prior.precision[column] = 1.0 / widths[-1] ** 2
+        return prior, tuple(widths)
 
 
-def no_change(n_tilts: int) -> TiltFit:
+def no_change(n_tilts: int, count: int) -> TiltFit:
     """Nothing fitted."""
-    nan = np.full((n_tilts, 3, 3), np.nan)
-    return TiltFit(np.zeros((n_tilts, 3)), nan, np.zeros(n_tilts), np.zeros(n_tilts, bool))
+    nan = np.full((n_tilts, count, count), np.nan)
+    return TiltFit(np.zeros((n_tilts, count)), nan, np.zeros(n_tilts), np.zeros(n_tilts, bool))

@@ -143,6 +143,7 @@ def _global_table(
                 ],
             )
     for label, attribute, default in (
+        ("rlnSphericalAberration", "spherical_aberration_mm", None),
         ("rlnTomoHand", "hand", None),
         ("rlnTomoDefocusSlope", "defocus_slope", 1.0),
         ("rlnCtfBfactorPerElectronDose", "bfactor_per_dose", 0.0),

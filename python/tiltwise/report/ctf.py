@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,9 @@ def write_ctf_report(
         **moved_by(result.series),
         "time": f"{sum(manifest['timings_s'].values()):.1f} s",
     }
-    summary = Summary(sentence(result.series, force=options.force), facts, manifest["warnings"])
-    sections = [verdict_section(result.series)]
+    words = sentence(result.series, result.aberrations, force=options.force)
+    summary = Summary(words, facts, manifest["warnings"])
+    sections = [verdict_section(result.series, result.aberrations)]
     for series, one in list(zip(result.optset.series, result.series, strict=True))[:MOST_SERIES]:
         if one.fit is not None:
             sections.append(series_section(series, one))
@@ -54,23 +55,44 @@ def write_ctf_report(
     write_report(path, f"CTF refinement {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
-def sentence(results: list[SeriesResult], *, force: bool) -> str:
+NAMES = {"defocus": "defocus", "phase_shift": "phase shift", "scale": "scale"}
+"""Families of parameters of a tilt series, in words."""
+
+
+def sentence(results: list[SeriesResult], groups: Sequence[GroupResult], *, force: bool) -> str:
     """The outcome in words."""
     words = []
-    for family in ("defocus", "scale"):
+    for family, name in NAMES.items():
         verdicts = [one.verdicts()[family] for one in results if family in one.verdicts()]
         if not verdicts:
             continue
         improved = sum(verdict.improved for verdict in verdicts)
         if len(verdicts) == 1:
-            text = f"The {family} is {verdicts[0].verdict}"
+            text = f"The {name} is {verdicts[0].verdict}"
             text += "" if verdicts[0].improved else (", applied all the same" if force else " and stays as it was")
         else:
-            text = f"The {family} of {improved} of {len(verdicts)} tilt series is improved"
+            text = f"The {name} of {improved} of {len(verdicts)} tilt series is improved"
             if improved < len(verdicts):
                 text += ", the others are changed all the same" if force else ", the others stay as they were"
         words.append(text)
+    for parity in ("even", "odd"):
+        fits = [group.fits[parity] for group in groups if parity in group.fits]
+        if fits:
+            improved = sum(fit.verdict.improved for fit in fits)
+            what = (
+                "spherical aberration" if not any(fit.coefficients.any() for fit in fits) else f"{parity} aberrations"
+            )
+            words.append(
+                f"The {what} of {improved} of {len(fits)} optics groups {'is' if what[0] == 's' else 'are'} improved"
+            )
     return ". ".join(words) + ", as particles say that had no part in the fit." if words else "No evidence was found."
+
+
+def aberration_name(fit: Aberration) -> str:
+    """What a fit to an optics group is called."""
+    if fit.spherical is None:
+        return f"{'even' if fit.even else 'odd'} aberrations"
+    return "even aberrations with Cs" if len(fit.coefficients) else "Cs"
 
 
 def moved_by(results: list[SeriesResult]) -> dict[str, str]:
@@ -86,20 +108,24 @@ def moved_by(results: list[SeriesResult]) -> dict[str, str]:
     }
 
 
-def verdict_section(results: list[SeriesResult]) -> Section:
-    """What held-out particles say of every series."""
+def verdict_section(results: list[SeriesResult], groups: Sequence[GroupResult]) -> Section:
+    """What held-out particles say of every series and optics group."""
     rows: list[list[Cell]] = []
     for one in results:
         for family, verdict in one.verdicts().items():
-            rows.append([one.name, family, verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
+            rows.append([one.name, NAMES[family], verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
         if one.fit is None:
             rows.append([one.name, "", "no evidence", "", ""])
+    for group in groups:
+        for fit in group.fits.values():
+            name, verdict = aberration_name(fit), fit.verdict
+            rows.append([group.name, name, verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
     caption = (
         "CTFs were fitted to one half set and scored on the other, and conversely. The gain in log-likelihood must "
         "exceed the limit: what chance allows in one of twenty series that have nothing to gain. Worse or unchanged: "
         "the CTFs stay as they were."
     )
-    table = Table(["tilt series", "what", "verdict", "gain", "limit"], rows)
+    table = Table(["tilt series or optics group", "what", "verdict", "gain", "limit"], rows)
     return Section("Verdict", caption, table=table, folded=len(rows) > 24)
 
 
@@ -127,9 +153,14 @@ def aberration_section(group: GroupResult, parity: str) -> Section:
         f"{fit.verdict.verdict.capitalize()}: gain {fit.verdict.gain:.1f}, limit {fit.verdict.limit:.1f}. Left: what "
         f"every pixel asks for by itself, with noise. Right: the fit. The edge is at {1 / fit.highest:.1f} Å."
     )
-    return Section(
-        f"{parity.capitalize()} aberrations of {group.name}", caption, figure=aberration_figure(group, fit), form="png"
-    )
+    if fit.spherical is not None:
+        cs = fit.spherical
+        caption += (
+            f" Cs changes by {cs.millimetres:+.2f} ± {cs.sigma_millimetres:.2f} mm, and with it all defoci by "
+            f"{cs.defocus_angstrom:+.0f} Å."
+        )
+    title = f"{aberration_name(fit)} of {group.name}"
+    return Section(title[0].upper() + title[1:], caption, figure=aberration_figure(group, fit), form="png")
 
 
 def aberration_figure(group: GroupResult, fit: Aberration) -> Figure:
@@ -160,8 +191,15 @@ def ctf_table(series: TiltSeries, one: SeriesResult) -> Table:
     for index, name in enumerate(("defocus", "astigmatism_1", "astigmatism_2")):
         columns += [f"{name}_before_angstrom", f"{name}_angstrom", f"{name}_sigma_angstrom"]
         values += [one.before[:, index], one.after[:, index], one.sigma[:, index]]
-    columns += ["scale_before", "scale", "scale_sigma"]
-    values += [one.scale_before, one.scale, one.scale_sigma]
+    columns += [
+        "scale_before",
+        "scale",
+        "scale_sigma",
+        "phase_shift_before_deg",
+        "phase_shift_deg",
+        "phase_shift_sigma_deg",
+    ]
+    values += [one.scale_before, one.scale, one.scale_sigma, one.phase_before, one.phase, one.phase_sigma]
     return Table(columns, [[float(value) for value in row] for row in zip(*values, strict=True)])
 
 
@@ -170,9 +208,11 @@ def ctf_figure(series: TiltSeries, one: SeriesResult) -> Figure:
     tilt, known = series.nominal_tilt_deg, one.known
     order = np.argsort(tilt, kind="stable")
     with style():
-        figure = new_figure(10.4, 5.6)
-        figure.subplots_adjust(left=0.075, right=0.985, bottom=0.085, top=0.95, hspace=0.33, wspace=0.19)
-        axes = [figure.add_subplot(2, 2, place) for place in range(1, 5)]
+        rows = 3 if np.isfinite(one.phase).any() else 2
+        figure = new_figure(10.4, 2.8 * rows)
+        edge = 0.1 / rows
+        figure.subplots_adjust(left=0.075, right=0.985, bottom=1.7 * edge, top=1 - edge, hspace=0.42, wspace=0.19)
+        axes = [figure.add_subplot(rows, 2, place) for place in range(1, 4 + (rows == 3) + 1)]
         points(axes[0], tilt, one.before[:, 0], one.after[:, 0], one.sigma[:, 0], known)
         axes[0].set_title("mean defocus", loc="left")
         axes[0].set_ylabel("Å")
@@ -200,6 +240,10 @@ def ctf_figure(series: TiltSeries, one: SeriesResult) -> Figure:
         axes[2].set_title("contrast scale", loc="left")
         axes[2].set_ylim(bottom=min(0.0, axes[2].get_ylim()[0]))
         held_out_gain(axes[3], tilt, one)
+        if rows == 3:
+            points(axes[4], tilt, one.phase_before, one.phase, one.phase_sigma, np.isfinite(one.phase))
+            axes[4].set_title("phase shift", loc="left")
+            axes[4].set_ylabel("degrees")
         for axis in axes:
             axis.set_xlabel("tilt angle (°)")
     return figure
@@ -225,7 +269,8 @@ def held_out_gain(axes: Axes, tilt: NDArray[np.float64], one: SeriesResult) -> N
     gain = np.zeros(len(tilt)) if one.held_out is None else one.held_out.per_tilt
     width = 0.8 * float(np.min(np.diff(np.unique(tilt)), initial=4.0))
     axes.bar(tilt, gain, width=width, color=np.where(gain >= 0, GREEN, VERMILION).tolist())
-    axes.set_yscale("symlog", linthresh=10.0)
-    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10.0, linthresh=10.0))
+    if np.abs(gain).max(initial=0.0) > 30.0:
+        axes.set_yscale("symlog", linthresh=10.0)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10.0, linthresh=10.0))
     axes.axhline(0.0, color=INK, lw=0.8)
     axes.set_title("log-likelihood gained by held-out particles", loc="left")
