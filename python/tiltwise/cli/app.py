@@ -22,6 +22,7 @@ class Entry:
 COMMANDS = {
     "demo": Entry("demo", "simulate a small data set with known truth and refine it"),
     "simulate": Entry("simulate", "simulate tilt series with known truth"),
+    "scan": Entry("scan", "what is in a folder, what is missing, and the import command to paste"),
     "check": Entry("check", "everything that is wrong with a set, with codes and remedies"),
     "explain": Entry("explain", "what a finding of `check` means, and what to do"),
     "import": Entry("import_project", "optimisation set from a project of RELION-4, RELION-5 or other programs"),

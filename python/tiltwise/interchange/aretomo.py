@@ -77,6 +77,7 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
             expected=f"{image_size[0]} x {image_size[1]} pixels, RawSize of {alignment.path}",
             found=f"{stack.image_size[0]} x {stack.image_size[1]}",
         )
+    pixel_size = pixel_size_of(options, stack, alignment.path)
     size = _tomogram_size(alignment, options, notes)
     rotation = rotation_z(alignment.rotation_deg) @ rotation_y(alignment.tilt_deg)
     projection = ARETOMO_ALIGNMENT.projection(rotation, alignment.shift_px, image_size=image_size, tomogram_size=size)
@@ -105,7 +106,7 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
     return SeriesDraft(
         name=name,
         where=alignment.path,
-        pixel_size_angstrom=pixel_size_of(options, stack, alignment.path),
+        pixel_size_angstrom=pixel_size,
         image_size=image_size,
         tomogram_size=size,
         projection=projection,

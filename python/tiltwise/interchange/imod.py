@@ -184,14 +184,15 @@ def series_of(files: ImodFiles, options: ImportOptions) -> SeriesDraft:
     projection, more = projections(files, kept, image_size, size, options)
     where = f"{files.folder} ({files.name})"
     stage = None if files.stage_deg is None else files.stage_deg[kept]
+    project_pixel = None if files.project is None else files.project.pixel_size_nm * 10.0
+    pixel_size = pixel_size_of(options, stack, where, project_pixel)
     views = Views(files.name, where, kept, len(files.tilt_deg), files.tilt_deg[kept], stage)
     dose, dose_notes = dose_before(views, options, files.folder)
     ctf, ctf_notes = ctf_of(views, options, find_ctf(files.name, options, files.folder))
-    project_pixel = None if files.project is None else files.project.pixel_size_nm * 10.0
     return SeriesDraft(
         name=files.name,
         where=where,
-        pixel_size_angstrom=pixel_size_of(options, stack, where, project_pixel),
+        pixel_size_angstrom=pixel_size,
         image_size=image_size,
         tomogram_size=(size[0] + size[0] % 2, size[1] + size[1] % 2, size[2] + size[2] % 2),
         projection=projection,
