@@ -49,16 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(arguments, error, message, _BUG)
 
 
-def reconstruct() -> int:
-    """Run `tiltwise reconstruct` as a program of its own, for External jobs of RELION."""
-    return main(["reconstruct", *sys.argv[1:]])
-
-
-def refine() -> int:
-    """Run `tiltwise refine` as a program of its own, for External jobs of RELION."""
-    return main(["refine", *sys.argv[1:]])
-
-
 def _run(arguments: list[str]) -> int:
     import click
 

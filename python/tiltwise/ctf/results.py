@@ -243,14 +243,14 @@ def write_results(
     if any(any(group.applied.values()) for group in groups):
         files["particles"] = outputs["particles"] = job.path("particles.star")
         write_particles(outputs["particles"], new)
-        job.add_output(outputs["particles"], "ParticleGroupMetadata.star.relion.tomo.refinectf")
+        job.add_output(outputs["particles"], "ParticleGroupMetadata.star.relion.tomo.ctfrefine")
     write_optimisation_set(outputs["optimisation_set"], **files, tomograms=outputs["tomograms"])
     content: dict[str, Any] = {"series": {result.name: described(result) for result in results}}
     if groups:
         content["optics"] = {group.name: described_group(old, group) for group in groups}
     write_text(outputs["ctf"], json.dumps(content, indent=1, allow_nan=False) + "\n")
-    job.add_output(outputs["tomograms"], "TomogramGroupMetadata.star.relion.tomo.refinectf")
-    job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.refinectf")
+    job.add_output(outputs["tomograms"], "TomogramGroupMetadata.star.relion.tomo.ctfrefine")
+    job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.ctfrefine")
     job.add_output(outputs["ctf"])
     return outputs
 

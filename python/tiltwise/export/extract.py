@@ -221,8 +221,8 @@ class Extraction:
         write_particles(outputs["particles"], optset)
         others = {key: path for key, path in old.paths.items() if key not in outputs}
         write_optimisation_set(outputs["optimisation_set"], **others, particles=outputs["particles"])
-        job.add_output(outputs["particles"], "ParticleGroupMetadata.star.relion.tomo.subtomo")
-        job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.subtomo")
+        job.add_output(outputs["particles"], "ParticleGroupMetadata.star.relion.tomo.extract")
+        job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.extract")
         return optset, outputs
 
     def _described(self, files: list[list[_File]]) -> Particles:

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiltwise.jobs.relion import FAILURE
+from tiltwise.jobs.relion import ALSO_FOR_CCPEM, FAILURE
 
 _DONE = b"done"
 _PROGRAM = f"""
 import json, os, sys, time
 if sys.stdin.buffer.read() != {_DONE!r}:
-    os.close(os.open(os.path.join(sys.argv[1], {FAILURE!r}), os.O_CREAT | os.O_WRONLY, 0o666))
+    for marker in {(FAILURE, ALSO_FOR_CCPEM[FAILURE])!r}:
+        os.close(os.open(os.path.join(sys.argv[1], marker), os.O_CREAT | os.O_WRONLY, 0o666))
     event = {{"t": round(time.time(), 3), "kind": "killed"}}
     with open(os.path.join(sys.argv[1], "events.jsonl"), "a") as file:
         file.write(json.dumps(event) + "\\n")

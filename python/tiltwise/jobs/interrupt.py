@@ -1,10 +1,10 @@
-"""Requests to stop: signals and RELION's abort file, turned into a flag that the work polls."""
+"""Requests to stop: signals and the abort files of RELION and CCP-EM, turned into a flag that the work polls."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,14 +15,14 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 class Interrupts:
     """Remembers the first request to stop while active; a second Ctrl-C interrupts at once."""
 
-    def __init__(self, abort_file: Path, on_request: Callable[[str], None]) -> None:
-        self._abort_file = abort_file
+    def __init__(self, abort_files: Sequence[Path], on_request: Callable[[str], None]) -> None:
+        self._abort_files = abort_files
         self._on_request = on_request
         self._previous: dict[int, Any] = {}
         self._reason: str | None = None
 
     def start(self) -> None:
-        """Take over the signals.  Only the main thread may, elsewhere the abort file is the only way."""
+        """Take over the signals.  Only the main thread may, elsewhere the abort files are the only way."""
         if threading.current_thread() is not threading.main_thread():
             return
         for name in _SIGNALS:
@@ -39,8 +39,8 @@ class Interrupts:
     @property
     def reason(self) -> str | None:
         """Name of the signal or file that asked to stop, None if nothing did."""
-        if self._reason is None and self._abort_file.exists():
-            self._reason = self._abort_file.name
+        if self._reason is None:
+            self._reason = next((file.name for file in self._abort_files if file.exists()), None)
         return self._reason
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

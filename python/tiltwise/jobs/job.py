@@ -61,7 +61,7 @@ class FolderJob:
         self._state = folder / ".state"
         self._events = folder / "events.jsonl"
         self._interrupts = Interrupts(
-            folder / relion.ABORT_NOW,
+            [folder / name for name in relion.ABORT_FILES],
             lambda name: progress.note(f"{name}: stopping at the next safe point, once more Ctrl-C stops at once"),
         )
         self._began = 0.0
@@ -112,8 +112,9 @@ class FolderJob:
             if error is None or not isinstance(trouble, OSError):
                 raise
         finally:
-            with suppress(FileNotFoundError):
-                (self._folder / relion.ABORT_NOW).unlink()
+            for name in relion.ABORT_FILES:
+                with suppress(FileNotFoundError):
+                    (self._folder / name).unlink()
             with suppress(OSError):
                 relion.write_marker(self._folder, marker)
             self._guard.dismiss()

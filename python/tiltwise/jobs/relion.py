@@ -1,4 +1,4 @@
-"""What RELION's pipeliner reads and writes in a job folder: markers and output nodes."""
+"""What RELION's pipeliner, and CCP-EM's, read and write in a job folder: markers and output nodes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ SUCCESS = "RELION_JOB_EXIT_SUCCESS"
 FAILURE = "RELION_JOB_EXIT_FAILURE"
 ABORTED = "RELION_JOB_EXIT_ABORTED"
 ABORT_NOW = "RELION_JOB_ABORT_NOW"
+ABORT_FILES = (ABORT_NOW, "PIPELINER_JOB_ABORT_NOW")
+"""Their appearance asks the job to stop."""
+ALSO_FOR_CCPEM = {
+    SUCCESS: "PIPELINER_JOB_EXIT_SUCCESS",
+    FAILURE: "PIPELINER_JOB_EXIT_FAILED",
+    ABORTED: "PIPELINER_JOB_EXIT_ABORTED",
+}
+"""The same markers by the names of CCP-EM's pipeliner."""
 OUTPUT_NODES = "RELION_OUTPUT_NODES.star"
 
 # RELION 3.1 knows nodes by number; the first matching start of the label of later versions decides.
@@ -31,14 +39,15 @@ _NODE_NUMBERS = (
 
 def clear_markers(folder: Path) -> None:
     """Remove what an earlier run left; a stale marker would be taken for the end of this one."""
-    for name in (SUCCESS, FAILURE, ABORTED, ABORT_NOW):
+    for name in (*ALSO_FOR_CCPEM, *ALSO_FOR_CCPEM.values(), *ABORT_FILES):
         with suppress(FileNotFoundError):
             (folder / name).unlink()
 
 
 def write_marker(folder: Path, name: str) -> None:
-    """Make the empty file that tells RELION how the job ended."""
+    """Make the empty files that tell RELION and CCP-EM's pipeliner how the job ended: one of RELION's names."""
     (folder / name).touch()
+    (folder / ALSO_FOR_CCPEM[name]).touch()
 
 
 def node_number(label: str) -> int:

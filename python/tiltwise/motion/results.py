@@ -190,10 +190,10 @@ def write_results(
     with atomic_path(outputs["table"]) as path:
         path.write_text(json.dumps(table_of(results, prior), indent=1) + "\n")
     labels = {
-        "tomograms": "TomogramGroupMetadata.star.relion.tomo.aligntiltseries",
-        "particles": "ParticleGroupMetadata.star.relion.tomo.aligntiltseries",
-        "optimisation_set": "TomoOptimisationSet.star.relion.tomo.aligntiltseries",
-        "trajectories": "TomoTrajectoryData.star.relion.tomo.aligntiltseries",
+        "tomograms": "TomogramGroupMetadata.star.relion.tomo.polish",
+        "particles": "ParticleGroupMetadata.star.relion.tomo.polish",
+        "optimisation_set": "TomoOptimisationSet.star.relion.tomo.polish",
+        "trajectories": "TomoTrajectoryData.star.relion.tomo.polish",
     }
     for name, path in outputs.items():
         job.add_output(path, labels.get(name))
