@@ -32,17 +32,17 @@ from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.model import OptimisationSet
-from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
-from tiltwise.motion.drift import common_drift, without_drift
-from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.learning import SERIES, MotionPrior, as_coefficients, learn, log_evidence, usual_prior
+from tiltwise.motion.drift import common_drift
+from tiltwise.motion.fits import Fits
+from tiltwise.motion.geometry import Alignment
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
-from tiltwise.motion.results import SeriesResult, after_search, errors_of, write_results
+from tiltwise.motion.priors import Priors
+from tiltwise.motion.results import SeriesResult, after_search, write_results
 from tiltwise.motion.series import Correlator, SeriesData, centred
-from tiltwise.motion.shifts import SharedShifts, shared_shifts, tilt_sums
+from tiltwise.motion.shifts import SharedShifts, tilt_sums
 from tiltwise.motion.state import Fitted, State
-from tiltwise.motion.verdict import FAMILIES, Judge, Verdict, rigid_part
+from tiltwise.motion.verdict import FAMILIES
 from tiltwise.motion.whole_images import ImageSearch, WholeShifts, search_is_useful, shifted
 
 F64 = NDArray[np.float64]
@@ -64,7 +64,7 @@ class AlignResult:
     optset: OptimisationSet
     """as written"""
     series: list[SeriesResult]
-    prior: MotionPrior | None
+    priors: Priors
     curves: list[F64]
     """FSC of the references of every round, zero beyond the shells used"""
     pixel_size: float
@@ -114,6 +114,7 @@ class Alignments:
         self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
         if options.shift_only:
             self.free = Free(angles=False, shifts=True, positions=False)
+        self.fits = Fits(options, self.free, self.halves, job.check_abort)
         self._images: dict[int, ParticleImages] = {}
         self.searched: list[WholeShifts] = []
         progress.title(
@@ -124,6 +125,7 @@ class Alignments:
                 "box_px": self.box,
                 "pixel_size_angstrom": self.pixel_size,
                 "motion": options.motion,
+                "deformation": options.deformation,
                 "folds": self.folds,
             },
         )
@@ -145,6 +147,14 @@ class Alignments:
             )
         if self.options.fit_angles or self.options.fit_shifts or self.options.shift_only:
             refuse_nonrigid(self.optset, [one.series for one in self.data if one.seen.any()])
+        unsized = [one.series.name for one in self.data if one.seen.any() and not all(one.series.image_size)]
+        if self.options.deformation != "none" and unsized:
+            raise DataError(
+                "deformations need the tilt images",
+                where=", ".join(unsized[:5]),
+                found="extracted images alone: what they were cut from, and how large it was, is not known",
+                fix="give tilt series whose images exist, or align without --deformation",
+            )
         undosed = [one.series.name for one in self.data if not (one.dose > 0).any() and one.series.n_tilts > 1]
         if self.options.motion and undosed:
             raise DataError(
@@ -245,52 +255,11 @@ class Alignments:
 
     # ---- one round ---------------------------------------------------------------------------------------
 
-    def climb(
-        self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free, damping: float = FAR
-    ) -> Climbed:
-        """By the method that was asked for."""
-        if self.options.solver == "l-bfgs":
-            return climb_lbfgs(specimen, evidence, start, free)
-        return climb(specimen, evidence, start, free, damping=damping)
-
-    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, free: Free, *, first: bool = False) -> Fitted:
-        """Tilts and positions; starts from the shifts that all particles share, in the first round."""
-        still = data.specimen()
-        start = replace(now.alignment, coefficients=Alignment.none(still).coefficients)
-        shared = now.shared
-        if first:
-            shared = shared_shifts(evidence, still.n_tilts)
-            if free.shifts:
-                start = self.climb(still, evidence.blurred(), shared.start(start), free).alignment
-        found = self.climb(still, evidence, start, free)
-        return Fitted(still, found.alignment, shared)
-
-    def moving(
-        self, data: SeriesData, evidence: Evidence, start: Fitted, free: Free, velocity: float, length: float
-    ) -> tuple[Fitted, float]:
-        """The same with motion, and its log evidence; starts from any alignment."""
-        basis = data.basis(length, self.options.kernel).functions
-        specimen = data.specimen(basis, velocity)
-        before = start.alignment.motion(start.specimen)
-        coefficients = as_coefficients(specimen, np.diff(before, axis=1))
-        begun = replace(start.alignment, coefficients=coefficients)
-        found = self.climb(specimen, evidence, begun, free, NEAR)
-        weight = log_evidence(found)
-        return Fitted(specimen, found.alignment, start.shared), weight
-
     def drift(self, fitted: list[Fitted]) -> dict[int, F64]:
         """Of the maps that are made from the particles; given maps stay where they are."""
         if self.options.reference1 is not None or not self.free.positions:
             return {}
         return common_drift(self.data, [one.alignment.displacement_px for one in fitted], self.halves)
-
-    def settled(self, data: SeriesData, now: Fitted, drift: Mapping[int, F64]) -> Fitted:
-        """Without the drift of the maps; particles that no image shows move with the others."""
-        moved = without_drift(data, now.alignment.displacement_px, self.halves, drift)
-        alignment = replace(now.alignment, displacement_px=moved)
-        rigid = rigid_part(now.specimen, alignment, data.seen)
-        moved = np.where(data.seen[:, None], moved, rigid)
-        return replace(now, alignment=replace(alignment, displacement_px=moved))
 
     def evidences(self, fit: CrossFit | GivenReferences, noise: list[F64], fitted: list[Fitted]) -> list[Evidence]:
         """Correlations of all series."""
@@ -319,22 +288,6 @@ class Alignments:
                 task.advance()
         return found
 
-    def learn(self, evidence: list[Evidence], fitted: list[Fitted]) -> MotionPrior:
-        """Prior of the motion that explains the series with most images best."""
-        counts = [len(one.particle) for one in evidence]
-        chosen = [int(i) for i in np.argsort(counts)[::-1][:SERIES] if counts[i]]
-        starts = list(fitted)
-
-        def total(velocity: float, length: float) -> float:
-            weight = 0.0
-            for i in chosen:
-                self.job.check_abort()
-                starts[i], own = self.moving(self.data[i], evidence[i], starts[i], self.free, velocity, length)
-                weight += own
-            return weight
-
-        return learn(total, self.options.velocity, self.options.divergence)
-
     # ---- the run -----------------------------------------------------------------------------------------
 
     def run(self) -> AlignResult:
@@ -343,8 +296,7 @@ class Alignments:
         fitted, curves, done = self.start()
         with self.job.timing("noise power"):
             noise = self.noise()
-        prior: MotionPrior | None = None
-        given = None
+        priors, given = self.fits.usual_priors, None
         if options.reference1 is not None and options.reference2 is not None:
             given = GivenReferences.read(
                 (options.reference1, options.reference2), self.mask, self.pixel_size, options.opposite_half
@@ -370,30 +322,30 @@ class Alignments:
                         continue
                     if given is not None:
                         evidence[i] = in_scale(evidence[i])
-                    fitted[i] = self.rigid(data, evidence[i], fitted[i], self.free, first=number == 0)
+                    fitted[i] = self.fits.rigid(data, evidence[i], fitted[i], self.free, first=number == 0)
                     task.advance()
                 last = number == rounds - 1
-                if options.motion:
-                    # the references of earlier rounds are too poor to learn from
-                    prior = self.learn(evidence, fitted) if last else usual_prior(options.velocity, options.divergence)
+                if priors.families:
+                    if last:  # the references of earlier rounds are too poor to learn from
+                        priors = self.fits.learn(self.data, evidence, fitted)
                     for i, data in enumerate(self.data):
                         if data.seen.any():
-                            both = prior.velocity, prior.length_angstrom
-                            fitted[i], _ = self.moving(data, evidence[i], fitted[i], self.free, *both)
+                            fitted[i], _ = self.fits.full(data, evidence[i], fitted[i], self.free, priors)
                 if not last:
                     drift = self.drift(fitted)
-                    fitted = [self.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
-                    width = None if prior is None else (prior.velocity, prior.length_angstrom)
+                    fitted = [self.fits.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
+                    numbers = priors.numbers
                     found = [(one.alignment, one.shared or SharedShifts.none(one.specimen.n_tilts)) for one in fitted]
-                    State(number + 1, self.fold, self.folds, width, curves, found, self.searched).save(self.job)
-            self._report_round(number, curves[-1], fitted, evidence, prior)
+                    State(number + 1, self.fold, self.folds, numbers, curves, found, self.searched).save(self.job)
+            self._report_round(number, curves[-1], fitted, evidence, priors)
         with self.job.timing("verdicts"):
             drift = self.drift(fitted)
-            series = [self.conclude(i, evidence[i], fitted[i], prior, drift) for i in range(len(self.data))]
+            parts = zip(self.data, evidence, fitted, strict=True)
+            series = [self.fits.conclude(*part, priors, drift) for part in parts]
             for i, whole in enumerate(self.searched):
                 series[i] = after_search(series[i], self.original[i], whole, evidence[i], self.free, options.seed)
-        optset, outputs = write_results(self.job, self.optset, self.halves, series, prior)
-        return AlignResult(optset, series, prior, curves, self.pixel_size, outputs)
+        optset, outputs = write_results(self.job, self.optset, self.halves, series, priors)
+        return AlignResult(optset, series, priors, curves, self.pixel_size, outputs)
 
     def start(self) -> tuple[list[Fitted], list[F64], int]:
         """Alignments to begin with, references so far, and rounds done: those of an earlier run if it was stopped."""
@@ -404,17 +356,14 @@ class Alignments:
         self.fold, self.folds = state.fold, state.folds
         if state.searched:
             self.move(state.searched)
-        fitted = []
+        fitted, priors = [], self.fits.usual_priors.with_numbers(state.fitted_with)
         for data, (alignment, shared) in zip(self.data, state.found, strict=True):
-            specimen = data.specimen()
-            if state.prior is not None and data.seen.any():
-                velocity, length = state.prior
-                specimen = data.specimen(data.basis(length, self.options.kernel).functions, velocity)
+            specimen = priors.specimen(data) if data.seen.any() else data.specimen()
             fitted.append(Fitted(specimen, alignment, shared))
         return fitted, state.curves, state.rounds
 
     def _report_round(
-        self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], prior: MotionPrior | None
+        self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], priors: Priors
     ) -> None:
         moved = [
             one.alignment.predict(one.specimen)[own.particle, own.tilt]
@@ -428,54 +377,11 @@ class Alignments:
                 "reference_angstrom": self.box * self.pixel_size / max(shell, 1),
                 "moved_rms_angstrom": float(np.sqrt((total**2).sum(axis=1).mean())),
                 "moved_largest_angstrom": float(np.sqrt((total**2).sum(axis=1).max())),
-                "velocity_angstrom_per_dose": prior.velocity if prior else 0.0,
-                "length_angstrom": prior.length_angstrom if prior else 0.0,
+                "velocity_angstrom_per_dose": priors.motion.velocity if priors.motion else 0.0,
+                "length_angstrom": priors.motion.length_angstrom if priors.motion else 0.0,
+                "deformation_angstrom": priors.deformation.sigma_angstrom if priors.deformation else 0.0,
             }
         )
-
-    def conclude(
-        self,
-        number: int,
-        evidence: Evidence,
-        found: Fitted,
-        prior: MotionPrior | None,
-        drift: Mapping[int, F64],
-    ) -> SeriesResult:
-        """Verdicts of one series, and the alignment they leave."""
-        data, free, force = self.data[number], self.free, self.options.force
-        none = Alignment.none(data.specimen())
-        if not len(evidence.particle):
-            return SeriesResult.unchanged(data, "no particle is visible")
-        families = int(free.angles or free.shifts) + int(free.positions) + int(prior is not None)
-        halves = self.halves[data.members]
-        verdicts: list[Verdict] = []
-        if free.angles or free.shifts:
-            start = found.shared.start(none) if found.shared is not None and free.shifts else none
-            verdicts.append(Judge(data, evidence, halves, free, self.climb, families).tilts(start))
-            if not (verdicts[-1].improved or force):
-                # positions and motion are fitted again, to the tilts as they were
-                free = Free(angles=False, shifts=False, positions=free.positions)
-                found = self.rigid(data, evidence, Fitted(data.specimen(), none, found.shared), free)
-                if prior is not None:
-                    found, _ = self.moving(data, evidence, found, free, prior.velocity, prior.length_angstrom)
-        judge = Judge(data, evidence, halves, free, self.climb, families)
-        kept = found
-        if prior is not None:
-            still = self.rigid(data, evidence, found, free)
-            verdicts.append(judge.motion(still.alignment, prior.length_angstrom, prior.velocity, self.options.kernel))
-            kept = found if verdicts[-1].improved or force else still
-        if free.positions:
-            verdicts.append(judge.positions(kept.alignment, kept.specimen))
-            if not (verdicts[-1].improved or force):
-                free, drift = Free(free.angles, free.shifts, positions=False), {}
-                alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
-                kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, free).alignment)
-        applied = {verdict.family: verdict.improved or force for verdict in verdicts}
-        if not any(applied.values()):
-            return SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
-        kept = self.settled(data, kept, drift)
-        errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
-        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
 
 
 def in_scale(evidence: Evidence) -> Evidence:

@@ -8,6 +8,7 @@ root mean square over the image: its negative log prior is half the sum of their
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,17 @@ class FieldBasis:
     @classmethod
     def create(cls, model: DeformationModel, *, per_tilt: bool, sigma_px: float) -> FieldBasis:
         """All fields of a kind; one for all tilts cannot magnify, as that is the scale of the specimen."""
-        return cls(model, model.pose_free_modes(magnification=not per_tilt), per_tilt, sigma_px)
+        return cls(model, _modes(model, not per_tilt), per_tilt, sigma_px)
+
+    @property
+    def mode_px(self) -> float:
+        """Displacement by a mode whose amplitude is one standard deviation, root mean square over the image."""
+        return float(self.sigma_px / np.sqrt(self.modes.shape[1]))
 
     @property
     def units(self) -> F64:
         """(C, M) coefficients of modes whose amplitude is one standard deviation."""
-        return np.asarray(self.modes * (self.sigma_px / np.sqrt(max(self.modes.shape[1], 1))))
+        return np.asarray(self.modes * self.mode_px)
 
     def shape(self, tilts: int) -> tuple[int, int]:
         """(N, M) of amplitudes: N fields."""
@@ -50,8 +56,8 @@ class FieldBasis:
 
     def amplitudes(self, other: Deformation) -> F64:
         """(N, M) of the fields nearest to a deformation of any kind: where a fit may start."""
-        width, height = self.model.image_size
-        axes = [(np.arange(16) + 0.5) / 16 * size for size in (width, height)]
+        count = 4 * max(4, *self.model.grid)
+        axes = [(np.arange(count) + 0.5) / count * size for size in self.model.image_size]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 1, 2)
         seen = other.displacement(np.broadcast_to(points, (len(points), len(other.coefficients), 2)))
         if not self.per_tilt:
@@ -72,3 +78,8 @@ class FieldBasis:
         if not self.per_tilt:
             vectors = vectors.sum(axis=0, keepdims=True)
         return np.asarray(self.model.coefficients(vectors) @ self.units)
+
+
+@lru_cache(maxsize=16)
+def _modes(model: DeformationModel, magnification: bool) -> F64:
+    return model.pose_free_modes(magnification=magnification)

@@ -1,4 +1,4 @@
-"""Width and range of the motion prior, learned from the data: the maximum of the marginal likelihood.
+"""Widths of priors and range of motion, learned from the data: the maximum of the marginal likelihood.
 
 `log p(data | sigma_V, sigma_D)` is the log posterior at its maximum less half the log determinant of its curvature
 (Laplace), with the poses of tilts and the positions of particles marginalised too: a common velocity of all
@@ -26,6 +26,8 @@ BOUNDS = ((0.005, 5.0), (250.0, 32000.0))
 SERIES = 8
 """Series with most particles that are enough to learn two numbers."""
 MOST_TRIALS = 16
+WIDTHS = (0.1, 100.0)
+"""Å: of deformations"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +59,52 @@ def as_coefficients(specimen: Specimen, velocity: F64) -> F64:
 
 
 def learn(total: Callable[[float, float], float], velocity: float | None, length: float | None) -> MotionPrior:
-    """Maximise `total(velocity, length)` by factors of two, then of the square root of two; given numbers stay.
-
-    Evidence changes slowly with either: a factor of 1.4 is finer than most data can tell.
-    """
+    """Maximise `total(velocity, length)`; given numbers stay."""
     first = usual_prior(velocity, length)
-    point = [np.log2(first.velocity), np.log2(first.length_angstrom)]
-    open_ = [velocity is None, length is None]
-    bounds = [(np.log2(low), np.log2(high)) for low, high in BOUNDS]
-    known: dict[tuple[float, float], float] = {}
+    start, open_ = (first.velocity, first.length_angstrom), (velocity is None, length is None)
+    point, trials = _search(lambda values: total(*values), start, open_, BOUNDS)
+    return MotionPrior(point[0], point[1], trials)
+
+
+def learn_width(total: Callable[[float], float], start: float) -> tuple[float, int]:
+    """Maximum of `total(width)`, and trials."""
+    point, trials = _search(lambda values: total(values[0]), (start,), (True,), (WIDTHS,))
+    return point[0], trials
+
+
+def _search(
+    total: Callable[[tuple[float, ...]], float],
+    start: Sequence[float],
+    open_: Sequence[bool],
+    bounds: Sequence[tuple[float, float]],
+) -> tuple[list[float], int]:
+    """Largest `total` by factors of two, then of the square root of two, one number after the other; and trials.
+
+    Evidence changes slowly with any of them: a factor of 1.4 is finer than most data can tell.
+    """
+    point = [float(np.log2(value)) for value in start]
+    limits = [(np.log2(low), np.log2(high)) for low, high in bounds]
+    known: dict[tuple[float, ...], float] = {}
 
     def at(candidate: Sequence[float]) -> float:
-        key = round(float(candidate[0]), 3), round(float(candidate[1]), 3)
+        key = tuple(round(value, 3) for value in candidate)
         if key not in known:
-            known[key] = total(float(2.0 ** candidate[0]), float(2.0 ** candidate[1]))
+            known[key] = total(tuple(float(2.0**value) for value in candidate))
         return known[key]
 
     step = 1.0
     while step >= 0.5 and len(known) < MOST_TRIALS and any(open_):
         moved = False
-        for axis in (0, 1):
+        for axis in range(len(point)):
             if not open_[axis]:
                 continue
             for sign in (1.0, -1.0):
                 while len(known) < MOST_TRIALS:
                     candidate = list(point)
                     candidate[axis] += sign * step
-                    if not bounds[axis][0] <= candidate[axis] <= bounds[axis][1] or at(candidate) <= at(point):
+                    if not limits[axis][0] <= candidate[axis] <= limits[axis][1] or at(candidate) <= at(point):
                         break
                     point, moved = candidate, True
         if not moved:
             step /= 2.0
-    return MotionPrior(float(2.0 ** point[0]), float(2.0 ** point[1]), len(known))
+    return [float(2.0**value) for value in point], len(known)

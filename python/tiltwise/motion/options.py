@@ -18,6 +18,26 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
     command: ClassVar[str] = "align"
 
     motion: bool = option(False, help="fit the motion of the particles too")
+    deformation: Literal["none", "affine", "fourier", "spline"] = option(
+        "none", help="fit a deformation of the tilt images in their plane too, and of which form"
+    )
+    deformation_per: Literal["series", "tilt"] = option(
+        "series", help="fit one deformation for all tilts of a series, or one for every tilt"
+    )
+    deformation_grid: int | None = option(
+        None,
+        ge=2,
+        le=8,
+        group="advanced",
+        help="nodes of a spline along each axis, or the grid that RELION counts waves by; default: 3, or 4 for waves",
+    )
+    deformation_sigma: float | None = option(
+        None,
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="expected displacement of deformations, root mean square over the image; default: learned from the data",
+    )
     shift_only: bool = option(False, flags=("--shift-only",), help="fit one shift per tilt image and nothing else")
     shift_by: Literal["auto", "images", "particles"] = option(
         "auto",
@@ -93,12 +113,28 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
             )
         if self.shift_by != "auto" and not self.shift_only:
             raise ConfigError("--shift-by is for --shift-only", where="--shift-by", fix="add --shift-only")
+        if self.shift_only and self.deformation != "none":
+            raise ConfigError(
+                "--shift-only and --deformation exclude each other", where="--shift-only", fix="leave one of them out"
+            )
+        if self.deformation == "fourier" and self.grid_of_deformation < 4:
+            raise ConfigError(
+                "a grid of waves is too small",
+                where="--deformation-grid",
+                expected="at least 4: smaller grids lack waves along one axis",
+                found=str(self.deformation_grid),
+            )
         if self.shift_only and not self.fit_shifts:
             raise ConfigError(
                 "--shift-only and --no-fit-shifts leave nothing to fit",
                 where="--shift-only",
                 fix="leave one of them out",
             )
-        if not (self.fit_angles or self.fit_shifts or self.fit_positions or self.motion):
+        if not (self.fit_angles or self.fit_shifts or self.fit_positions or self.motion or self.deformation != "none"):
             raise ConfigError("nothing is left to fit", where="--no-fit-angles, --no-fit-shifts, --no-fit-positions")
         return self
+
+    @property
+    def grid_of_deformation(self) -> int:
+        """As given, else the smallest that serves."""
+        return self.deformation_grid or (4 if self.deformation == "fourier" else 3)

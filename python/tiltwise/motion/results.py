@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.exec import Job
 from tiltwise.files import atomic_path
+from tiltwise.geometry.deformation import Deformation
 from tiltwise.io.optimisation_set import (
     write_optimisation_set,
     write_particles,
@@ -22,9 +23,9 @@ from tiltwise.io.optimisation_set import (
 )
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.learning import MotionPrior
 from tiltwise.motion.normal import NormalEquations, Solver
 from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.priors import Priors
 from tiltwise.motion.series import SeriesData
 from tiltwise.motion.shifts import SharedShifts
 from tiltwise.motion.verdict import Verdict
@@ -48,6 +49,10 @@ class Errors:
     """(P, 3) along tomogram axes"""
     image_angstrom: F64
     """(F,) of predicted positions in the images, root mean square over particles and both axes"""
+    coefficients: F64
+    """(N, C) of deformations"""
+    field_angstrom: F64
+    """(N,) of the displacement by deformations, root mean square over the image"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,11 @@ class SeriesResult:
     def turn_deg(self) -> F64:
         """(F, 3) rotation vectors of the tilts about the axes of each image."""
         return np.asarray(np.degrees(Rotation.from_matrix(self.alignment.turn).as_rotvec()))
+
+    @property
+    def deformation(self) -> Deformation | None:
+        """Of the images that was fitted, tilts in the order of dose."""
+        return None if self.specimen.fields is None else self.alignment.deformation(self.specimen)
 
     @property
     def shift_angstrom(self) -> F64:
@@ -131,12 +141,20 @@ def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free
     counted = np.zeros((len(here), tilts))
     counted[evidence.particle, evidence.tilt] = 1.0
     mean = (square / SAMPLES * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1.0)
-    pixel = specimen.pixel_size_angstrom
+    pixel, shape, basis = specimen.pixel_size_angstrom, alignment.amplitudes.shape, specimen.fields
+    coefficients, field = np.zeros((shape[0], 0)), np.zeros(shape[0])
+    if basis is not None:
+        modes = common[len(common) - alignment.amplitudes.size :, len(common) - alignment.amplitudes.size :]
+        each = np.einsum("nanb->nab", modes.reshape(*shape, *shape))
+        coefficients = np.sqrt(np.einsum("ca,nab,cb->nc", basis.units, each, basis.units, optimize=True))
+        field = np.sqrt(np.einsum("naa->n", each)) * basis.mode_px * pixel
     return Errors(
         np.degrees(sigma[:, :3]),
         sigma[:, 3:] * pixel,
         np.sqrt(np.maximum(np.einsum("pii->pi", particle), 0.0)) * pixel,
         np.sqrt(mean) * pixel,
+        coefficients,
+        field,
     )
 
 
@@ -145,7 +163,7 @@ def write_results(
     optset: OptimisationSet,
     halves: NDArray[np.int64],
     results: Sequence[SeriesResult],
-    prior: MotionPrior | None,
+    priors: Priors,
 ) -> tuple[OptimisationSet, dict[str, Path]]:
     """Writes tomograms, particles, trajectories, the set and `align.json`; returns the new set and the paths."""
     coordinates = optset.particles.coordinate_px.copy()
@@ -157,7 +175,10 @@ def write_results(
             series.append(own.series)
         else:
             projection = result.alignment.projection(result.specimen)[own.rank]
-            series.append(replace(own.series, projection=projection))
+            changed = replace(own.series, projection=projection)
+            if result.deformation is not None:
+                changed = replace(changed, deformation=result.deformation.rows(own.rank))
+            series.append(changed)
             coordinates[own.members] += result.alignment.displacement_px
         if moving:
             motion = result.motion_angstrom[:, own.rank]
@@ -188,7 +209,7 @@ def write_results(
         mask=optset.paths.get("mask"),
     )
     with atomic_path(outputs["table"]) as path:
-        path.write_text(json.dumps(table_of(results, prior), indent=1) + "\n")
+        path.write_text(json.dumps(table_of(results, priors), indent=1) + "\n")
     labels = {
         "tomograms": "TomogramGroupMetadata.star.relion.tomo.polish",
         "particles": "ParticleGroupMetadata.star.relion.tomo.polish",
@@ -200,7 +221,7 @@ def write_results(
     return new, outputs
 
 
-def table_of(results: Sequence[SeriesResult], prior: MotionPrior | None) -> dict[str, Any]:
+def table_of(results: Sequence[SeriesResult], priors: Priors) -> dict[str, Any]:
     """`align.json`: tilts in the order of their rows."""
 
     def rounded(values: F64) -> list[Any]:
@@ -211,11 +232,20 @@ def table_of(results: Sequence[SeriesResult], prior: MotionPrior | None) -> dict
         )
 
     table: dict[str, Any] = {"series": {}}
-    if prior is not None:
+    motion, fields = priors.motion, priors.deformation
+    if motion is not None:
         table["motion_prior"] = {
-            "velocity_angstrom_per_dose": prior.velocity,
-            "length_angstrom": prior.length_angstrom,
-            "trials": prior.trials,
+            "velocity_angstrom_per_dose": motion.velocity,
+            "length_angstrom": motion.length_angstrom,
+            "trials": motion.trials,
+        }
+    if fields is not None:
+        table["deformation_prior"] = {
+            "kind": fields.kind,
+            "grid": fields.grid,
+            "per": "tilt" if fields.per_tilt else "series",
+            "displacement_rms_angstrom": fields.sigma_angstrom,
+            "trials": fields.trials,
         }
     for result in results:
         rank, errors = result.data.rank, result.errors
@@ -245,6 +275,20 @@ def table_of(results: Sequence[SeriesResult], prior: MotionPrior | None) -> dict
                 "position_sigma_angstrom": rounded(errors.position_angstrom),
                 "predicted_position_sigma_angstrom": rounded(errors.image_angstrom[rank]),
             }
+        basis, deformation = result.specimen.fields, result.deformation
+        if basis is not None and deformation is not None:
+            rows = rank if basis.per_tilt else np.zeros(1, np.intp)
+            pixel = result.data.series.pixel_size_angstrom
+            size = np.linalg.norm(result.alignment.amplitudes, axis=1) * basis.mode_px * pixel
+            entry["deformation"] = {
+                "coefficients": deformation.coefficients[rows].tolist(),
+                "displacement_rms_angstrom": rounded(size[rows]),
+            }
+            if errors is not None:
+                entry["deformation"] |= {
+                    "coefficient_sigmas": errors.coefficients[rows].tolist(),
+                    "displacement_sigma_angstrom": rounded(errors.field_angstrom[rows]),
+                }
         if result.shared is not None:
             entry["clipped"] = result.shared.clipped[rank].tolist()
             entry["no_evidence"] = result.shared.unseen[rank].tolist()

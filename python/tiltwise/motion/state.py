@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ class State:
     fold: NDArray[np.int64]
     """(P,)"""
     folds: int
-    prior: tuple[float, float] | None
-    """velocity and length of the motion"""
+    fitted_with: Mapping[str, float]
+    """velocity and length of the motion, width of deformations, as far as they were fitted"""
     curves: list[F64]
     """FSC of the references of every round"""
     found: Sequence[tuple[Alignment, SharedShifts]]
@@ -54,6 +54,7 @@ class State:
                 "shift": alignment.shift_px,
                 "displacement": alignment.displacement_px,
                 "coefficients": alignment.coefficients,
+                "amplitudes": alignment.amplitudes,
                 "shared_shift": shared.shift_px,
                 "shared_gain": shared.gain,
                 "shared_clipped": shared.clipped,
@@ -62,8 +63,12 @@ class State:
             arrays |= {f"{name}_{i}": array for name, array in parts.items()}
         arrays["fold"] = self.fold
         arrays |= {f"searched_{i}": found.as_array() for i, found in enumerate(self.searched)}
-        prior = None if self.prior is None else list(self.prior)
-        state = {"rounds": self.rounds, "folds": self.folds, "series": len(self.found), "prior": prior}
+        state = {
+            "rounds": self.rounds,
+            "folds": self.folds,
+            "series": len(self.found),
+            "fitted_with": dict(self.fitted_with),
+        }
         job.save_checkpoint(NAME, arrays, state)
 
     @classmethod
@@ -73,12 +78,11 @@ class State:
         if saved is None:
             return None
         arrays, state = saved.arrays, saved.state
-        rounds, prior = int(state["rounds"]), state["prior"]
+        rounds = int(state["rounds"])
         found = []
         for i in range(int(state["series"])):
-            alignment = Alignment(
-                *(arrays[f"{name}_{i}"] for name in ("turn", "shift", "displacement", "coefficients"))
-            )
+            names = ("turn", "shift", "displacement", "coefficients", "amplitudes")
+            alignment = Alignment(*(arrays[f"{name}_{i}"] for name in names))
             shared = [arrays[f"shared_{name}_{i}"] for name in ("shift", "gain", "clipped", "unseen")]
             found.append((alignment, SharedShifts(*shared)))
         whole = [arrays[f"searched_{i}"] for i in range(len(found)) if f"searched_{i}" in arrays]
@@ -86,7 +90,7 @@ class State:
             rounds,
             arrays["fold"],
             int(state["folds"]),
-            None if prior is None else (float(prior[0]), float(prior[1])),
+            state["fitted_with"],
             [arrays[f"curve_{i}"] for i in range(rounds)],
             found,
             [WholeShifts.from_array(one) for one in whole],

@@ -2,7 +2,7 @@
 
 Tilts are fitted to one half set and judged by the particles of the other, which predict themselves from references
 of their own half; positions are fitted to every second tilt and judged by the others; motion is fitted to one half
-set and judged by the trajectories that its prior predicts for the particles of the other.
+set and judged by the trajectories that its prior predicts for the particles of the other, deformations as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import Climb
 from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.priors import Priors
 from tiltwise.motion.series import SeriesData
 
 F64 = NDArray[np.float64]
@@ -26,7 +27,7 @@ quite Gaussian, and particles that overlap share noise: in simulations of crowde
 What data support exceeds either limit by far."""
 BLOCKS = 16
 """Spatial blocks of particles, at most, that count as independent."""
-FAMILIES = ("large shifts", "tilts", "positions", "motion")
+FAMILIES = ("large shifts", "tilts", "positions", "motion", "deformation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +138,16 @@ class Judge:
         rigid = replace(fitted, displacement_px=rigid_part(specimen, fitted, self.data.seen))
         for parity in (0, 1):
             fitting, testing = (self.evidence.only(self.evidence.tilt % 2 == p) for p in (parity, 1 - parity))
-            frozen = replace(self.data.specimen(), motion_px=fitted.motion(specimen))
-            start = replace(rigid, coefficients=np.zeros((specimen.n_tilts - 1, 0, 3)))
+            motion, deformation = fitted.motion(specimen), fitted.deformation(specimen)
+            frozen = replace(self.data.specimen(), motion_px=motion, given=deformation)
+            none = Alignment.none(frozen)
+            start = replace(rigid, coefficients=none.coefficients, amplitudes=none.amplitudes)
             after = self.climb(frozen, fitting, start, only).alignment
             gains += gains_of(frozen, testing, after, start, frozen)
         return self._judge("positions", gains)
 
-    def motion(self, start: Alignment, length_angstrom: float, velocity: float, kernel: str) -> Verdict:
-        """Velocities."""
+    def added(self, start: Alignment, family: str, more: Priors, less: Priors) -> Verdict:
+        """Motion or deformation, which `more` has and `less` has not; `start` has neither."""
         still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
         gains = np.zeros(len(self.halves))
         for half in (1, 2):
@@ -152,19 +155,23 @@ class Judge:
             known = np.flatnonzero((self.halves == half) & self.data.seen)
             if len(known) < 2 or not len(testing.particle):
                 continue
-            # modes of the fitted half, and what they mean for the particles of the other
-            part = replace(self.data, members=self.data.members[known], position_px=self.data.position_px[known])
-            basis = part.basis(length_angstrom, kernel)
-            functions = basis.at(self.data.position_px * self.data.series.pixel_size_angstrom)
-            moving = self.data.specimen(functions, velocity)
-            none = replace(start, coefficients=Alignment.none(moving).coefficients)
-            moved = self.climb(moving, fitting, none, self.free).alignment
-            fixed = self.climb(still, fitting, start, self.free).alignment
-            frozen = replace(still, motion_px=moved.motion(moving))
-            after = self.climb(frozen, testing, tilts_alone(moved, frozen), only).alignment
-            before = self.climb(still, testing, tilts_alone(fixed, still), only).alignment
-            gains += gains_of(frozen, testing, after, before, still)
-        return self._judge("motion", gains)
+            judged_by = []
+            for priors in (more, less):
+                specimen = self._of_half(priors, known)
+                fitted = self.climb(specimen, fitting, priors.begin(specimen, start, still), self.free).alignment
+                frozen = replace(still, motion_px=fitted.motion(specimen), given=fitted.deformation(specimen))
+                judged_by.append((frozen, self.climb(frozen, testing, tilts_alone(fitted, frozen), only).alignment))
+            (with_it, after), (without, before) = judged_by
+            gains += gains_of(with_it, testing, after, before, without)
+        return self._judge(family, gains)
+
+    def _of_half(self, priors: Priors, known: NDArray[np.intp]) -> Specimen:
+        """All particles, with the modes of motion of some and what they mean for the others."""
+        if priors.motion is None:
+            return priors.specimen(self.data)
+        part = replace(self.data, members=self.data.members[known], position_px=self.data.position_px[known])
+        basis = part.basis(priors.motion.length_angstrom, priors.kernel)
+        return priors.specimen(self.data, basis.at(self.data.position_px * self.data.series.pixel_size_angstrom))
 
 
 def rigid_part(specimen: Specimen, alignment: Alignment, seen: NDArray[np.bool_]) -> F64:

@@ -12,7 +12,7 @@ import numpy as np
 from tiltwise.exec.protocols import Scalar
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.report import pages
-from tiltwise.report.alignment import tilt_changes, trails
+from tiltwise.report.alignment import arrows, tilt_changes, trails
 from tiltwise.report.html import Section, Summary, Table, write_report
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 SHOWN = 6
 """Series with figures of their own; the tables hold all."""
+ARROWS = 9
+"""Along each axis."""
+ARROW_LENGTH = 0.2
+"""Of the longest arrow, over the longer side of the image."""
+WORST = 3
+"""Tilts whose deformation is shown where every tilt has its own."""
 TRAIL_LENGTH = 0.06
 """Of the longest trail shown, over the width of the field."""
 
@@ -37,9 +43,12 @@ def write_align_report(path: Path, options: AlignOptions, result: AlignResult, m
         "references": f"{box * result.pixel_size / shell:.1f} Å",
         "pixel size": f"{result.pixel_size:.3g} Å",
     }
-    if result.prior is not None:
-        facts["motion, width"] = f"{result.prior.velocity:.2g} Å per e/Å²"
-        facts["motion, range"] = f"{result.prior.length_angstrom:.0f} Å"
+    motion, deformation = result.priors.motion, result.priors.deformation
+    if motion is not None:
+        facts["motion, width"] = f"{motion.velocity:.2g} Å per e/Å²"
+        facts["motion, range"] = f"{motion.length_angstrom:.0f} Å"
+    if deformation is not None:
+        facts["deformation, width"] = f"{deformation.sigma_angstrom:.2g} Å"
     words = " ".join(result.words())
     summary = Summary(words, facts, manifest["warnings"], next_after_align(options, result))
     sections = [verdict_section(result)]
@@ -132,7 +141,44 @@ def series_sections(one: SeriesResult) -> list[Section]:
             ),
         )
     )
-    return sections
+    bent = deformation_section(one)
+    return [*sections, bent] if bent is not None else sections
+
+
+def deformation_section(one: SeriesResult) -> Section | None:
+    """Fields of a series: the one of all tilts, or those of the tilts that are deformed most."""
+    basis, deformation = one.specimen.fields, one.deformation
+    if basis is None or deformation is None:
+        return None
+    series, errors = one.data.series, one.errors
+    pixel, size = series.pixel_size_angstrom, series.image_size
+    axes = [(np.arange(ARROWS) + 0.5) / ARROWS * length for length in size]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    moved = deformation.displacement(np.broadcast_to(points[:, None], (len(points), series.n_tilts, 2)))
+    rms = np.sqrt((moved**2).sum(axis=2).mean(axis=0)) * pixel
+    tilt = series.nominal_tilt_deg[one.data.order]
+    chosen = np.argsort(rms)[::-1][:WORST] if basis.per_tilt else np.zeros(1, np.intp)
+    titles = [
+        f"tilt {tilt[f]:.0f}°, {rms[f]:.1f} Å" if basis.per_tilt else f"all tilts, {rms[f]:.1f} Å" for f in chosen
+    ]
+    longest = float(np.linalg.norm(moved[:, chosen], axis=2).max())
+    magnify = _round_down(ARROW_LENGTH * max(size) / longest) if longest > 0 else 1.0
+    sigma = None if errors is None else errors.field_angstrom
+    rows = []
+    for f in range(series.n_tilts if basis.per_tilt else 1):
+        name = round(float(tilt[f]), 2) if basis.per_tilt else "all"
+        rows.append([name, round(float(rms[f]), 3), None if sigma is None else round(float(sigma[f]), 3)])
+    return Section(
+        f"Deformation of {series.name}",
+        "How far the images are displaced in their plane, seen as the images are and drawn "
+        f"{magnify:g} times as long; numbers are root mean squares over the image"
+        + (f", for the {len(chosen)} tilts that are deformed most" if basis.per_tilt else "")
+        + (". Shifts and turns" if basis.per_tilt else ". Shifts, turns and magnification")
+        + " of the image are not in it: they belong to tilts and particles. Worry if arrows are long where there are "
+        "no particles.",
+        figure=arrows([(title, points, moved[:, f]) for title, f in zip(titles, chosen, strict=True)], size, magnify),
+        data=Table(["tilt", "displacement Å", "one standard deviation Å"], rows),
+    )
 
 
 def _steps(one: SeriesResult) -> np.ndarray[Any, np.dtype[np.float64]]:

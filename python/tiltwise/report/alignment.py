@@ -70,3 +70,36 @@ def trails(points: F64, paths: F64, magnify: float) -> Figure:
         axes.set_xlabel("x (Å)")
         axes.set_ylabel("y (Å)")
     return figure
+
+
+def arrows(fields: list[tuple[str, F64, F64]], size_px: tuple[int, int], magnify: float) -> Figure:
+    """Displacements (n, 2) in pixels at points (n, 2) of images, each with a title; drawn `magnify` times as long."""
+    width, height = size_px
+    with style():
+        figure = new_figure(4.4 if len(fields) == 1 else 6.6, 4.4 if len(fields) == 1 else 6.6 / len(fields) + 0.7)
+        left, room = 0.11 if len(fields) > 1 else 0.16, 0.98
+        step = (room - left) / len(fields)
+        for number, (title, points, moved) in enumerate(fields):
+            axes = figure.add_axes((left + number * step, 0.14, step - (0.02 if len(fields) > 1 else 0.0), 0.76))
+            axes.quiver(
+                *points.T,
+                *(magnify * moved).T,
+                angles="xy",
+                scale_units="xy",
+                scale=1.0,
+                color=BLUE,
+                width=0.006,
+                headwidth=3.5,
+                headlength=4.0,
+                headaxislength=3.5,
+            )
+            axes.set_aspect("equal")
+            axes.set_xlim(-0.06 * width, 1.06 * width)
+            axes.set_ylim(-0.06 * height, 1.06 * height)
+            axes.set_title(title)
+            axes.set_xlabel("x (px)")
+            if number:
+                axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel("y (px)")
+    return figure

@@ -1,0 +1,192 @@
+"""Fits and verdicts of one series after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
+from tiltwise.motion.drift import without_drift
+from tiltwise.motion.geometry import Alignment, Specimen
+from tiltwise.motion.learning import SERIES, learn, learn_width, log_evidence, usual_prior
+from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.options import AlignOptions
+from tiltwise.motion.priors import DeformationPrior, Priors
+from tiltwise.motion.results import SeriesResult, errors_of
+from tiltwise.motion.series import SeriesData
+from tiltwise.motion.shifts import shared_shifts
+from tiltwise.motion.state import Fitted
+from tiltwise.motion.verdict import Judge, Verdict, rigid_part
+
+F64 = NDArray[np.float64]
+
+USUAL_DEFORMATION = 3.0
+"""Å: where the search for the width of deformations begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """What the fits of a run have in common."""
+
+    options: AlignOptions
+    free: Free
+    halves: NDArray[np.int64]
+    """of all particles of the set"""
+    check: Callable[[], None]
+    """raises if the run is to end"""
+
+    @property
+    def usual_priors(self) -> Priors:
+        """What was given, else where learning starts."""
+        options = self.options
+        motion = usual_prior(options.velocity, options.divergence) if options.motion else None
+        if options.deformation == "none":
+            return Priors(motion, None, options.kernel)
+        width = options.deformation_sigma or USUAL_DEFORMATION
+        per_tilt = options.deformation_per == "tilt"
+        fields = DeformationPrior(options.deformation, options.grid_of_deformation, per_tilt, width)
+        return Priors(motion, fields, options.kernel)
+
+    def climb(
+        self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free, damping: float = FAR
+    ) -> Climbed:
+        """By the method that was asked for."""
+        if self.options.solver == "l-bfgs":
+            return climb_lbfgs(specimen, evidence, start, free)
+        return climb(specimen, evidence, start, free, damping=damping)
+
+    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, free: Free, *, first: bool = False) -> Fitted:
+        """Tilts and positions; starts from the shifts that all particles share, in the first round."""
+        still = data.specimen()
+        none = Alignment.none(still)
+        start = replace(now.alignment, coefficients=none.coefficients, amplitudes=none.amplitudes)
+        shared = now.shared
+        if first:
+            shared = shared_shifts(evidence, still.n_tilts)
+            if free.shifts:
+                start = self.climb(still, evidence.blurred(), shared.start(start), free).alignment
+        found = self.climb(still, evidence, start, free)
+        return Fitted(still, found.alignment, shared)
+
+    def full(
+        self, data: SeriesData, evidence: Evidence, start: Fitted, free: Free, priors: Priors
+    ) -> tuple[Fitted, float]:
+        """The same with motion and deformation, and its log evidence; starts from any alignment."""
+        specimen = priors.specimen(data)
+        begun = priors.begin(specimen, start.alignment, start.specimen)
+        found = self.climb(specimen, evidence, begun, free, NEAR)
+        weight = log_evidence(found)
+        return Fitted(specimen, found.alignment, start.shared), weight
+
+    def learn(self, data: Sequence[SeriesData], evidence: Sequence[Evidence], fitted: Sequence[Fitted]) -> Priors:
+        """Priors that explain the series with most images best: motion first, then deformations beside it."""
+        counts = [len(one.particle) for one in evidence]
+        chosen = [int(i) for i in np.argsort(counts)[::-1][:SERIES] if counts[i]]
+        starts = list(fitted)
+
+        def total(priors: Priors) -> float:
+            weight = 0.0
+            for i in chosen:
+                self.check()
+                starts[i], own = self.full(data[i], evidence[i], starts[i], self.free, priors)
+                weight += own
+            return weight
+
+        options, priors = self.options, self.usual_priors
+        if priors.motion is not None:
+            usual = priors.motion
+
+            def of_motion(velocity: float, length: float) -> float:
+                return total(replace(priors, motion=replace(usual, velocity=velocity, length_angstrom=length)))
+
+            priors = replace(priors, motion=learn(of_motion, options.velocity, options.divergence))
+        if priors.deformation is not None and options.deformation_sigma is None:
+            fields, others = priors.deformation, priors
+
+            def of_fields(sigma: float) -> float:
+                return total(replace(others, deformation=replace(fields, sigma_angstrom=sigma)))
+
+            width, trials = learn_width(of_fields, fields.sigma_angstrom)
+            priors = replace(priors, deformation=replace(fields, sigma_angstrom=width, trials=trials))
+        return priors
+
+    def settled(self, data: SeriesData, now: Fitted, drift: Mapping[int, F64]) -> Fitted:
+        """Without the drift of the maps; particles that no image shows move with the others."""
+        moved = without_drift(data, now.alignment.displacement_px, self.halves, drift)
+        alignment = replace(now.alignment, displacement_px=moved)
+        rigid = rigid_part(now.specimen, alignment, data.seen)
+        moved = np.where(data.seen[:, None], moved, rigid)
+        return replace(now, alignment=replace(alignment, displacement_px=moved))
+
+    def conclude(
+        self, data: SeriesData, evidence: Evidence, found: Fitted, priors: Priors, drift: Mapping[int, F64]
+    ) -> SeriesResult:
+        """Verdicts of one series, and the alignment they leave."""
+        free, force = self.free, self.options.force
+        none = Alignment.none(data.specimen())
+        if not len(evidence.particle):
+            return SeriesResult.unchanged(data, "no particle is visible")
+        families = int(free.angles or free.shifts) + int(free.positions) + judgements(priors)
+        halves = self.halves[data.members]
+        verdicts: list[Verdict] = []
+        if free.angles or free.shifts:
+            start = found.shared.start(none) if found.shared is not None and free.shifts else none
+            verdicts.append(Judge(data, evidence, halves, free, self.climb, families).tilts(start))
+            if not (verdicts[-1].improved or force):
+                # everything else is fitted again, to the tilts as they were
+                free = Free(angles=False, shifts=False, positions=free.positions)
+                found = self.rigid(data, evidence, Fitted(data.specimen(), none, found.shared), free)
+                if priors.families:
+                    found, _ = self.full(data, evidence, found, free, priors)
+        judge = Judge(data, evidence, halves, free, self.climb, families)
+        kept = found
+        if priors.families:
+            still = self.rigid(data, evidence, found, free)
+            chosen, supported = supported_by(partial(judge.added, still.alignment), priors, force)
+            verdicts += chosen
+            if supported != priors.families:
+                kept = still
+                if supported:
+                    kept, _ = self.full(data, evidence, still, free, priors.only(supported))
+        if free.positions:
+            verdicts.append(judge.positions(kept.alignment, kept.specimen))
+            if not (verdicts[-1].improved or force):
+                free, drift = Free(free.angles, free.shifts, positions=False), {}
+                alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
+                kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, free).alignment)
+        applied = {verdict.family: verdict.improved or force for verdict in verdicts}
+        if not any(applied.values()):
+            return SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
+        kept = self.settled(data, kept, drift)
+        errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
+        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
+
+
+def judgements(priors: Priors) -> int:
+    """Verdicts that motion and deformation may need, at most."""
+    return {0: 0, 1: 1, 2: 4}[len(priors.families)]
+
+
+def supported_by(
+    judge: Callable[[str, Priors, Priors], Verdict], priors: Priors, force: bool
+) -> tuple[list[Verdict], list[str]]:
+    """A verdict on each of motion and deformation, and which of them to keep.
+
+    Where both are fitted each is judged beside the other, which would take its place if it could.  If that supports
+    neither, they are judged one after the other: two that imitate each other are not needed together.
+    """
+    families = priors.families
+    beside = {
+        name: judge(name, priors, priors.only([other for other in families if other != name])) for name in families
+    }
+    supported = [name for name in families if beside[name].improved or force]
+    if len(families) == 2 and not supported:
+        for name in families:
+            beside[name] = judge(name, priors.only([*supported, name]), priors.only(supported))
+            if beside[name].improved:
+                supported.append(name)
+    return list(beside.values()), supported
