@@ -159,6 +159,9 @@ def test_excluded_views(tmp_path: Path, culled: bool) -> None:
     (folder / "order.csv").write_text((tmp_path / "all/order.csv").read_text())
     if culled:
         (folder / "TS.tlt").write_text("-0.5\n40.0\n")
+        with pytest.raises(DataError, match=r"put TS\.rawtlt beside"):
+            imod.read(options_of(folder))
+        (folder / "TS.rawtlt").write_text("-20.0\n-0.5\n19.5\n40.0\n")
     (folder / "TS_output.txt").write_text("".join(f"{i} {20000 + i} {19000 + i} {i} 0 0.1 5\n" for i in range(1, 5)))
     imported = imod.read(options_of(folder))
     series = imported.optset.series[0]
@@ -170,6 +173,21 @@ def test_excluded_views(tmp_path: Path, culled: bool) -> None:
     (folder / "TS.tlt").write_text("-0.5\n40.0\n1.0\n")
     with pytest.raises(DataError, match="differ in the number of views"):
         imod.read(options_of(folder))
+
+
+def test_an_offset_of_a_step_does_not_move_doses_or_defocus(tmp_path: Path) -> None:
+    """eTomo has added 19.5 degrees to the angles, and tilt.com 20 more: steps of the scheme, nearly."""
+    stage = SMALL["tilt_deg"]
+    aligned = {**SMALL, "tilt_deg": stage + 19.5}
+    folder = write_project(tmp_path, "TS", exclude="EXCLUDELIST 4", offset="20.0", **aligned)
+    (folder / "order.csv").write_text("".join(f"{i},{stage[k]}\n" for i, k in enumerate([1, 0, 2, 3])))
+    ranges = [f"{i} {i} {a} {a} {2000 + i} {1990 + i} 30\n" for i, a in enumerate(stage + 19.5, 1)]
+    (folder / "TS.defocus").write_text("1 0 0. 0. 0 3\n" + "".join(ranges))
+    series = imod.read(options_of(folder)).optset.series[0]
+    assert series.pre_exposure.tolist() == [3.0, 0.0, 6.0]
+    assert series.defocus_u_angstrom.tolist() == [20010, 20020, 20030]
+    tilt = np.degrees(np.arctan2(-series.projection[:, 2, 0], series.projection[:, 2, 2]))
+    np.testing.assert_allclose(tilt, stage[:3] + 39.5, atol=1e-6)
 
 
 def test_views_that_were_not_aligned(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
         stage_deg=alignment.nominal_tilt_deg,
         sections_known=section is not None,
     )
-    dose, dose_notes = dose_before(views, options, folder)
+    dose, dose_from = dose_before(views, options, folder)
     # Rows of AreTomo's own table are numbered as those of its alignment.
-    ctf, ctf_notes = ctf_of(replace(views, sections_known=False), options, find_ctf(name, options, folder))
+    ctf, ctf_from, ctf_notes = ctf_of(replace(views, sections_known=False), options, find_ctf(name, options, folder))
     return SeriesDraft(
         name=name,
         where=alignment.path,
@@ -117,7 +117,8 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
         image_index=views.section,
         hand=choices.hand(-1.0, options),
         optics=choices.optics(Optics(), options),
-        notes=(*notes, *dose_notes, *ctf_notes),
+        applied=(ARETOMO_ALIGNMENT.applied, *dose_from, *ctf_from),
+        notes=(*notes, *ctf_notes),
     )
 
 

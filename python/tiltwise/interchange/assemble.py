@@ -42,7 +42,7 @@ def assemble(series: Sequence[SeriesDraft], particles: Sequence[ParticleDraft]) 
     return Imported(
         OptimisationSet(models, table, groups, {}, False, None, {}),
         tuple(dict.fromkeys(notes)),
-        tuple(dict.fromkeys(_applied(draft) for draft in particles)),
+        tuple(dict.fromkeys([*(text for draft in series for text in draft.applied), *map(_applied, particles)])),
         columns,
         {draft.name: draft.columns for draft in series},
     )

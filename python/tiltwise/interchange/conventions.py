@@ -125,6 +125,12 @@ class AlignmentConvention:
         """Name of the entry."""
         return f"{self.program} {self.version}".strip()
 
+    @property
+    def applied(self) -> str:
+        """The convention as a sentence."""
+        centres = f"centre of the image {self.image_centre}, of the tomogram {self.tomogram_centre}"
+        return f"alignment as of {self.key}: R = {self.rotation}, shift = {self.shift}, {centres}"
+
     def projection(
         self,
         rotation: ArrayLike,

@@ -80,6 +80,8 @@ class SeriesDraft:
     """label -> one value per view, written as further columns of the tilt table"""
     notes: tuple[str, ...] = ()
     """sentences a user should read: what was assumed, left out or ignored"""
+    applied: tuple[str, ...] = ()
+    """sentences that say which files and conventions were used"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tiltwise.errors import DataError
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 from tiltwise.interchange import choices
 from tiltwise.interchange.assemble import assemble
-from tiltwise.interchange.conventions import IMOD_ALIGNMENT, IMOD_AS_RELION5
+from tiltwise.interchange.conventions import IMOD_ALIGNMENT, IMOD_AS_RELION5, AlignmentConvention
 from tiltwise.interchange.drafts import Imported, Optics, SeriesDraft
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.particle_lists import read_particle_lists
@@ -43,6 +43,8 @@ class ImodFiles:
     transforms: ImodTransforms
     tilt_deg: F64
     """(F,) of all sections of the raw stack, OFFSET added"""
+    offset_deg: float
+    """OFFSET, which is not in the .tlt"""
     stage_deg: F64 | None
     x_tilt_deg: F64
     excluded: tuple[int, ...]
@@ -104,8 +106,8 @@ def read_folder(folder: Path) -> ImodFiles:
     excluded = tuple(sorted({*(tilt.exclude_views if tilt else ()), *(project.exclude_views if project else ())}))
     if len(angles) != count:
         angles = _spread(angles, count, excluded, f"{tilt_file} and {transform_file}")
-    raw = sorted(folder.glob("*.rawtlt"))
-    stage = read_angles(raw[0], views=count) if len(raw) == 1 else None
+    raw = folder / f"{transform_file.stem}.rawtlt"
+    stage = read_angles(raw, views=count) if raw.is_file() else None
     about_x = np.full(count, tilt.x_axis_tilt_deg if tilt else 0.0)
     x_file = _named(folder, tilt.x_tilt_file if tilt else None) or next(folder.glob("*.xtilt"), None)
     if x_file is not None:
@@ -118,6 +120,7 @@ def read_folder(folder: Path) -> ImodFiles:
         name=transform_file.stem,
         transforms=transforms,
         tilt_deg=angles + (tilt.angle_offset_deg if tilt else 0.0),
+        offset_deg=tilt.angle_offset_deg if tilt else 0.0,
         stage_deg=stage,
         x_tilt_deg=about_x,
         excluded=excluded,
@@ -186,9 +189,11 @@ def series_of(files: ImodFiles, options: ImportOptions) -> SeriesDraft:
     stage = None if files.stage_deg is None else files.stage_deg[kept]
     project_pixel = None if files.project is None else files.project.pixel_size_nm * 10.0
     pixel_size = pixel_size_of(options, stack, where, project_pixel)
-    views = Views(files.name, where, kept, len(files.tilt_deg), files.tilt_deg[kept], stage)
-    dose, dose_notes = dose_before(views, options, files.folder)
-    ctf, ctf_notes = ctf_of(views, options, find_ctf(files.name, options, files.folder))
+    written = files.tilt_deg - files.offset_deg
+    complete = written if np.isfinite(written).all() else None
+    views = Views(files.name, where, kept, len(written), written[kept], stage, complete)
+    dose, dose_from = dose_before(views, options, files.folder)
+    ctf, ctf_from, ctf_notes = ctf_of(views, options, find_ctf(files.name, options, files.folder))
     return SeriesDraft(
         name=files.name,
         where=where,
@@ -203,7 +208,8 @@ def series_of(files: ImodFiles, options: ImportOptions) -> SeriesDraft:
         image_index=kept,
         hand=choices.hand(-1.0, options),
         optics=choices.optics(Optics(), options),
-        notes=(*files.notes, *notes, *more, *dose_notes, *ctf_notes, *_stack_notes(files, stack)),
+        applied=(_convention(options).applied, *dose_from, *ctf_from),
+        notes=(*files.notes, *notes, *more, *ctf_notes, *_stack_notes(files, stack)),
     )
 
 
@@ -233,8 +239,7 @@ def projections(
         notes += (f"{files.name}: magnification or stretch in the .xf is left out, up to {far:.1f} pixels at the edge",)
     rotation = rotation_z(np.degrees(turn)) @ rotation_y(files.tilt_deg[kept]) @ rotation_x(about_x)
     moved = np.broadcast_to(_axis_px(files), shift.shape) - shift
-    convention = IMOD_ALIGNMENT if options.imod_centre == "imod" else IMOD_AS_RELION5
-    projection = convention.projection(
+    projection = _convention(options).projection(
         rotation,
         np.linalg.solve(matrix, moved[..., None])[..., 0],
         image_size=image_size,
@@ -244,6 +249,10 @@ def projections(
         offset = np.array([files.tilt.shift[0], 0.0, -files.tilt.shift[1]])
         projection[:, :3, 3] -= rotation @ offset
     return projection, notes
+
+
+def _convention(options: ImportOptions) -> AlignmentConvention:
+    return IMOD_ALIGNMENT if options.imod_centre == "imod" else IMOD_AS_RELION5
 
 
 def _axis_px(files: ImodFiles) -> F64:

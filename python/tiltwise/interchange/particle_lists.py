@@ -207,7 +207,7 @@ def _csv_convention(options: ImportOptions, path: Path) -> CoordinateConvention:
             "--coord-first 0, 1 or 0.5",
             fix="look them up in the program that wrote the file; a wrong guess would move every particle",
         )
-    return choices.coordinate_convention(CSV_ANGSTROM if unit == "angstrom" else CSV_PIXEL, options)
+    return CSV_ANGSTROM if unit == "angstrom" else CSV_PIXEL
 
 
 def _placed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,26 +49,42 @@ class Views:
     sections: int
     """of the raw stack"""
     tilt_deg: F64
-    """(F,) after alignment"""
+    """(F,) after alignment, as in the angle file of the program"""
     stage_deg: F64 | None
     """(F,) before alignment; None: not known, `tilt_deg` may differ from it by a constant"""
+    all_tilt_deg: F64 | None = None
+    """`tilt_deg` of all sections of the raw stack, where they are known"""
     sections_known: bool = True
     """false where `section` is only the place in the list of kept views"""
 
     def rows_by_angle(self, others_deg: F64, others_where: str) -> NDArray[np.intp]:
-        """Row in a table of stage angles of every view."""
-        known = self.stage_deg is not None
-        return join_by_angle(
-            self.stage_deg if self.stage_deg is not None else self.tilt_deg,
-            others_deg,
-            views_where=self.where,
-            others_where=others_where,
-            offset=not known,
+        """Row in a table of stage angles of every view.
+
+        Raises
+        ------
+        DataError
+            if a view has no partner or several, or if an unknown offset of the aligned angles could hide that views
+            were left out.
+        """
+        join = partial(join_by_angle, views_where=self.where, others_where=others_where)
+        if self.stage_deg is not None:
+            return join(self.stage_deg, others_deg)
+        if self.all_tilt_deg is not None and len(self.all_tilt_deg) == len(others_deg):
+            return join(self.all_tilt_deg, others_deg, offset=True)[self.section]
+        if len(self.tilt_deg) == len(others_deg):
+            return join(self.tilt_deg, others_deg, offset=True)
+        raise DataError(
+            "views cannot be joined by angle",
+            where=f"{self.where} and {others_where}",
+            expected="angles of the stage, or as many rows as the raw stack has sections",
+            found=f"angles after alignment, which may be shifted by some degrees, and {len(others_deg)} rows for "
+            f"{self.sections} sections",
+            fix=f"put {self.name}.rawtlt beside the alignment",
         )
 
 
 def dose_before(views: Views, options: ImportOptions, folder: Path) -> tuple[F64, tuple[str, ...]]:
-    """Dose before every view, `(F,)` e/Å², and what to tell the user.
+    """Dose before every view, `(F,)` e/Å², and what it is from.
 
     From `--dose-list`, an order list or an mdoc, in this order; the last may lie beside the alignment.
 
@@ -163,8 +180,10 @@ def find_ctf(name: str, options: ImportOptions, folder: Path) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def ctf_of(views: Views, options: ImportOptions, path: Path | None) -> tuple[ViewCtf | None, tuple[str, ...]]:
-    """CTF of every view, and what to tell the user.
+def ctf_of(
+    views: Views, options: ImportOptions, path: Path | None
+) -> tuple[ViewCtf | None, tuple[str, ...], tuple[str, ...]]:
+    """CTF of every view; what was used; what to tell the user.
 
     Raises
     ------
@@ -172,32 +191,32 @@ def ctf_of(views: Views, options: ImportOptions, path: Path | None) -> tuple[Vie
         if the table cannot be read or joined.
     """
     if path is None:
-        return None, (f"{views.name}: no CTF was found; defocus is 0 until one is given (--ctf)",)
+        return None, (), (f"{views.name}: no CTF was found; defocus is 0 until one is given (--ctf)",)
     if path.suffix == ".defocus":
         table = read_defocus(path)
         rows = ctfplotter_rows(views, table)
         ctf = ViewCtf(
             table.defocus_nm[:, 0] * 10.0, table.defocus_nm[:, 1] * 10.0, table.astigmatism_deg, table.phase_shift_deg
         )
-        return ctf.take(rows), (f"{views.name}: CTF of {path} (Ctfplotter, joined by tilt angle)",)
+        return ctf.take(rows), (f"{views.name}: CTF of {path} (Ctfplotter, joined by tilt angle)",), ()
     if path.suffix == ".star":
         stars = read_gctf(path)
         ctf = ViewCtf(
             stars.defocus_angstrom[:, 0], stars.defocus_angstrom[:, 1], stars.angle_deg, stars.phase_shift_deg
         )
         if stars.tilt_deg is not None:
-            return ctf.take(views.rows_by_angle(stars.tilt_deg, str(path))), (f"{views.name}: CTF of {path}",)
+            return ctf.take(views.rows_by_angle(stars.tilt_deg, str(path))), (f"{views.name}: CTF of {path}",), ()
         numbers = [_number_in_name(name) for name in stars.micrograph_names]
-        return ctf.take(_rows_of_table(views, options, numbers, str(path))), (f"{views.name}: CTF of {path}",)
+        return ctf.take(_rows_of_table(views, options, numbers, str(path))), (f"{views.name}: CTF of {path}",), ()
     text = read_ctffind(path)
     phase = np.degrees(text.phase_shift_rad)
     ctf = ViewCtf(text.defocus_angstrom[:, 0], text.defocus_angstrom[:, 1], text.azimuth_deg, phase)
     rows = _rows_of_table(views, options, [int(n) for n in text.micrograph], str(path))
-    notes = [f"{views.name}: CTF of {path}"]
+    notes = []
     hand = choices.hand(-1.0, options)
     if text.hand is not None and (text.hand != hand).all():
         notes.append(f"{views.name}: the defocus hand is {text.hand[0]:+d} in {path}, and {hand:+.0f} here (--hand)")
-    return ctf.take(rows), tuple(notes)
+    return ctf.take(rows), (f"{views.name}: CTF of {path}",), tuple(notes)
 
 
 def ctfplotter_rows(views: Views, table: CtfplotterTable) -> NDArray[np.intp]:
