@@ -17,6 +17,11 @@ class _What(InputOptions):
     command: ClassVar[str] = "check"
 
     images: bool = option(False, help="read all pixels: NaN, blank tilts, noise of every tilt")
+    reference: Path | None = option(
+        None,
+        flags=("--ref",),
+        help="map of the particle: compare it with the images under every convention",
+    )
     particle_diameter: float | None = option(
         None, unit="Å", gt=0, help="diameter of the particle, for neighbours that are too close or in different halves"
     )
@@ -25,6 +30,9 @@ class _What(InputOptions):
         gt=0,
         group="advanced",
         help="unbinned pixels per unit of rlnCoordinateX/Y/Z, for coordinates in binned pixels",
+    )
+    reach: float = option(
+        12.0, unit="Å", ge=0, group="advanced", help="--ref: how far particles may lie off their coordinates"
     )
     strict: bool = option(False, help="exit with code 4 if there are warnings")
 

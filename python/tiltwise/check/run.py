@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from tiltwise.exec import Progress
 from tiltwise.exec.protocols import Scalar
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.model import OptimisationSet
+
+if TYPE_CHECKING:
+    from tiltwise.check.convention.decide import ConventionResult
 
 F64 = NDArray[np.float64]
 
@@ -39,6 +42,7 @@ class CheckResult:
     """(P,) tilts that show each particle, -1 where not known"""
     nearest_angstrom: F64 | None = None
     """(P,) distance to the nearest particle, infinite without one"""
+    conventions: ConventionResult | None = None
     noise: dict[str, F64] = field(default_factory=dict)
     """by series, (F,) of every tilt"""
 
@@ -54,6 +58,7 @@ class CheckResult:
             "status": "success",
             "counts": {name: self.findings.count(name) for name in ("error", "warning", "note")},
             "facts": self.facts,
+            "conventions": None if self.conventions is None else self.conventions.plain(),
             "findings": [finding.plain() for finding in self.findings],
         }
 
@@ -87,6 +92,10 @@ def check(options: CheckOptions | CheckFolderOptions, progress: Progress) -> Che
         return result
     result.optset = optset
     _examine(options, optset, result, progress)
+    if options.reference is not None:
+        from tiltwise.check.convention.findings import examine_conventions
+
+        result.conventions = examine_conventions(options, optset, findings, progress)
     return result
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),
+    "star": Entry("star", "look into STAR files; filter, join and cut them without loss"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),
 }

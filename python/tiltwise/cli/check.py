@@ -40,6 +40,17 @@ def run(options: CheckOptions, session: Session) -> Outcome:
 def _lines(result: CheckResult) -> list[str]:
     findings = result.findings
     lines = [line for finding in findings for line in finding.lines()]
+    if result.conventions is not None:
+        told = result.conventions
+        lines.append(f"conventions, asked of {told.particles} particles:")
+        for one in told.answers:
+            lines.append(
+                f"  {one.question:<17} {one.verdict:<10} {one.per_particle:8.2f} nats per particle, {one.sigma:5.1f} σ"
+                + (f": {one.preferred}" if one.codes else "")
+            )
+        if told.offset is not None:
+            pairs = zip(told.offset.tomogram_px, told.offset.sigma_px, strict=True)
+            lines.append("  common offset     " + ", ".join(f"{x:+.2f} ± {s:.2f}" for x, s in pairs) + " px")
     if result.optset is not None:
         facts = result.facts
         seen = facts["tilts that see a particle (median)"]

@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tiltwise.check.convention.decide import ConventionResult
 from tiltwise.check.options import CheckOptions
 from tiltwise.check.run import CheckResult
+from tiltwise.exec.protocols import Scalar
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import poses_of, series_index
 from tiltwise.report.html import Section, Summary, Table, write_report
@@ -46,6 +48,8 @@ def write_check_report(path: Path, options: CheckOptions, result: CheckResult, m
         if rows
         else None
     ]
+    if result.conventions is not None:
+        sections += convention_sections(result.conventions)
     if result.optset is not None:
         sections += _pictures(options, result, result.optset)
     kept = [section for section in sections if section is not None]
@@ -84,6 +88,80 @@ def _pictures(options: CheckOptions, result: CheckResult, optset: OptimisationSe
         )
     )
     return sections
+
+
+def convention_sections(result: ConventionResult) -> list[Section | None]:
+    """What the images say of the conventions."""
+    rows: list[list[Scalar]] = [
+        [
+            one.question,
+            one.verdict,
+            one.preferred,
+            round(one.nats, 1),
+            round(one.per_particle, 3),
+            round(one.sigma, 1),
+            one.particles,
+        ]
+        for one in result.answers
+    ]
+    if result.offset is not None:
+        t, s = result.offset.tomogram_px, result.offset.sigma_px
+        text = ", ".join(f"{x:+.2f} ± {e:.2f}" for x, e in zip(t, s, strict=True)) + " px"
+        verdict = "wrong" if result.offset_codes else "confirmed"
+        rows.append(["common offset (x, y, z)", verdict, text, None, None, None, result.particles])
+    sections: list[Section | None] = [
+        Section(
+            "Conventions",
+            f"A reference map at {result.particles} particles, read in every way. Bars are the log-likelihood by which "
+            "the preferred reading beats the best other one, on a logarithmic scale; wrong ones are red, undecided "
+            "ones grey. Worry about red bars; grey ones mean that these data do not tell.",
+            figure=convention_bars(result) if result.answers else None,
+            table=Table(["question", "verdict", "images prefer", "nats", "per particle", "sigma", "particles"], rows),
+            shape="wide",
+        )
+    ]
+    if result.slopes is not None:
+        sections.append(
+            Section(
+                "Slope of the defocus",
+                "Log-likelihood against the change of defocus along the beam, 1 being the slope of the preferred hand. "
+                "Worry if the peak is not near 1: at -1 the hand is wrong, at 0 positions along the beam mean nothing.",
+                figure=slope_curve(*result.slopes),
+            )
+        )
+    return sections
+
+
+def convention_bars(result: ConventionResult) -> Figure:
+    """Nats per particle by which the preferred reading of every convention wins."""
+    answers = result.answers[::-1]
+    colours = {"wrong": VERMILION, "confirmed": BLUE, "undecided": GREY}
+    with style():
+        figure = new_figure(7.2, 0.55 + 0.27 * len(answers))
+        figure.subplots_adjust(left=0.2, right=0.8, bottom=0.42 / figure.get_figheight(), top=0.97)
+        axes = figure.add_subplot()
+        widths = [max(one.per_particle, 1e-2) for one in answers]
+        axes.barh(range(len(answers)), widths, color=[colours[one.verdict] for one in answers], height=0.65)
+        axes.set_xscale("log")
+        axes.set_xlim(1e-2, 2 * max(widths))
+        axes.set_yticks(range(len(answers)), [one.question for one in answers])
+        for place, (one, width) in enumerate(zip(answers, widths, strict=True)):
+            axes.text(width * 1.1, place, f"{one.verdict}, {one.sigma:.1f} σ", va="center", fontsize=8)
+        axes.set_xlabel("nats per particle")
+        axes.grid(visible=False, axis="y")
+    return figure
+
+
+def slope_curve(slopes: F64, nats: F64) -> Figure:
+    """Log-likelihood against the slope of the defocus, over that without slope."""
+    with style():
+        figure = new_figure(4.6, 2.8)
+        axes = figure.add_axes((0.16, 0.17, 0.81, 0.78))
+        axes.plot(slopes, nats, ".-", color=BLUE)
+        axes.axvline(1.0, color=GREY, lw=0.9, ls="--")
+        axes.set_xlabel("slope over that of the preferred hand")
+        axes.set_ylabel("nats over no slope")
+    return figure
 
 
 def particle_map(series: TiltSeries, position_px: F64, seen: NDArray[np.intp]) -> Figure:
