@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tiltwise.check.convention.readings import Reading
 from tiltwise.extract.ctf_plan import CtfPlan
-from tiltwise.geometry.projection import depth_offset_px, is_visible, project_points
+from tiltwise.geometry.projection import depth_offset_px, is_visible
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.volumes import reference_volume
@@ -167,7 +167,7 @@ class Level:
         key = (id(series.projection), id(reading.position_px))
         known = self._images.get(key)
         if known is None:
-            points = project_points(series.projection, reading.position_px)[..., :2]
+            points = series.project(reading.position_px)[..., :2]
             visible = is_visible(points, series.image_size, self.radius_px)
             particle, tilt = np.nonzero(visible)
             place = points[particle, tilt] / self.factor
