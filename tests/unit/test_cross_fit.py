@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,13 @@ from tests.helpers.compare import relative_l2
 from tests.helpers.particles import SimulatedParticles, blobs, particles_at, tilt_series
 
 from tiltwise.errors import DataError, ResourceError
+from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.select import load_backend
-from tiltwise.maps.cross_fit import CrossFit, affordable_folds, assign_folds
+from tiltwise.maps.cross_fit import BYTES_OF_ALL, BYTES_OF_FOLD, CrossFit, affordable_folds, assign_folds
+from tiltwise.maps.volumes import ball_of, padded_shells
 from tiltwise.model import OptimisationSet
+from tiltwise.spectral.disc import FourierDisc
 
 BOX, TILTS, FOLDS = 24, 7, 3
 HALF = np.repeat([1, 2], 12)
@@ -110,8 +114,45 @@ def test_a_lattice_is_cut_into_blocks() -> None:
 
 
 def test_folds_that_fit_the_memory() -> None:
-    each = 48 * 48 * 25 * 24
-    assert affordable_folds(24, 5, 100 * each) == 5
-    assert affordable_folds(24, 5, 12 * each) == 3
+    voxels = 48 * 48 * 25
+    assert affordable_folds(24, 5, 1000 * voxels) == 5
+    assert affordable_folds(24, 5, 200 * voxels) == 3
     with pytest.raises(ResourceError, match="not enough memory"):
-        affordable_folds(24, 5, 9 * each)
+        affordable_folds(24, 5, 150 * voxels)
+
+
+def test_folds_keep_to_the_memory_they_were_given(data: SimulatedParticles) -> None:
+    box = 48
+    small = data.raw[0]
+    disc = FourierDisc.create(box)
+    shape = len(small.tilts), len(disc)
+    ones = np.ones(shape, np.complex64)
+    image = replace(small, data=ones, masked=ones, ctf2=np.ones(shape, np.float32))
+    padded_shells(box, 2 * box), ball_of(box, 2 * box)  # tables of the program
+    tracemalloc.start()
+    fit = CrossFit(box, np.ones((box,) * 3, np.float32), load_backend("host"), 2, np.eye(3)[None], FOLDS)
+    for half, fold in fit.keys:
+        noise = np.ones((TILTS, disc.n_shells))
+        fit.add(half, fold, data.series, [image], data.rotations[:1], noise, disc)
+    fit.finish()
+    references = ordered_map(lambda key: fit.reference(*key), fit.keys, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(references) == 2 * FOLDS
+    least = 4 * box * box * (box + 1) * (BYTES_OF_ALL + 2 * FOLDS * BYTES_OF_FOLD)
+    assert affordable_folds(box, FOLDS, least) == FOLDS
+    assert peak <= least
+
+
+def test_the_order_of_particles_does_not_matter(data: SimulatedParticles) -> None:
+    """A fold may be taken up again, as it is for every series of a set."""
+    fits = []
+    for order in ((0, 1, 2, 3), (0, 2, 1, 3)):
+        fit = CrossFit(BOX, np.ones((BOX,) * 3, np.float32), load_backend("host"), 1, np.eye(3)[None], 1)
+        for quarter in order:
+            rows = np.arange(24)[(HALF == quarter // 2 + 1) & (np.arange(24) % 2 == quarter % 2)]
+            images = [data.raw[i] for i in rows]
+            fit.add(quarter // 2 + 1, 0, data.series, images, data.rotations[rows], data.noise_power, data.disc)
+        fit.finish()
+        fits.append(fit)
+    assert relative_l2(fits[1].reference(1, 0), fits[0].reference(1, 0)) <= 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.particles import tilt_series
-from tiltwise.ctf.references import Partition, by_part, level_amplitudes
+from tiltwise.ctf.references import Partition, level_amplitudes
 from tiltwise.extract.images import ParticleImages
 from tiltwise.model import OptimisationSet
 from tiltwise.model.tilt_series import TiltSeries
@@ -57,16 +57,14 @@ def test_a_single_tilt_falls_back_to_particles() -> None:
 
 
 def test_images_are_divided_without_loss() -> None:
-    partition = Partition.create(set_of(tilt_series(6, 2.0)), np.zeros(2, np.int64), 3, "tilt")
-    particles = [images([0, 1, 2, 4]), images([5])]
-    parts = by_part(partition, 0, 0, particles)
-    assert [part for part, _ in parts] == [0, 1, 2]
-    assert all(len(shares) == 2 for _, shares in parts)
-    for number, whole in enumerate(particles):
-        tilts = np.concatenate([shares[number].tilts for _, shares in parts])
-        assert sorted(tilts) == whole.tilts.tolist()
-        for _, shares in parts:
-            np.testing.assert_array_equal(shares[number].data[:, 0], shares[number].tilts)
+    """Every tilt of a series is in one part, by which its images are predicted."""
+    sets = set_of(tilt_series(6, 2.0), tilt_series(5, 2.0))
+    partition = Partition.create(sets, np.zeros(4, np.int64), 3, "tilt")
+    for number, count in enumerate((6, 5)):
+        of_parts = [partition.tilts(part, number, count) for part in range(3)]
+        assert (np.sum(of_parts, axis=0) == 1).all()
+        for part, chosen in partition.split(0, number, np.arange(count)):
+            np.testing.assert_array_equal(chosen, of_parts[part])
 
 
 def test_references_of_unequal_amplitude_are_levelled() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +29,8 @@ from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.model import OptimisationSet
 
-CHUNK = 20
-"""Particles whose images are held at once."""
+CHUNK_IMAGES = 600
+"""Images that are held at once."""
 NOISE_SAMPLE = 10
 """Particles per series whose images give the noise power: a weight of the reconstruction, so a rough value does."""
 MOST_UNEQUAL = 2.0
@@ -60,6 +61,10 @@ class Partition:
         else:
             parts = tuple((_rank(one.nominal_tilt_deg) + n) % count for n, one in enumerate(optset.series))
         return cls(1 + max(int(part.max(initial=0)) for part in parts), parts)
+
+    def tilts(self, part: int, series: int, count: int) -> NDArray[np.bool_]:
+        """(F,) tilts of a series, which has `count`, that have images in a part."""
+        return np.ones(count, bool) if self.tilt_parts is None else self.tilt_parts[series] == part
 
     def split(self, fold: int, series: int, tilts: NDArray[np.intp]) -> list[tuple[int, NDArray[np.bool_]]]:
         """Parts of the images of particles of a fold in one series, each with those of `tilts` (n,) it has."""
@@ -133,45 +138,36 @@ def cross_fitted(
     visible = source.visible(poses.displacement_angstrom)
     fit = CrossFit(source.box, mask, backend, threads, symmetry, partition.count)
 
-    def load(particle: int) -> ParticleImages:
-        return source.load(particle, poses.displacement_angstrom[particle])
+    def load(particle: int, tilts: NDArray[np.bool_] | None = None) -> ParticleImages:
+        return source.cut(particle, poses.displacement_angstrom[particle], tilts)
 
     noise = initial_noise_power(source, load, threads, lambda count: None, NOISE_SAMPLE, visible)
-    for number, series in enumerate(source.optset.series):
-        mine = (source.series_of == number) & visible
-        for half, fold in sorted(set(zip(halves[mine].tolist(), folds[mine].tolist(), strict=True))):
-            members = np.flatnonzero(mine & (halves == half) & (folds == fold))
-            for start in range(0, len(members), CHUNK):
-                chunk = [int(i) for i in members[start : start + CHUNK]]
-                images = ordered_map(load, chunk, threads)
-                for part, shares in by_part(partition, fold, number, images):
-                    fit.add(half, part, series, shares, poses.rotation[chunk], noise[number], source.disc)
-                advance(len(chunk))
+    loaded, told = 1e-6, 0  # particles
+    for half, part in fit.keys:
+        for number, series in enumerate(source.optset.series):
+            tilts = partition.tilts(part, number, series.n_tilts)
+            mine = (source.series_of == number) & (halves == half) & visible
+            members = np.flatnonzero(mine if partition.tilt_parts is not None else mine & (folds == part))
+            size = max(1, CHUNK_IMAGES // max(int(tilts.sum()), 1))
+            for start in range(0, len(members) if tilts.any() else 0, size):
+                chunk = [int(i) for i in members[start : start + size]]
+                images = ordered_map(partial(load, tilts=tilts), chunk, threads)
+                fit.add(half, part, series, images, poses.rotation[chunk], noise[number], source.disc)
+                loaded += len(chunk) * float(tilts.mean())
+                advance(int(loaded) - told)
+                told = int(loaded)
     fit.finish()
-    keys = list(fit.sums)
 
     def reference(key: tuple[int, int]) -> C64:
         volume = fit.reference(*key)
         volume *= in_box(source)
         return volume
 
-    volumes = dict(zip(keys, ordered_map(reference, keys, threads), strict=True))
+    volumes = dict(zip(fit.keys, ordered_map(reference, fit.keys, threads), strict=True))
     if partition.tilt_parts is not None:
         level_amplitudes(volumes, partition.count)
     density = 0.5 * (fit.halves[0] + fit.halves[1])
     return References(volumes, halves, folds, partition, fit.curve, density)
-
-
-def by_part(
-    partition: Partition, fold: int, series: int, images: list[ParticleImages]
-) -> list[tuple[int, list[ParticleImages]]]:
-    """Images of particles of one fold, by the part of the partition they belong to; particles may have none there."""
-    result: dict[int, list[ParticleImages]] = {}
-    for number, image in enumerate(images):
-        for part, chosen in partition.split(fold, series, image.tilts):
-            shares = result.setdefault(part, [one.of_tilts(np.zeros(len(one.tilts), bool)) for one in images])
-            shares[number] = image.of_tilts(chosen)
-    return sorted(result.items())
 
 
 def level_amplitudes(volumes: dict[tuple[int, int], C64], count: int) -> None:
@@ -183,7 +179,9 @@ def level_amplitudes(volumes: dict[tuple[int, int], C64], count: int) -> None:
     """
     factors = {}
     for half in HALVES:
-        other = np.sum([volumes[3 - half, part] for part in range(count)], axis=0)
+        other = volumes[3 - half, 0].copy()
+        for part in range(1, count):
+            other += volumes[3 - half, part]
         own = np.array([np.vdot(other, volumes[half, part]).real for part in range(count)])
         factors[half] = np.clip(own / own.mean(), 1.0 / MOST_UNEQUAL, MOST_UNEQUAL)
     for (half, part), volume in volumes.items():

@@ -308,10 +308,20 @@ class ImageExtractor:
         spectra *= ctf
         return self.window.circle_crop(irfft2(spectra, self.window.box))
 
-    def load(self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None = None) -> ParticleImages:
-        """Images of one particle for the likelihood; unmultiplied power over the large box included."""
+    def load(
+        self,
+        position_px: NDArray[np.float64],
+        motion_px: NDArray[np.float64] | None = None,
+        among: NDArray[np.bool_] | None = None,
+    ) -> ParticleImages:
+        """Images of one particle for the likelihood; unmultiplied power over the large box included.
+
+        In the tilts `among` (F,) alone, all by default.
+        """
         points = self.project(position_px, motion_px)
         tilts = self.visible_tilts(points, self.visibility_radius_px)
+        if among is not None:
+            tilts = tilts[among[tilts]]
         defocus = self.depth_defocus(position_px, tilts)
         data = np.empty((len(tilts), len(self.disc)), np.complex64)
         mask = self.window.mask

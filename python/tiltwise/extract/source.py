@@ -266,14 +266,20 @@ class ParticleSource:
         refuse_unless_visible(images.tilts, position, self.box * self.pixel_size, where)
         return images
 
-    def cut(self, particle: int, displacement_angstrom: NDArray[np.float64]) -> ParticleImages:
-        """The same, with no images where no tilt shows the particle."""
+    def cut(
+        self,
+        particle: int,
+        displacement_angstrom: NDArray[np.float64],
+        among: NDArray[np.bool_] | None = None,
+    ) -> ParticleImages:
+        """The same, with no images where no tilt shows the particle; of the tilts `among` (F,) alone."""
         series, loader = self._series(particle), self.loader(particle)
         position = self._position_px(particle, displacement_angstrom)
         if isinstance(loader, StackLoader):
-            return loader.load(particle, self.optset.particles.coordinate_px[particle], position)
+            images = loader.load(particle, self.optset.particles.coordinate_px[particle], position)
+            return images if among is None else images.of_tilts(among[images.tilts])
         motion = self.optset.trajectories.get(self.optset.particles.name[particle])
-        return loader.load(position, None if motion is None else motion / series.pixel_size_angstrom)
+        return loader.load(position, None if motion is None else motion / series.pixel_size_angstrom, among)
 
     def ctf2(
         self, particle: int, displacement_angstrom: NDArray[np.float64], tilts: NDArray[np.intp], count: int

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import DataError, ResourceError
-from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.half_sets import all_neighbours, linked
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.spectra import half_maps, last_used_shell, prior_from_fsc, usable
-from tiltwise.maps.volumes import Accumulator, reference_volume, solve_map
+from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume, solve_map
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.fsc import fsc
@@ -30,8 +29,10 @@ PADDING = 2
 HALVES = (1, 2)
 LEAST_FSC = 0.143
 """Shells from the first one below on are left out of references."""
-BYTES_PER_VOXEL = 24
-"""complex double numerator and double denominator"""
+BYTES_OF_FOLD = 15
+"""Per voxel of the padded volume: sums of a fold, which fill half of it in single precision, and its reference."""
+BYTES_OF_ALL = 100
+"""The same of the sums that are added to, of those of both halves, and of what two references are solved with."""
 
 
 def assign_folds(
@@ -89,14 +90,13 @@ def affordable_folds(box: int, wanted: int, memory_bytes: int) -> int:
         if not even two fit.
     """
     padded = PADDING * box
-    each = padded * padded * (padded // 2 + 1) * BYTES_PER_VOXEL
-    # the totals of both halves, and what one reference is solved with
-    fit = int((memory_bytes / each - 2 - 4) // 2)
+    voxels = padded * padded * (padded // 2 + 1)
+    fit = int((memory_bytes / voxels - BYTES_OF_ALL) // (2 * BYTES_OF_FOLD))
     if fit < 2:
         raise ResourceError(
             "not enough memory for references without the particle they predict",
             where="--memory",
-            expected=f"at least {10 * each / 1e9:.1f} GB for maps of {box} voxels",
+            expected=f"at least {(BYTES_OF_ALL + 4 * BYTES_OF_FOLD) * voxels / 1e9:.1f} GB for maps of {box} voxels",
             found=f"{memory_bytes / 1e9:.1f} GB",
             fix="give more with --memory, or use a smaller --crop or larger --bin",
         )
@@ -114,18 +114,25 @@ class CrossFit:
     symmetry: NDArray[np.float64]
     """(G, 3, 3) rotations of the point group"""
     folds: int
-    sums: dict[tuple[int, int], Accumulator] = field(init=False)
-    """of half and fold"""
-    totals: dict[int, Accumulator] = field(init=False, default_factory=dict)
+    sums: dict[tuple[int, int], PackedSums] = field(init=False, default_factory=dict)
+    """of half and fold, completed"""
+    totals: dict[int, PackedSums] = field(init=False, default_factory=dict)
     """of the halves, after `finish`"""
     curve: NDArray[np.float64] = field(init=False)
     """FSC of the half maps inside the mask, zero from the first shell below `LEAST_FSC` on"""
     halves: tuple[NDArray[np.float32], NDArray[np.float32]] = field(init=False)
     """unfiltered half maps"""
+    _running: Accumulator | None = field(init=False, default=None)
+    """of the fold that particles are being added to"""
+    _key: tuple[int, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.sums = {(h, k): Accumulator.empty(self.box, PADDING) for h in HALVES for k in range(self.folds)}
         self.curve = np.zeros(self.box // 2 + 1)
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """Halves and folds, in the order in which particles are best added."""
+        return [(half, fold) for half in HALVES for fold in range(self.folds)]
 
     def add(
         self,
@@ -137,9 +144,31 @@ class CrossFit:
         noise_power: NDArray[np.float64],
         disc: FourierDisc,
     ) -> None:
-        """Adds particles of one series at rotations (n, 3, 3); images are centred on them."""
-        sums = self.sums[half, fold]
-        insert_images(sums, series, images, rotations, noise_power, disc, self.backend, self.threads)
+        """Adds particles of one series at rotations (n, 3, 3); images are centred on them.
+
+        All particles of one fold are best added before those of the next: its sums are packed then.
+        """
+        if not images:
+            return
+        if self._key != (half, fold):
+            self._pack()
+            self._key = half, fold
+        if self._running is None:
+            self._running = Accumulator.empty(self.box, PADDING)
+        insert_images(self._running, series, images, rotations, noise_power, disc, self.backend, self.threads)
+
+    def _pack(self) -> None:
+        """Completes the running sums, keeps them, and begins anew."""
+        if self._key is None or self._running is None:
+            return
+        unit = next(iter(self.sums.values())).unit if self.sums else None
+        part = PackedSums.of(self._running.complete().symmetrised(self.symmetry, self.backend), unit)
+        if self._key in self.sums:
+            self.sums[self._key].add(part)
+        else:
+            self.sums[self._key] = part
+        self._running.clear()
+        self._key = None
 
     def finish(self) -> None:
         """Completes the sums; compares the halves.
@@ -150,16 +179,14 @@ class CrossFit:
             if the halves do not agree in any shell.
         """
 
-        def total(half: int) -> Accumulator:
-            for fold in range(self.folds):
-                key = half, fold
-                self.sums[key] = self.sums[key].complete().symmetrised(self.symmetry, self.backend)
-            whole = self.sums[half, 0].copy()
-            for fold in range(1, self.folds):
-                whole.add(self.sums[half, fold])
-            return whole
-
-        self.totals = dict(zip(HALVES, ordered_map(total, HALVES, self.threads), strict=True))
+        self._pack()
+        self._running = None
+        for half in HALVES:
+            parts = [part for (of, _), part in sorted(self.sums.items()) if of == half]
+            whole = parts[0].copy() if parts else PackedSums.of(Accumulator.empty(self.box, PADDING))
+            for part in parts[1:]:
+                whole.add(part)
+            self.totals[half] = whole
         first, second, _ = half_maps(self.totals[1], self.totals[2], self.threads)
         self.halves = first, second
         curve = fsc(first, second, self.mask)
@@ -182,7 +209,7 @@ class CrossFit:
         """Padded Fourier volume for the particles of a fold; None takes the whole half, for comparison."""
         total = self.totals[half]
         sums = total
-        if fold is not None and self.folds > 1:
+        if fold is not None and self.folds > 1 and (half, fold) in self.sums:
             sums = total.without(self.sums[half, fold])
         density = solve_map(sums, prior_from_fsc(total, self.curve), float(self.shell))
         return reference_volume(density * self.mask, PADDING)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.volumes import Accumulator
-from tiltwise.maps.whitening import slice_matrices, whiten
+from tiltwise.maps.whitening import inverse_noise, slice_matrices
 from tiltwise.model import Views
 from tiltwise.spectral.components import FourierComponents
 
@@ -31,16 +32,24 @@ def insert_images(
     """
     if not images:
         return
-    whitened = [whiten(image, disc, noise_power, len(disc)) for image in images]
     scale = accumulator.padded / accumulator.box
-    matrices = [
-        slice_matrices(series, image.tilts, rotation[None], scale)
-        for rotation, image in zip(rotations, images, strict=True)
-    ]
+    ends = np.cumsum([len(image.tilts) for image in images])
+    slices, weights = np.empty((ends[-1], len(disc)), np.complex64), np.empty((ends[-1], len(disc)), np.float32)
+    matrices = np.empty((ends[-1], 3, 3), np.float32)
+
+    def whiten(number: int) -> None:
+        image = images[number]
+        own = slice(ends[number] - len(image.tilts), ends[number])
+        inverse = inverse_noise(noise_power, image.tilts, disc, len(disc))
+        np.multiply(image.data, inverse, out=slices[own])
+        np.multiply(image.ctf2, inverse, out=weights[own])
+        matrices[own] = slice_matrices(series, image.tilts, rotations[number][None], scale)
+
+    ordered_map(whiten, range(len(images)), threads)
     backend.insert(
-        np.concatenate([w.map_image.reshape(-1, len(disc)) for w in whitened]),
-        np.concatenate([w.map_power.reshape(-1, len(disc)) for w in whitened]),
-        np.concatenate(matrices),
+        slices,
+        weights,
+        matrices,
         disc.frequencies3d(),
         accumulator.padded // 2,
         accumulator.data,

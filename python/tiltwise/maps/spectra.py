@@ -6,61 +6,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.exec.threads import ordered_map
-from tiltwise.maps.volumes import Accumulator, padded_shells, shell_means, solve_map
+from tiltwise.maps.volumes import Accumulator, PackedSums, packed, padded_shells, shell_means, solve_map
 
 MIN_PRIOR_SHELL = 5
 """Shells below carry so few components that an FSC means nothing: they are not regularised."""
 
 
 def prior_from_fsc(
-    accumulator: Accumulator, curve: NDArray[np.float64], tau2_fudge: float = 1.0
+    sums: Accumulator | PackedSums, curve: NDArray[np.float64], tau2_fudge: float = 1.0
 ) -> NDArray[np.float64]:
-    """1/tau^2 per shell in units of the weights of a completed accumulator, (N // 2 + 1,).
+    """1/tau^2 per shell in units of the weights of completed sums, (N // 2 + 1,).
 
     With gold-standard halves the signal-to-noise ratio of a shell is FSC / (1 - FSC), and tau^2 that ratio
     over the mean weight (the counterpart of Eq. 13).
     """
     clipped = np.clip(curve, 1e-3, 0.999)
-    prior = shell_means(accumulator) * (1.0 - clipped) / clipped / tau2_fudge
+    prior = shell_means(sums) * (1.0 - clipped) / clipped / tau2_fudge
     prior[:MIN_PRIOR_SHELL] = 0.0
     return np.asarray(prior)
 
 
 def half_maps(
-    first: Accumulator, second: Accumulator, threads: int = 1
+    first: Accumulator | PackedSums, second: Accumulator | PackedSums, threads: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """Unfiltered maps of two completed accumulators, and the relative prior (N // 2 + 1,) they were made with.
+    """Unfiltered maps of completed sums, and the relative prior (N // 2 + 1,) they were made with.
 
     Where a shell is noisy, plain division by the weights blows up the voxels few images reach, and they spoil
     the correlation of the shell.  A prior in proportion to its mean weight holds them back: `(1 - FSC) / FSC`,
-    from the correlation of the accumulators themselves, between 0.01 and 3.  What it takes from the shell on
+    from the correlation of the sums themselves, between 0.01 and 3.  What it takes from the shell on
     average is given back, so the maps keep their amplitudes.
     """
-    relative = relative_prior(first, second)
-    maps = ordered_map(lambda a: solve_map(a, relative * shell_means(a), restore=True), (first, second), threads)
+    halves = ordered_map(packed, (first, second), threads)
+    relative = relative_prior(halves[0], halves[1])
+    maps = ordered_map(lambda sums: solve_map(sums, relative * shell_means(sums), restore=True), halves, threads)
     return maps[0], maps[1], relative
 
 
-def relative_prior(first: Accumulator, second: Accumulator) -> NDArray[np.float64]:
+def relative_prior(first: PackedSums, second: PackedSums) -> NDArray[np.float64]:
     """See `half_maps`; in units of the mean weight of every shell."""
-    n = first.box // 2 + 1
-    shells = padded_shells(first.box, first.padded).ravel()
     values = []
-    for accumulator in (first, second):
-        means = np.append(shell_means(accumulator), np.zeros(max(0, int(shells.max()) + 1 - n)))
-        denominator = means.astype(np.float32).take(shells).reshape(accumulator.weight.shape)
-        denominator += accumulator.weight
-        value = accumulator.data.astype(np.complex64)
-        np.divide(value, denominator, out=value, where=denominator > 0)
-        value[denominator <= 0] = 0.0
-        values.append(value.ravel())
+    for sums in (first, second):
+        denominator = (shell_means(sums) / sums.unit).astype(np.float32).take(sums.shells)
+        denominator += sums.weight
+        value = np.divide(sums.data, denominator, out=np.zeros_like(sums.data), where=denominator > 0)
+        values.append(value)
     a, b = values
-
-    def total(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray(np.bincount(shells, x, n)[:n], dtype=np.float64)
-
-    power = total(a.real**2 + a.imag**2) * total(b.real**2 + b.imag**2)
-    curve = total(a.real * b.real + a.imag * b.imag) / np.sqrt(np.maximum(power, 1e-300))
+    power = first.shell_totals(a.real**2 + a.imag**2) * first.shell_totals(b.real**2 + b.imag**2)
+    curve = first.shell_totals(a.real * b.real + a.imag * b.imag) / np.sqrt(np.maximum(power, 1e-300))
     curve = np.clip(curve, 1e-3, 1.0)
     return np.asarray(np.clip((1.0 - curve) / curve, 0.01, 3.0))
 

@@ -6,7 +6,7 @@ The slice theorem then needs `V = FFT(map) / N`, with `FFT` the unnormalised 3D 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import ShapeError
 from tiltwise.kernels.api import Backend
-from tiltwise.spectral.fft import irfft3, rfft3
+from tiltwise.spectral.fft import central_irfft3, padded_rfft3
 
 
 @lru_cache(maxsize=8)
@@ -50,19 +50,31 @@ def reference_volume(density: NDArray[np.float32], padding: int = 2) -> NDArray[
     if density.shape != (box, box, box):
         raise ShapeError("a map must be cubic", expected="(N, N, N)", found=str(density.shape))
     padded = padding * box
-    embedded = np.zeros((padded,) * 3, np.float32)
-    wrapped = np.arange(-(box // 2), box - box // 2)
-    embedded[np.ix_(wrapped, wrapped, wrapped)] = density / gridding_correction(box, padded) / np.float32(box)
-    return rfft3(embedded, norm="backward")
+    return padded_rfft3(density / gridding_correction(box, padded) / np.float32(box), padded, norm="backward")
 
 
 @lru_cache(maxsize=4)
 def padded_shells(box: int, padded: int) -> NDArray[np.int32]:
     """Shell of the unpadded box, round(|k|), of every voxel of the padded half-complex volume."""
-    y = np.fft.fftfreq(padded, 1.0 / padded)
-    x = np.arange(padded // 2 + 1)
-    radius = np.sqrt(y[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
-    return np.rint(radius * (box / padded)).astype(np.int32)
+    y = np.rint(np.fft.fftfreq(padded, 1.0 / padded)).astype(np.int32) ** 2
+    x = np.arange(padded // 2 + 1, dtype=np.int32) ** 2
+    largest = 2 * int(y.max()) + int(x.max())
+    shell_of = np.rint(np.sqrt(np.arange(largest + 1)) * (box / padded)).astype(np.int32)
+    return shell_of.take(y[:, None, None] + y[:, None] + x)
+
+
+@lru_cache(maxsize=4)
+def ball_of(box: int, padded: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Flat index (V,) in the padded half-complex volume of all voxels up to shell N // 2, and their shells."""
+    shells = padded_shells(box, padded).ravel()
+    index = np.flatnonzero(shells <= box // 2)
+    return index, shells.take(index).astype(np.intp)
+
+
+@lru_cache(maxsize=4)
+def shell_members(box: int, padded: int) -> NDArray[np.intp]:
+    """(N // 2 + 1,) voxels of the padded half-complex volume in every shell."""
+    return np.bincount(ball_of(box, padded)[1], minlength=box // 2 + 1)
 
 
 @dataclass(slots=True)
@@ -89,6 +101,11 @@ class Accumulator:
 
     def __add__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.box, self.data + other.data, self.weight + other.weight, self.attenuation)
+
+    def clear(self) -> None:
+        """Sets the sums to zero."""
+        self.data.fill(0.0)
+        self.weight.fill(0.0)
 
     def copy(self) -> Accumulator:
         """Sums that can be added to on their own."""
@@ -143,27 +160,89 @@ class Accumulator:
         return result
 
 
-def shell_means(accumulator: Accumulator) -> NDArray[np.float64]:
-    """Mean weight in every shell 0..N // 2 of a completed accumulator."""
-    shells = padded_shells(accumulator.box, accumulator.padded).ravel()
-    n = accumulator.box // 2 + 1
-    total = np.bincount(shells, accumulator.weight.ravel(), minlength=n)[:n]
-    count = np.bincount(shells, minlength=n)[:n]
-    return np.asarray(total / np.maximum(count, 1))
-
-
 ORDINARY = (1e-15, 1e15)
 """Mean weights whose sums single precision holds, with room for voxels that have far more or less."""
 
 
+@dataclass(slots=True)
+class PackedSums:
+    """Completed sums in single precision at the V voxels of `ball_of`, divided by `unit`: a quarter of the memory.
+
+    Sums are added up in double precision; once they are complete, maps need no more than this.
+    """
+
+    box: int
+    padded: int
+    data: NDArray[np.complex64]
+    weight: NDArray[np.float32]
+    unit: float
+    """power of two; 1 where the weights are ordinary numbers"""
+    attenuation: NDArray[np.float32] | None = None
+    """see `Accumulator`"""
+
+    @classmethod
+    def of(cls, sums: Accumulator, unit: float | None = None) -> PackedSums:
+        """Of a completed accumulator; `unit` of the sums they are to be added to, else one that fits the weights."""
+        index, _ = ball_of(sums.box, sums.padded)
+        data, weight = sums.data.reshape(-1).take(index), sums.weight.reshape(-1).take(index)
+        if unit is None:
+            mean = float(weight.mean())
+            ordinary = not mean > 0 or ORDINARY[0] < mean < ORDINARY[1]
+            unit = 1.0 if ordinary else float(2.0 ** np.floor(np.log2(mean)))
+        if unit != 1.0:
+            data, weight = data / unit, weight / unit
+        single = data.astype(np.complex64), weight.astype(np.float32)
+        return cls(sums.box, sums.padded, *single, unit, sums.attenuation)
+
+    @property
+    def shells(self) -> NDArray[np.intp]:
+        """(V,) of the unpadded box."""
+        return ball_of(self.box, self.padded)[1]
+
+    def shell_totals(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sums of values (V,) over the shells 0..N // 2."""
+        return np.bincount(self.shells, values, self.box // 2 + 1)
+
+    def add(self, other: PackedSums) -> None:
+        """Adds the sums over other images, in place."""
+        self.data += other.data
+        self.weight += other.weight
+
+    def copy(self) -> PackedSums:
+        """Sums that can be added to on their own."""
+        return replace(self, data=self.data.copy(), weight=self.weight.copy())
+
+    def without(self, part: PackedSums) -> PackedSums:
+        """Sums that do not hold `part`, which has been added.
+
+        What rounding leaves of voxels that only `part` reaches, 1e-7 of it, is far below the floor of `solve_map`.
+        """
+        weight = self.weight - part.weight
+        return replace(self, data=self.data - part.data, weight=np.maximum(weight, 0, out=weight))
+
+
+def packed(sums: Accumulator | PackedSums) -> PackedSums:
+    """Completed sums as maps are solved from them."""
+    return sums if isinstance(sums, PackedSums) else PackedSums.of(sums)
+
+
+def shell_means(sums: Accumulator | PackedSums) -> NDArray[np.float64]:
+    """Mean weight in every shell 0..N // 2 of completed sums."""
+    members = np.maximum(shell_members(sums.box, sums.padded), 1)
+    if isinstance(sums, PackedSums):
+        return np.asarray(sums.shell_totals(sums.weight) / members * sums.unit)
+    index, shells = ball_of(sums.box, sums.padded)
+    return np.asarray(np.bincount(shells, sums.weight.reshape(-1).take(index), sums.box // 2 + 1) / members)
+
+
 def solve_map(
-    accumulator: Accumulator,
+    sums: Accumulator | PackedSums,
     prior: NDArray[np.float64] | None = None,
     radius: float | None = None,
     *,
     restore: bool = False,
 ) -> NDArray[np.float32]:
-    """Map (N, N, N) from a completed accumulator: numerator / (denominator + prior), Eq. 11.
+    """Map (N, N, N) from completed sums: numerator / (denominator + prior), Eq. 11.
 
     Parameters
     ----------
@@ -178,35 +257,25 @@ def solve_map(
     The denominator is kept above 0.001 of the mean weight of its shell, so that voxels no image has
     reached stay finite.
     """
-    box, padded = accumulator.box, accumulator.padded
-    n = box // 2 + 1
-    shells = padded_shells(box, padded)
-    means = shell_means(accumulator)
-    limit = box / 2 if radius is None else radius
-    table = np.zeros((3, int(shells.max()) + 1))  # prior, floor, gain; shells beyond the limit have no gain
-    table[1, :n] = 1e-3 * means
-    used = (np.arange(n) <= limit) & (means > 0)
-    table[2, :n][used] = 1.0
-    if prior is not None:
-        table[0, :n] = prior
-        if restore:
-            table[2, :n][used] += prior[used] / means[used]
-    data, weight = accumulator.data, accumulator.weight
-    unit = float(means.max(initial=0.0))
-    if unit > 0 and not ORDINARY[0] < unit < ORDINARY[1]:
-        data, weight = data / unit, weight / unit
-        table[:2] /= unit
+    sums = packed(sums)
+    box, padded = sums.box, sums.padded
+    means = shell_means(sums)
+    shell = np.arange(len(means))
+    used = (shell <= (box / 2 if radius is None else radius)) & (means > 0)
+    gain = used.astype(np.float64)
+    if prior is not None and restore:
+        gain[used] += prior[used] / means[used]
+    floor = 1e-3 * means / sums.unit
+    added = np.zeros_like(means) if prior is None else prior / sums.unit
     # single precision from here on: sums are done
-    single = table.astype(np.float32)
-    denominator = single[0].take(shells)
-    denominator += weight
-    np.maximum(denominator, single[1].take(shells), out=denominator)
-    factor = single[2].take(shells)
+    denominator = added.astype(np.float32).take(sums.shells)
+    denominator += sums.weight
+    np.maximum(denominator, floor.astype(np.float32).take(sums.shells), out=denominator)
+    factor = gain.astype(np.float32).take(sums.shells)
     factor[denominator <= 0] = 0.0
     np.divide(factor, denominator, out=factor, where=denominator > 0)
-    spectrum = data.astype(np.complex64)
-    spectrum *= factor
-    wrapped = np.arange(-(box // 2), box - box // 2)  # the centre of the padded box, origin to voxel N // 2
-    density = irfft3(spectrum, padded, norm="backward")[np.ix_(wrapped, wrapped, wrapped)]
-    attenuation = gridding_correction(box, padded) if accumulator.attenuation is None else accumulator.attenuation
+    spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
+    spectrum.reshape(-1)[ball_of(box, padded)[0]] = sums.data * factor
+    density = central_irfft3(spectrum, padded, box, norm="backward")
+    attenuation = gridding_correction(box, padded) if sums.attenuation is None else sums.attenuation
     return np.asarray(density * np.float32(box) / attenuation, dtype=np.float32)

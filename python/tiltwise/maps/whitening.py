@@ -60,6 +60,21 @@ def refuse_noise(noise_power: NDArray[np.float64]) -> None:
         )
 
 
+def inverse_noise(
+    noise_power: NDArray[np.float64], tilts: NDArray[np.intp], disc: FourierComponents, count: int
+) -> F32:
+    """(len(tilts), count) 1 / sigma^2 of the first components of some tilts; `noise_power` (F, S).
+
+    Raises
+    ------
+    DataError
+        if the noise power is not positive.
+    """
+    used = noise_power[tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
+    refuse_noise(used)
+    return np.asarray((1.0 / used).astype(np.float32).take(disc.shells[:count], axis=1))
+
+
 def whiten(
     images: ParticleImages, disc: FourierComponents, noise_power: NDArray[np.float64], count: int
 ) -> WhitenedImages:
@@ -70,9 +85,7 @@ def whiten(
     DataError
         if the noise power is not positive.
     """
-    used = noise_power[images.tilts][:, : int(disc.shells[:count].max(initial=0)) + 1]
-    refuse_noise(used)
-    inverse = (1.0 / noise_power[images.tilts][:, disc.shells[:count]]).astype(np.float32)
+    inverse = inverse_noise(noise_power, images.tilts, disc, count)
     no_dc = inverse.copy()
     no_dc[:, 0] = 0.0
     if images.samples is not None:

@@ -183,22 +183,22 @@ class Alignments:
         """Sums of all folds from the alignments found so far."""
         fit = CrossFit(self.box, self.mask, self.backend, self.threads, self.symmetry, self.folds)
         with self.progress.task("references", len(self.optset.particles)) as task:
-            for data, now, power in zip(self.data, fitted, noise, strict=True):
-                rank = data.rank
-                turned = replace(data.series, projection=now.alignment.projection(now.specimen)[rank])
-                moved = now.alignment.predict(now.specimen)[:, rank] / self.options.binning
-                for half in HALVES:
-                    for fold in range(self.folds):
-                        of_fold = (self.halves[data.members] == half) & (self.fold[data.members] == fold) & data.seen
-                        rows = np.flatnonzero(of_fold)
+            turned, moved = [], []
+            for data, now in zip(self.data, fitted, strict=True):
+                turned.append(replace(data.series, projection=now.alignment.projection(now.specimen)[data.rank]))
+                moved.append(now.alignment.predict(now.specimen)[:, data.rank] / self.options.binning)
+            for half, fold in fit.keys:
+                for data, series, power, shifts in zip(self.data, turned, noise, moved, strict=True):
+                    of_fold = (self.halves[data.members] == half) & (self.fold[data.members] == fold) & data.seen
+                    rows = np.flatnonzero(of_fold)
 
-                        def load(row: int, data: SeriesData = data, moved: F64 = moved) -> ParticleImages:
-                            images = self.image(int(data.members[row]))
-                            return centred(images, moved[row][images.tilts], self.disc)
+                    def load(row: int, data: SeriesData = data, shifts: F64 = shifts) -> ParticleImages:
+                        images = self.image(int(data.members[row]))
+                        return centred(images, shifts[row][images.tilts], self.disc)
 
-                        images = ordered_map(load, [int(r) for r in rows], self.threads)
-                        fit.add(half, fold, turned, images, data.rotations[rows], power, self.disc)
-                        task.advance(len(rows))
+                    images = ordered_map(load, [int(r) for r in rows], self.threads)
+                    fit.add(half, fold, series, images, data.rotations[rows], power, self.disc)
+                    task.advance(len(rows))
         fit.finish()
         return fit
 

@@ -46,6 +46,47 @@ def irfft3(spectra: NDArray[Any], size: int, workers: int = 1, norm: Norm = "ort
     return np.asarray(_fft.irfftn(spectra, s=(size,) * 3, axes=_AXES3, norm=norm, workers=workers))
 
 
+def padded_rfft3(volume: NDArray[Any], size: int, norm: Norm = "ortho") -> NDArray[Any]:
+    """Map `(N, N, N)` with its origin at voxel N // 2, in a box of `size` = M >= N voxels -> `(M, M, M // 2 + 1)`.
+
+    The same as `rfft3` of the map among zeros, without the transforms of zeros alone.
+    """
+    rows = np.asarray(_fft.rfft(_embedded(volume, size, 2), axis=2, norm=norm, overwrite_x=True))
+    planes = np.asarray(_fft.fft(_embedded(rows, size, 1), axis=1, norm=norm, overwrite_x=True))
+    return np.asarray(_fft.fft(_embedded(planes, size, 0), axis=0, norm=norm, overwrite_x=True))
+
+
+def central_irfft3(spectrum: NDArray[Any], size: int, box: int, norm: Norm = "ortho") -> NDArray[Any]:
+    """Central `(N, N, N)` voxels, origin at voxel N // 2, of the inverse of `rfft3`; N is `box`; overwrites `spectrum`.
+
+    Each axis is cut before the next is transformed.
+    """
+    planes = _centre(_fft.ifft(spectrum, axis=0, norm=norm, overwrite_x=True), box, 0)
+    rows = _centre(_fft.ifft(planes, axis=1, norm=norm, overwrite_x=True), box, 1)
+    return _centre(_fft.irfft(rows, n=size, axis=2, norm=norm, overwrite_x=True), box, 2)
+
+
+def _embedded(array: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
+    """From `n` along an axis with the origin at n // 2 to `size`, zeros between, with the origin at 0."""
+    length = array.shape[axis]
+    shape = list(array.shape)
+    shape[axis] = size
+    result = np.zeros(shape, array.dtype)
+    before = length // 2
+    lead = (slice(None),) * axis
+    result[(*lead, slice(0, length - before))] = array[(*lead, slice(before, None))]
+    result[(*lead, slice(size - before, None))] = array[(*lead, slice(0, before))]
+    return result
+
+
+def _centre(array: NDArray[Any], length: int, axis: int) -> NDArray[Any]:
+    """The opposite: `length` along an axis about the origin, which moves from 0 to length // 2."""
+    before = length // 2
+    lead = (slice(None),) * axis
+    parts = array[(*lead, slice(array.shape[axis] - before, None))], array[(*lead, slice(0, length - before))]
+    return np.concatenate(parts, axis=axis)
+
+
 def centred_fft2(images: NDArray[Any], workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
     """Images `(..., N, N)` with their origin at pixel N // 2 -> `(..., N, N // 2 + 1)`."""
     return rfft2(np.fft.ifftshift(images, axes=_AXES2), workers, norm)
