@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tiltwise.errors import DataError, FormatError, OutputError
-from tiltwise.io.mrc import open_stack, read_header, read_map, split_image_name, write_map
+from tiltwise.io.mrc import open_stack, read_header, read_map, single, split_image_name, write_map
 
 
 @pytest.fixture
@@ -186,3 +186,13 @@ def test_real_maps_agree_with_mrcfile(shared_data: Path) -> None:
             np.testing.assert_array_equal(data, file.data.astype(np.float32))
             assert pixel == pytest.approx(float(file.voxel_size.x), rel=1e-6)
     assert read_map(shared_data / "data/cryocat_formats/tilt_stack.mrc")[1] == 0.0
+
+
+def test_half_precision_is_read_exactly() -> None:
+    """All numbers there are, subnormal ones included; infinities and NaN stay what they are."""
+    everything = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = everything[np.isfinite(everything)].reshape(2, -1)
+    np.testing.assert_array_equal(single(finite).view(np.int32), finite.astype(np.float32).view(np.int32))
+    np.testing.assert_array_equal(single(everything), everything.astype(np.float32))
+    assert single(finite[:, ::3]).shape == finite[:, ::3].shape
+    assert single(finite[:, :0]).shape == (2, 0)

@@ -150,7 +150,7 @@ def test_the_order_of_particles_does_not_matter(data: SimulatedParticles) -> Non
     for order in ((0, 1, 2, 3), (0, 2, 1, 3)):
         fit = CrossFit(BOX, np.ones((BOX,) * 3, np.float32), load_backend("host"), 1, np.eye(3)[None], 1)
         for quarter in order:
-            rows = np.arange(24)[(HALF == quarter // 2 + 1) & (np.arange(24) % 2 == quarter % 2)]
+            rows = np.arange(24)[(quarter // 2 + 1 == HALF) & (np.arange(24) % 2 == quarter % 2)]
             images = [data.raw[i] for i in rows]
             fit.add(quarter // 2 + 1, 0, data.series, images, data.rotations[rows], data.noise_power, data.disc)
         fit.finish()

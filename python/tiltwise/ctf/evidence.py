@@ -60,11 +60,6 @@ class Evidence:
         return np.asarray(self.sums[chosen].sum(axis=0)), np.asarray(self.counts[chosen].sum(axis=0))
 
 
-def wrapped(turns: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Phases in turns without whole ones, which cost accuracy in single precision."""
-    return (turns - np.rint(turns)).astype(np.float32)
-
-
 def collect(
     source: ParticleSource,
     poses: Poses,
@@ -104,7 +99,7 @@ def collect(
     for index, block in enumerate(blocks):
         plan = CtfPlan.create(series, optset.optics[block.optics], *(disc.frequencies * step).T)
         amplitude = plan.amplitude.astype(np.float64)
-        turns, slopes = wrapped(plan.turns), plan.turns_per_angstrom.astype(np.float32)
+        turns, slopes = plan.turns, plan.turns_per_angstrom.astype(np.float32)
         chosen = [int(i) for i in members if keys[i] == block]
         loader = source.loader(chosen[0])
         assert isinstance(loader, ImageExtractor)

@@ -76,9 +76,9 @@ def cut_boxes(
 
 
 def centred_transforms(
-    boxes: NDArray[np.float32], offsets: NDArray[np.float64], box: int, binning: float
+    boxes: NDArray[np.float32], offsets: NDArray[np.float64], box: int, binning: float, contrast: float = 1.0
 ) -> NDArray[np.complex64]:
-    """Unitary half-complex transforms (F, box, box // 2 + 1) of boxes, origin moved onto the particle.
+    """Unitary half-complex transforms (F, box, box // 2 + 1) of boxes times `contrast`, origin moved onto the particle.
 
     Raises
     ------
@@ -93,12 +93,12 @@ def centred_transforms(
     half = box // 2
     if size != box:
         keep = np.r_[0:half, size - half : size]
-        spectra = spectra[:, keep, : half + 1] / np.float32(binning)
+        spectra = spectra[:, keep, : half + 1]
     # The particle sits at size / 2 + offset; a box centre at index size / 2 has phase (-1)^(x+y).
     ky = np.fft.fftfreq(box, 1.0 / box)
     kx = np.arange(half + 1)
     shift = offsets / binning + box / 2
-    ramp_y = np.exp((2j * np.pi / box) * shift[:, 1, None] * ky)
+    ramp_y = np.exp((2j * np.pi / box) * shift[:, 1, None] * ky) * (contrast / binning)
     ramp_x = np.exp((2j * np.pi / box) * shift[:, 0, None] * kx)
     spectra *= ramp_y[:, :, None].astype(np.complex64)
     spectra *= ramp_x[:, None, :].astype(np.complex64)

@@ -20,8 +20,8 @@ from tiltwise.optics.dose import dose_weight
 class CtfPlan:
     """Phases and amplitudes of all F tilts on the K frequencies given at creation."""
 
-    turns: NDArray[np.float64]
-    """(F, K) gamma / 2 pi of a particle at the centre of the tomogram"""
+    turns: NDArray[np.float32]
+    """(F, K) gamma / 2 pi of a particle at the centre of the tomogram, whole turns left out for accuracy"""
     amplitude: NDArray[np.float32]
     """(F, K) scale x B-factor x radiation damage"""
     damage: NDArray[np.float64]
@@ -56,7 +56,9 @@ class CtfPlan:
         if optics.odd_zernike.size and np.any(optics.odd_zernike):
             odd = np.exp(-1j * odd_phase(kx, ky, optics.odd_zernike)).astype(np.complex64)
         turns_per_angstrom = -0.5 * electron_wavelength_angstrom(series.voltage_kv) * k * k
-        return cls(phase / (2 * np.pi), amplitude.astype(np.float32), damage, turns_per_angstrom, odd)
+        turns = phase / (2 * np.pi)
+        turns -= np.rint(turns)
+        return cls(turns.astype(np.float32), amplitude.astype(np.float32), damage, turns_per_angstrom, odd)
 
     def evaluate(
         self,
@@ -70,11 +72,10 @@ class CtfPlan:
         axis to its first frequencies.
         """
         expand = (slice(None),) + (None,) * self.turns_per_angstrom.ndim
-        turns = self.turns_per_angstrom[..., :count] * depth_defocus_angstrom[expand]
-        turns += self.turns[..., :count][tilts]
-        # Whole turns go in double precision; the rest is small enough for the much faster single sine.
-        turns -= np.rint(turns)
-        result = turns.astype(np.float32)
+        slopes, depths = self.turns_per_angstrom[..., :count], depth_defocus_angstrom[expand]
+        result = slopes.astype(np.float32) * depths.astype(np.float32)
+        result += self.turns[..., :count][tilts]
+        result -= np.rint(result)
         result *= np.float32(-2 * np.pi)
         np.sin(result, out=result)
         result *= self.amplitude[..., :count][tilts]

@@ -178,7 +178,6 @@ class CrossFit:
         DataError
             if the halves do not agree in any shell.
         """
-
         self._pack()
         self._running = None
         for half in HALVES:

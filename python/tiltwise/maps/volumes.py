@@ -50,7 +50,8 @@ def reference_volume(density: NDArray[np.float32], padding: int = 2) -> NDArray[
     if density.shape != (box, box, box):
         raise ShapeError("a map must be cubic", expected="(N, N, N)", found=str(density.shape))
     padded = padding * box
-    return padded_rfft3(density / gridding_correction(box, padded) / np.float32(box), padded, norm="backward")
+    corrected = np.asarray(density / gridding_correction(box, padded) / np.float32(box), np.float32)
+    return padded_rfft3(corrected, padded, norm="backward")
 
 
 @lru_cache(maxsize=4)
@@ -60,7 +61,7 @@ def padded_shells(box: int, padded: int) -> NDArray[np.int32]:
     x = np.arange(padded // 2 + 1, dtype=np.int32) ** 2
     largest = 2 * int(y.max()) + int(x.max())
     shell_of = np.rint(np.sqrt(np.arange(largest + 1)) * (box / padded)).astype(np.int32)
-    return shell_of.take(y[:, None, None] + y[:, None] + x)
+    return np.asarray(shell_of.take(y[:, None, None] + y[:, None] + x))
 
 
 @lru_cache(maxsize=4)
@@ -201,7 +202,7 @@ class PackedSums:
 
     def shell_totals(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sums of values (V,) over the shells 0..N // 2."""
-        return np.bincount(self.shells, values, self.box // 2 + 1)
+        return np.asarray(np.bincount(self.shells, values, self.box // 2 + 1), np.float64)
 
     def add(self, other: PackedSums) -> None:
         """Adds the sums over other images, in place."""

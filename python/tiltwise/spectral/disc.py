@@ -36,4 +36,5 @@ class FourierDisc(FourierComponents):
 
     def take(self, half_complex: NDArray[Scalar]) -> NDArray[Scalar]:
         """(..., box, box // 2 + 1) -> (..., K)."""
-        return np.asarray(half_complex[..., self.rows, self.columns])
+        flat = half_complex.reshape(*half_complex.shape[:-2], self.box * (self.box // 2 + 1))
+        return flat.take(self.rows * (self.box // 2 + 1) + self.columns, axis=-1)

@@ -36,6 +36,16 @@ def fast_length(n: int) -> int:
     return 2 * int(_fft.next_fast_len((n + 1) // 2, real=True))
 
 
+def irfft2_part(
+    spectra: NDArray[Any], size: int, kept: NDArray[np.intp] | None = None, norm: Norm = "ortho"
+) -> NDArray[Any]:
+    """Rows and columns `kept` of `irfft2`, all by default; overwrites `spectra`."""
+    rows = _fft.ifft(spectra, axis=-2, norm=norm, overwrite_x=True)
+    rows = rows if kept is None else rows.take(kept, axis=-2)
+    images = np.asarray(_fft.irfft(rows, n=size, axis=-1, norm=norm))
+    return images if kept is None else images.take(kept, axis=-1)
+
+
 def rfft3(volumes: NDArray[Any], workers: int = 1, norm: Norm = "ortho") -> NDArray[Any]:
     """Volumes `(..., N, N, N)`, origin at index 0 -> `(..., N, N, N // 2 + 1)`."""
     return np.asarray(_fft.rfftn(volumes, axes=_AXES3, norm=norm, workers=workers))

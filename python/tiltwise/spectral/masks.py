@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.spectral.fft import irfft2_part, rfft2
+
 Real = TypeVar("Real", bound=np.floating[Any])
 
 
@@ -57,6 +59,10 @@ class CircleCrop:
         self._window = None if window is None else (window[:, None], window)
         kept = distance if self._window is None else distance[self._window]
         self._circle = soft_edge(kept, outer_radius, edge)
+        spectrum = rfft2(self._outside)
+        both = np.ones(spectrum.shape[1])  # components that stand for their conjugates, too
+        both[1 : (len(distance) + 1) // 2] = 2.0
+        self._outside_spectrum = np.stack([spectrum.real * both, spectrum.imag * both], axis=-1).astype(np.float32)
 
     def __call__(self, images: NDArray[Real]) -> NDArray[Real]:
         """`(..., n, n)` -> the same, or `(..., m, m)` with a window; the dtype is kept."""
@@ -65,3 +71,16 @@ class CircleCrop:
         cropped = images - background if self._window is None else images[..., *self._window] - background
         cropped *= circle
         return np.asarray(cropped)
+
+    def inverse(self, spectra: NDArray[np.complex64]) -> NDArray[np.float32]:
+        """The same of images whose unitary transforms are given, (F, n, n // 2 + 1); overwrites them.
+
+        Rows and columns outside the window are not transformed.
+        """
+        pairs = spectra.view(np.float32).reshape(len(spectra), self._outside_spectrum.size)
+        background = np.einsum("fk,k->f", pairs, self._outside_spectrum.ravel())
+        window = None if self._window is None else self._window[1]
+        cropped = irfft2_part(spectra, len(self._outside), window)
+        cropped -= background[:, None, None]
+        cropped *= self._circle.astype(np.float32)
+        return cropped
