@@ -41,6 +41,11 @@ def files(path: Path) -> list[Path]:
     return [path] if path.suffix == ".aln" and path.is_file() else []
 
 
+def name_of(path: Path) -> str:
+    """Name of a tilt series: AreTomo adds `.aln` to that of the stack, some versions with its suffix."""
+    return path.name.removesuffix(".aln").removesuffix(".mrc").removesuffix(".st")
+
+
 def read(options: ImportOptions) -> Imported:
     """Read one or several alignments, and the particles of `--p`, which the local alignment then displaces.
 
@@ -52,7 +57,7 @@ def read(options: ImportOptions) -> Imported:
     found = files(options.input)
     if not found:
         raise DataError("there is no AreTomo alignment", where=f"--i {options.input}", expected="NAME.aln")
-    alignments = {path.name.removesuffix(".aln"): read_aln(path) for path in found}
+    alignments = {name_of(path): read_aln(path) for path in found}
     series = [series_of(name, one, options) for name, one in alignments.items()]
     imported = assemble(series, read_particle_lists(options, {one.name: one.pixel_size_angstrom for one in series}))
     return with_local_alignment(imported, alignments)

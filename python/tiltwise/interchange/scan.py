@@ -208,7 +208,7 @@ def _is_list(path: Path) -> bool:
 
 def _names(program: Program, path: Path) -> list[str]:
     if program.source == "aretomo":
-        return [one.name.removesuffix(".aln") for one in aretomo.files(path)]
+        return [aretomo.name_of(one) for one in aretomo.files(path)]
     if program.source == "imod":
         return [one.stem for folder in imod.folders(path) for one in sorted(folder.glob("*.xf"))[:1]]
     return []

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,7 @@ def find_mdoc(name: str, options: ImportOptions, folder: Path) -> Mdoc | None:
         path = place / f"{name}{ending}"
         if path.is_file():
             return read_mdoc(path)
-    movies = sorted(place.glob(f"{name}[_.]*.mdoc"))
+    movies = sorted(place.glob(f"{escape(name)}[_.]*.mdoc"))
     if movies:
         return join_movies([read_mdoc(path) for path in movies], str(place))
     if options.mdoc is not None:

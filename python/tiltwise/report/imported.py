@@ -10,6 +10,7 @@ import numpy as np
 
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.report import pages
+from tiltwise.report.acquisition import acquisition_section
 from tiltwise.report.html import Cell, Section, Summary, Table, write_report
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def write_import_report(path: Path, options: ImportOptions, result: ImportResult
         "particles": str(len(optset.particles)),
         "half sets": "in the file" if len(optset.particles) and optset.particles.half_set.all() else "none",
     }
-    sections = [_series_section(result)]
+    sections = [_series_section(result), acquisition_section(optset.series)]
     if result.imported.conventions:
         rows = [[line] for line in result.imported.conventions]
         sections.append(
