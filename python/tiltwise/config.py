@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
@@ -122,6 +122,18 @@ class Options(BaseModel):
             }
             for spec in self.specs()
         }
+
+    def refuse_without_effect(self, names: Sequence[str], because: str, fix: str) -> None:
+        """Raises ConfigError for options that were given, differ from their default, and do nothing `because`."""
+        given = [self.spec(name) for name in names if name in self.model_fields_set]
+        idle = [spec.flag for spec in given if str(getattr(self, spec.name)) != str(spec.default)]
+        if idle:
+            raise ConfigError(
+                "an option has no effect" if len(idle) == 1 else "options have no effect",
+                where=", ".join(idle),
+                found=because,
+                fix=fix,
+            )
 
     def differences(self, recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Options that differ from `parameters()` of an earlier run and must not, one line for each."""

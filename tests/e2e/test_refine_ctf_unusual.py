@@ -15,6 +15,7 @@ from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.refine_ctf import RefineCtfResult
 from tiltwise.errors import ConfigError
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_tomograms
+from tiltwise.io.star import read_star
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.report.ctf import write_ctf_report
@@ -71,6 +72,26 @@ def test_two_series_share_the_reference(data: SimulatedData, tmp_path: Path) -> 
     # one unit for both, and its mean is that of the metadata
     assert scales.mean() == pytest.approx(np.mean([one.scale_before.mean() for one in result.series]), rel=1e-3)
     np.testing.assert_allclose(scales, 1.0, atol=0.15)
+
+
+@pytest.mark.parametrize("model", ["lambert", "lambert-global"])
+def test_slabs_go_to_the_columns_that_relion_has_for_them(tmp_path: Path, model: str) -> None:
+    data = simulated(tmp_path / "data", error_defocus=0.0, scale_at_60=0.6, scale_known=False, snr=2.0)
+    result = refined(data.optimisation_set, tmp_path / "job", scale_model=model)
+    written = load_optimisation_set(result.outputs["optimisation_set"])
+    table = read_star(result.outputs["tomograms"])["global"]
+    for row, (one, series) in enumerate(zip(result.series, written.series, strict=True)):
+        assert one.slab is not None
+        assert one.verdicts()["scale"].improved
+        # what is written is the slab, not the scales of single tilts
+        ratio = series.ctf_scale / one.slab.scale
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+        assert one.slab.thickness == pytest.approx(-np.log(0.6), abs=0.1)
+        assert table.floats("rlnTomoRelativeIceThickness")[row] == pytest.approx(one.slab.thickness, abs=1e-5)
+        normal = [table.floats(f"rlnTomoIceNormal{axis}")[row] for axis in "XYZ"]
+        np.testing.assert_allclose(normal, one.slab.normal, atol=1e-5)
+    luminance = table.floats("rlnTomoRelativeLuminance")
+    assert (luminance[0] == luminance[1]) == (model == "lambert-global")
 
 
 def test_a_tilt_without_particles_is_marked_and_stays(data: SimulatedData, tmp_path: Path) -> None:

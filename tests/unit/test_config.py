@@ -50,6 +50,24 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     assert caught.value.found == "--crop 96"
 
 
+@pytest.mark.parametrize(
+    ("values", "flags"),
+    [
+        ({"skip_align": True, "folds": 5}, "--folds"),
+        ({"skip_align": True, "sigma_tilt": 3.0, "sigma_ang": 2.0}, "--sigma-ang, --sigma-tilt"),
+    ],
+)
+def test_options_without_effect_are_refused(values: dict[str, object], flags: str) -> None:
+    with pytest.raises(ConfigError, match="no effect") as caught:
+        refine(**values)
+    assert caught.value.where == flags
+    assert "--skip-align" in str(caught.value)
+
+
+def test_options_without_effect_are_fine_at_their_defaults() -> None:
+    assert refine(skip_align=True, folds=0, sigma_ang=None).folds == 0
+
+
 def test_no_input_is_refused_and_parts_are_enough() -> None:
     with pytest.raises(ConfigError, match="no particles"):
         refine(input=None, particles="p.star")

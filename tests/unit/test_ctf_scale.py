@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from helpers.ctf import planted
 from helpers.particles import tilt_series
-from tiltwise.ctf.lambert import cost, fit_slab, scales, tilt_frame
+from tiltwise.ctf.lambert import SlabEvidence, cost, fit_common, fit_slab, scales, tilt_frame
 from tiltwise.ctf.shells import calibrate, log_likelihood, noise_power, parts_at, shell_sums
 from tiltwise.spectral.disc import FourierDisc
 
@@ -105,6 +105,49 @@ def test_slab_without_noise(thickness: float, degrees: float, dose: float) -> No
     assert slab.luminance == pytest.approx(1.3, rel=1e-5)
     assert slab.thickness == pytest.approx(thickness, abs=1e-5)
     assert np.degrees(np.arccos(min(1.0, abs(slab.normal @ normal)))) < 0.01
+
+
+@pytest.mark.parametrize("doses", [(1.0,), (3.0,), (1.0, 3.0)])
+def test_common_luminance_thickness_and_normals_without_noise(doses: tuple[float, ...]) -> None:
+    """Eight series with their own slabs; luminance in proportion to the dose, 1 or 3 e/Å^2 per tilt, or either."""
+    rng = np.random.default_rng(0)
+    parts, truth = [], []
+    for number in range(8):
+        thickness, degrees = -np.log(rng.uniform(0.45, 0.8)), rng.uniform(-15, 15)
+        projection, true, normal = views(thickness, degrees)
+        dose = doses[number % len(doses)]
+        h = dose * rng.uniform(300, 1000, SLAB_TILTS)
+        h[number] = 0.0  # a tilt without evidence
+        parts.append(SlabEvidence(h * dose * true, h, projection, dose))
+        truth.append((dose * true, thickness, normal))
+    for slab, (true, thickness, normal) in zip(fit_common(parts), truth, strict=True):
+        assert slab is not None
+        np.testing.assert_allclose(slab.scale, true, rtol=1e-6)
+        assert slab.luminance == pytest.approx(1.3, rel=1e-6)
+        assert slab.thickness == pytest.approx(thickness, abs=1e-5)
+        assert np.degrees(np.arccos(min(1.0, abs(slab.normal @ normal)))) < 0.01
+
+
+def test_a_common_luminance_helps_and_its_error_bars_cover() -> None:
+    rng = np.random.default_rng(5)
+    h = np.linspace(600, 150, SLAB_TILTS)
+    slabs = [views(thickness, degrees) for thickness, degrees in ((0.3, 5.0), (0.5, -8.0), (0.7, 0.0))]
+    inside: list[bool] = []
+    errors: dict[str, list[float]] = {"common": [], "alone": []}
+    for _ in range(40):
+        parts = []
+        for projection, true, _ in slabs:
+            scale = true + rng.normal(size=SLAB_TILTS) / np.sqrt(h)
+            parts.append(SlabEvidence(h * scale, h, projection, 1.0))
+        common = fit_common(parts)
+        alone = [fit_slab(part.g, part.h, part.projection) for part in parts]
+        for kind, found in (("common", common), ("alone", alone)):
+            errors[kind] += [one.thickness - t for one, t in zip(found, (0.3, 0.5, 0.7), strict=True) if one]
+        sigma = [one.sigma[1] for one in common if one]
+        inside += [abs(e) <= s for e, s in zip(errors["common"][-3:], sigma, strict=True)]
+    assert np.std(errors["common"]) < np.std(errors["alone"])
+    assert 0.55 <= np.mean(inside) <= 0.8
+    assert fit_common([SlabEvidence(h[:3], h[:3], slabs[0][0][:3], 1.0)]) == [None]
 
 
 def test_gradient_of_the_slab_against_differences() -> None:

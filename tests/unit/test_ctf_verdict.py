@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from helpers.ctf import changes, planted
+from helpers.particles import tilt_series
+from tiltwise.ctf.contrast import ContrastEvidence, fit_factors, of_series
 from tiltwise.ctf.held_out import compare, inflation
+from tiltwise.ctf.lambert import scales, tilt_frame
 from tiltwise.ctf.verdict import judge
 
 
@@ -83,3 +86,41 @@ def test_ctfs_that_were_just_refined_are_unchanged() -> None:
     found = compare(again_model, 2)
     assert found.defocus is not None
     assert found.defocus.verdict == "unchanged"
+
+
+def test_the_verdict_on_a_slab_is_about_its_own_scales() -> None:
+    """Three numbers for all tilts say more than one for each; scales that no slab has are none of its gain."""
+    _, first, second = tilt_frame(tilt_series(np.linspace(-60.0, 60.0, 21), 2.0).projection)
+    views_of = tilt_frame(tilt_series(np.linspace(-60.0, 60.0, 21), 2.0).projection)[0]
+    slab = scales(np.array([0.2, 0.3, 0.0]), views_of, first, second)[0]
+    uneven = np.where(np.arange(21) % 2 == 0, 1.2, 0.8)
+    gains = {}
+    for name, scale in (("slab", slab / slab.mean()), ("uneven", uneven)):
+        problem = planted(np.zeros((21, 3)), particles=40, snr=0.02, scale=scale, blocks=10)
+        for lambert in (False, True):
+            model = problem.model(defocus=False, lambert=lambert)
+            model.fit(problem.evidence.total()[0], measure_noise=True)
+            verdict = compare(model, 1).scale
+            assert verdict is not None
+            gains[name, lambert] = verdict
+    assert gains["slab", True].improved
+    assert gains["slab", True].gain > gains["slab", False].gain
+    assert gains["uneven", False].improved
+    assert not gains["uneven", True].improved
+
+
+@pytest.mark.parametrize(("contrast", "improved"), [(1.4, True), (1.0, False)])
+def test_contrast_of_series_is_judged_by_the_other_half(contrast: float, improved: bool) -> None:
+    """One of three series has another contrast, or none has: which the scales of its own tilts cannot tell."""
+    series = []
+    for number, factor in enumerate((contrast, 1.0, 1.0)):
+        problem = planted(np.zeros((5, 3)), particles=60, snr=0.03, scale=factor, blocks=10, seed=number)
+        model = problem.model(defocus=False)
+        fit = model.fit(problem.evidence.total()[0], measure_noise=True)
+        found = compare(model, 3)
+        whole = of_series(fit.linear, fit.quadratic, fit.calibration.scale)
+        series.append(ContrastEvidence(whole, found.halves, found.held_out))
+    factors = fit_factors(series, 3)
+    assert factors.factor.mean() == pytest.approx(1.0)
+    np.testing.assert_allclose(factors.factor / factors.factor[1], [contrast, 1.0, 1.0], atol=0.1)
+    assert any(verdict.improved for verdict in factors.verdicts) == improved

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.ctf.contrast import ShellParts, of_series
+from tiltwise.ctf.lambert import fit_slab
 from tiltwise.ctf.series import SeriesFit, SeriesModel
-from tiltwise.ctf.shells import calibrate, log_likelihood
+from tiltwise.ctf.shells import Calibration, calibrate, log_likelihood
 from tiltwise.ctf.verdict import Verdict, judge
 from tiltwise.exec.threads import ordered_map
 from tiltwise.maps.cross_fit import HALVES
@@ -29,6 +31,9 @@ class HeldOut:
     """factor on error bars of defocus that makes the differences of the halves as large as they should be"""
     per_tilt: F64
     """(F,) log-likelihood that the held-out particles of a tilt gain by new defoci and scales"""
+    halves: dict[int, ShellParts]
+    held_out: dict[int, list[ShellParts]]
+    """of `tiltwise.ctf.contrast.ContrastEvidence`; empty without particles in both halves"""
 
 
 def compare(model: SeriesModel, families: int, *, force: bool = False) -> HeldOut:
@@ -42,7 +47,7 @@ def compare(model: SeriesModel, families: int, *, force: bool = False) -> HeldOu
         none = Verdict("unchanged", 0.0, 0.0)
         defocus, scale, phase = settings.defocus, settings.scale, settings.phase_shift
         zero = np.zeros(model.series.n_tilts)
-        return HeldOut(none if defocus else None, none if scale else None, none if phase else None, 1.0, zero)
+        return HeldOut(none if defocus else None, none if scale else None, none if phase else None, 1.0, zero, {}, {})
 
     def fits_of(phase_shift: bool) -> dict[int, SeriesFit]:
         found = ordered_map(lambda half: model.fit(sums[half][0], phase_shift=phase_shift), HALVES, model.threads)
@@ -54,11 +59,11 @@ def compare(model: SeriesModel, families: int, *, force: bool = False) -> HeldOu
         phase_verdict = phase_shift_verdict(model, fits, shifted, families)
         if force or phase_verdict.improved:
             fits = shifted
-    scores = [
-        score
+    of_half = {
+        half: block_scores(model, fit, sums[half][0], [b.half != half for b in evidence.blocks])
         for half, fit in fits.items()
-        for score in block_scores(model, fit, sums[half][0], [b.half != half for b in evidence.blocks])
-    ]
+    }
+    scores = [score for half in HALVES for score in of_half[half]]
     information = np.sum([score.information for score in scores], axis=0)
     gains = np.array([score.gains for score in scores])
     return HeldOut(
@@ -67,6 +72,8 @@ def compare(model: SeriesModel, families: int, *, force: bool = False) -> HeldOu
         phase_verdict,
         inflation(fits[1], fits[2]) if settings.defocus else 1.0,
         np.sum([score.per_tilt for score in scores], axis=0),
+        {half: of_series(fit.linear, fit.quadratic, fit.calibration.scale) for half, fit in fits.items()},
+        {half: [score.parts for score in of_half[half]] for half in HALVES},
     )
 
 
@@ -98,6 +105,8 @@ class BlockScore:
     """squared length of the changes of either: the variance that chance gives the gain"""
     per_tilt: F64
     """(F,) log-likelihood gained by both"""
+    parts: ShellParts
+    """of the block as a whole, at the scales of the fit"""
 
 
 def block_scores(model: SeriesModel, fit: SeriesFit, own: F64, chosen: list[bool]) -> list[BlockScore]:
@@ -105,7 +114,7 @@ def block_scores(model: SeriesModel, fit: SeriesFit, own: F64, chosen: list[bool
     # nuisances, the scales and gains, are fitted to the same half as the defocus, for either hypothesis
     old = model.scale(own, None)
     flat = calibrate(fit.linear, fit.quadratic, fit_scale=False)
-    new, wave = fit.calibration.product, model.wave(fit.tilts.change)
+    new, wave = predicted(model, fit), model.wave(fit.tilts.change)
 
     def score(sums: F64) -> BlockScore:
         after, before = model.shell_parts(sums, wave), model.shell_parts(sums, None)
@@ -117,10 +126,23 @@ def block_scores(model: SeriesModel, fit: SeriesFit, own: F64, chosen: list[bool
             (float((found - of_old).sum()), float((found - of_flat).sum())),
             (float((moved * new**2).sum()), float((after[1] * (new - flat.product) ** 2).sum())),
             found - of_old,
+            of_series(*after, fit.calibration.scale),
         )
 
     blocks = [sums for sums, keep in zip(model.evidence.sums, chosen, strict=True) if keep]
     return ordered_map(score, blocks, model.threads)
+
+
+def predicted(model: SeriesModel, fit: SeriesFit) -> F64:
+    """(F, S) what multiplies the CTF of the metadata: scales of tilts, or those of a slab of ice fitted to them."""
+    calibration = fit.calibration
+    if model.settings.lambert:
+        known = np.isfinite(calibration.scale) & (fit.scale_sigma > 0)
+        h = np.where(known, 1.0 / np.where(known, fit.scale_sigma, 1.0) ** 2, 0.0)
+        slab = fit_slab(np.where(known, calibration.scale, 0.0) * h, h, model.series.projection)
+        if slab is not None:
+            calibration = Calibration(np.where(known, slab.scale, calibration.scale), calibration.gain)
+    return calibration.product
 
 
 def inflation(first: SeriesFit, second: SeriesFit) -> float:

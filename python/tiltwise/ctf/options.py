@@ -31,8 +31,10 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
         help="refine the spherical aberration Cs of every optics group, instead of the Zernike coefficient of k^4",
     )
     scale: bool = option(True, flags=("--scale", "--do-scale"), help="refine the contrast scale of every tilt")
-    scale_model: Literal["tilt", "lambert"] = option(
-        "tilt", help="scales: one per tilt, or those of a slab of ice that absorbs (Lambert)"
+    scale_model: Literal["tilt", "lambert", "lambert-global"] = option(
+        "tilt",
+        help="scales: one per tilt, those of a slab of ice that absorbs (Lambert), or of slabs with one luminance in "
+        "common, times the dose of a tilt",
     )
     even_order: int = option(
         0,
@@ -130,4 +132,28 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
             )
         if not self.families:
             raise ConfigError("nothing to refine", where="--defocus, --scale", fix="switch on at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> RefineCtfOptions:
+        if self.ref1 is not None:
+            self.refuse_without_effect(
+                ("folds", "leave_out", "symmetry"),
+                because="given half maps are used as they are",
+                fix="leave out --ref1 and --ref2, or these options; symmetrise half maps beforehand",
+            )
+        if not self.scale:
+            self.refuse_without_effect(
+                ("scale_model", "scale_kmin"), because="--no-scale keeps all scales", fix="leave --no-scale out"
+            )
+        if not self.defocus:
+            self.refuse_without_effect(
+                ("d0", "d1", "sigma_defocus", "sigma_astigmatism"),
+                because="--no-defocus keeps defocus and astigmatism",
+                fix="leave --no-defocus out",
+            )
+        if not self.phase_shift:
+            self.refuse_without_effect(
+                ("sigma_phase_shift",), because="phase shifts are kept as they are", fix="add --phase-shift"
+            )
         return self

@@ -19,7 +19,7 @@ from tiltwise.ctf.results import (
     SeriesResult,
     applied,
     fit_slabs,
-    share_gains,
+    share_contrast,
     with_aberrations,
     write_results,
 )
@@ -77,6 +77,8 @@ class CtfRefinement:
         self.poses = Poses.of(self.optset)
         if options.spherical_aberration:
             refuse_mixed_optics(self.optset)
+        # the contrast of series against each other is one more thing that may be accepted by chance
+        self.families = options.families + int(options.scale and len(self.optset.series) > 1)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
         self.source = source_of(options, self.optset)
@@ -179,6 +181,7 @@ class CtfRefinement:
             sigma_astigmatism=options.sigma_astigmatism,
             phase_shift=options.phase_shift,
             sigma_phase_shift=options.sigma_phase_shift,
+            lambert=options.scale_model != "tilt",
         )
         results = []
         groups: dict[int, GroupEvidence] = {}
@@ -205,7 +208,7 @@ class CtfRefinement:
                     model = SeriesModel(series, evidence, settings, self.backend, self.threads)
                     refuse_inverted(model)
                     fit = model.fit(model.total, measure_noise=True)
-                    held_out = compare(model, options.families, force=options.force)
+                    held_out = compare(model, self.families, force=options.force)
                     shifted = fit if options.phase_shift else None
                     phase = held_out.phase_shift
                     if phase is not None and not (options.force or phase.improved):
@@ -216,13 +219,13 @@ class CtfRefinement:
                         add_series(groups, model, fit, moved=moved)
                     results.append(SeriesResult.of(series, model, fit, held_out, shifted))
         if options.scale:
-            share_gains(results)
-            fit_slabs(self.optset.series, results)
+            share_contrast(results, self.families)
+            fit_slabs(self.optset.series, results, common=options.scale_model == "lambert-global")
         with self.job.timing("fits"):
             aberrations = self.aberrations(groups)
-        new = applied(self.optset, results, force=options.force, lambert=options.scale_model == "lambert")
+        new = applied(self.optset, results, force=options.force, lambert=settings.lambert)
         new = with_aberrations(new, results, aberrations, force=options.force)
-        outputs = write_results(self.job, self.optset, new, results, aberrations)
+        outputs = write_results(self.job, self.optset, new, results, aberrations, slabs=settings.lambert)
         box, pixel = self.source.box, self.source.pixel_size
         resolution = resolution_angstrom(references.curve, box, pixel, 0.143)
         self.job.metric("resolution_angstrom", resolution)
@@ -241,7 +244,7 @@ class CtfRefinement:
                     group,
                     order,
                     even=parity == "even",
-                    families=options.families,
+                    families=self.families,
                     backend=self.backend,
                     threads=self.threads,
                     wavelength=wavelength if parity == "even" else None,

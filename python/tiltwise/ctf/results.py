@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from tiltwise.ctf.aberrations import Aberration, GroupEvidence, added
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
+from tiltwise.ctf.contrast import ContrastEvidence, fit_factors, of_series
 from tiltwise.ctf.fit import DEFOCUS_TERMS
 from tiltwise.ctf.held_out import HeldOut
-from tiltwise.ctf.lambert import Slab, fit_slab
+from tiltwise.ctf.lambert import Slab, SlabEvidence, fit_common, fit_slab
 from tiltwise.ctf.series import SeriesFit, SeriesModel
-from tiltwise.ctf.shells import calibrate
 from tiltwise.ctf.verdict import Verdict
 from tiltwise.exec import Job
 from tiltwise.files import write_text
@@ -26,6 +26,13 @@ from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import series_index
 
 F64 = NDArray[np.float64]
+SLAB_LABELS = (
+    "rlnTomoRelativeLuminance",
+    "rlnTomoRelativeIceThickness",
+    "rlnTomoIceNormalX",
+    "rlnTomoIceNormalY",
+    "rlnTomoIceNormalZ",
+)
 PARAMETERS = ("defocus", "astigmatism_1", "astigmatism_2")
 
 
@@ -52,6 +59,10 @@ class SeriesResult:
     """(F,) fitted; NaN without evidence, or where it was not fitted"""
     phase_sigma: F64
     slab: Slab | None = None
+    factor: float = 1.0
+    """contrast of the series against the others, part of `scale`"""
+    contrast: Verdict | None = None
+    """on the factor; None for a single series"""
     defocus_applied: NDArray[np.bool_] | None = None
     scale_applied: NDArray[np.bool_] | None = None
     phase_applied: NDArray[np.bool_] | None = None
@@ -119,7 +130,12 @@ class SeriesResult:
         if self.held_out is None:
             return {}
         held_out = self.held_out
-        found = {"defocus": held_out.defocus, "phase_shift": held_out.phase_shift, "scale": held_out.scale}
+        found = {
+            "defocus": held_out.defocus,
+            "phase_shift": held_out.phase_shift,
+            "scale": held_out.scale,
+            "series_scale": self.contrast,
+        }
         return {name: verdict for name, verdict in found.items() if verdict is not None}
 
 
@@ -173,28 +189,44 @@ def with_aberrations(
     return replace(optset, optics=tuple(optics), series=tuple(series))
 
 
-def share_gains(results: Sequence[SeriesResult]) -> None:
-    """Scales of all tilts of all series against one reference, in place: gains are common, the mean scale stays."""
-    fitted = [(result, result.fit) for result in results if result.fit is not None]
+def share_contrast(results: Sequence[SeriesResult], families: int) -> None:
+    """Scales of all series against the same maps, in place: the mean over all of them stays."""
+    fitted = [(result, result.fit, result.held_out) for result in results if result.fit and result.held_out]
     if len(fitted) < 2:
         return
-    linear = np.concatenate([fit.linear for _, fit in fitted])
-    joint = calibrate(linear, np.concatenate([fit.quadratic for _, fit in fitted]))
-    cuts = np.cumsum([len(result.scale) for result, _ in fitted])[:-1]
-    for (result, fit), scale in zip(fitted, np.split(joint.scale, cuts), strict=True):
-        information = fit.quadratic @ joint.gain**2
-        known = information > 0
-        result.scale = result.scale_before * scale
-        sigma = np.where(known, 1.0 / np.sqrt(np.where(known, information, 1.0)), np.nan)
-        result.scale_sigma = np.abs(result.scale_before) * sigma
+    evidence = [
+        ContrastEvidence(
+            of_series(fit.linear, fit.quadratic, fit.calibration.scale), held_out.halves, held_out.held_out
+        )
+        for _, fit, held_out in fitted
+    ]
+    factors = fit_factors(evidence, families)
+    for (result, _, _), factor, verdict in zip(fitted, factors.factor, factors.verdicts, strict=True):
+        result.contrast = verdict
+        if np.isfinite(factor) and factor > 0:
+            result.factor = float(factor)
+            result.scale = result.scale * result.factor
+            result.scale_sigma = result.scale_sigma * result.factor
 
 
-def fit_slabs(series: Sequence[TiltSeries], results: Sequence[SeriesResult]) -> None:
-    """A slab of ice for every series, in place."""
+def fit_slabs(series: Sequence[TiltSeries], results: Sequence[SeriesResult], *, common: bool) -> None:
+    """A slab of ice for every series, in place; with the luminance in common if asked for."""
+    parts = []
     for one, result in zip(series, results, strict=True):
         known = np.isfinite(result.scale) & (result.scale_sigma > 0)
         h = np.where(known, 1.0 / np.where(known, result.scale_sigma, 1.0) ** 2, 0.0)
-        result.slab = fit_slab(np.where(known, result.scale, 0.0) * h, h, one.projection)
+        g = np.where(known, result.scale, 0.0) * h
+        parts.append(SlabEvidence(g, h, one.projection, dose_per_tilt(one.pre_exposure)))
+    slabs = fit_common(parts) if common else [fit_slab(part.g, part.h, part.projection) for part in parts]
+    for result, slab in zip(results, slabs, strict=True):
+        result.slab = slab
+
+
+def dose_per_tilt(pre_exposure: F64) -> float:
+    """Median step of the dose from one tilt to the next, e/Å^2; 1 where it is not known."""
+    steps = np.diff(np.sort(pre_exposure))
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if len(steps) else 1.0
 
 
 def applied(
@@ -207,12 +239,14 @@ def applied(
     series = []
     for one, result in zip(optset.series, results, strict=True):
         verdicts = result.verdicts()
-        defocus, phase, scale = (
-            name in verdicts and (force or verdicts[name].improved) for name in ("defocus", "phase_shift", "scale")
+        defocus, phase, scale, contrast = (
+            name in verdicts and (force or verdicts[name].improved)
+            for name in ("defocus", "phase_shift", "scale", "series_scale")
         )
-        values = result.slab.scale if lambert and result.slab is not None else result.scale
+        fitted = result.slab.scale if lambert and result.slab is not None else result.scale
+        values = (fitted / result.factor if scale else one.ctf_scale) * (result.factor if contrast else 1.0)
         result.defocus_applied = result.known & defocus
-        result.scale_applied = np.isfinite(values) & (np.nan_to_num(values) > 0) & scale
+        result.scale_applied = np.isfinite(fitted) & (np.nan_to_num(fitted) > 0) & (scale or contrast)
         # a phase shift is that of its defocus: they are applied together or not at all
         result.phase_applied = np.isfinite(result.phase) & result.defocus_applied & phase
         new = with_defocus(one, result.after, result.defocus_applied)
@@ -232,11 +266,17 @@ def write_results(
     new: OptimisationSet,
     results: Sequence[SeriesResult],
     groups: Sequence[GroupResult],
+    *,
+    slabs: bool,
 ) -> dict[str, Path]:
-    """Tomogram set, optimisation set and `ctf.json`, particles where aberrations changed; returns their paths."""
+    """Tomogram set, optimisation set and `ctf.json`, particles where aberrations changed; returns their paths.
+
+    `slabs` writes luminance, thickness and normal of the ice to the columns that RELION has for them.
+    """
     outputs = {name: job.path(f"{name}.star") for name in ("tomograms", "optimisation_set")}
     outputs["ctf"] = job.path("ctf.json")
-    write_tomograms(outputs["tomograms"], old, series=new.series)
+    columns = slab_columns([result.slab for result in results]) if slabs else {}
+    write_tomograms(outputs["tomograms"], old, series=new.series, global_columns=columns)
     files: dict[str, str | Path] = {
         key: path for key, path in old.paths.items() if key not in ("optimisation_set", "tomograms")
     }
@@ -253,6 +293,12 @@ def write_results(
     job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.tomo.ctfrefine")
     job.add_output(outputs["ctf"])
     return outputs
+
+
+def slab_columns(slabs: Sequence[Slab | None]) -> dict[str, F64]:
+    """RELION's columns of the ice of all series; none, of luminance 1, where it is not known."""
+    rows = [(1.0, 0.0, 0.0, 0.0, 1.0) if one is None else (one.luminance, one.thickness, *one.normal) for one in slabs]
+    return dict(zip(SLAB_LABELS, np.array(rows).T, strict=True))
 
 
 def described(result: SeriesResult) -> dict[str, Any]:
@@ -297,6 +343,8 @@ def described(result: SeriesResult) -> dict[str, Any]:
             "sigma": dict(zip(("log_luminance", "thickness", "angle_deg"), numbers(slab.sigma), strict=True)),
             "scale": numbers(slab.scale),
         }
+    if result.contrast is not None:
+        content["series_scale"] = number(result.factor)
     content["verdict"] = {name: asdict(verdict) for name, verdict in verdicts.items()}
     return content
 

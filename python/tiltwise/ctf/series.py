@@ -55,6 +55,8 @@ class Settings:
     """whether it is fitted, with the defocus"""
     sigma_phase_shift: float | None = None
     """width of its prior in degrees"""
+    lambert: bool = False
+    """whether scales are those of a slab of ice"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,3 +171,14 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
                 fix="give the mask of the particle with --mask, or leave --solvent-correct-fsc out",
             )
         return self
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> RefineOptions:
+        if self.skip_align:
+            priors = ("sigma_ang", "sigma_axis", "sigma_tilt", "sigma_psi", "sigma_rot", "sigma_offset")
+            self.refuse_without_effect(
+                priors if self.folds == 0 else ("folds", *priors),
+                because="--skip-align keeps all poses as they are: nothing is searched, and nothing can be pulled",
+                fix="leave --skip-align out, or these options",
+            )
+        return self

@@ -37,6 +37,7 @@ def write_tomograms(
     optset: OptimisationSet,
     *,
     series: Sequence[TiltSeries] | None = None,
+    global_columns: Mapping[str, NDArray[np.float64]] | None = None,
     extra_columns: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
 ) -> None:
     """Write a tomogram set in the format it came in: embedded tables (RELION-4), or `tilt_series/NAME.star` beside it.
@@ -50,6 +51,8 @@ def write_tomograms(
     ----------
     series
         in place of `optset.series`: the same tilt series or some of them, with the same tilts.
+    global_columns
+        label -> one number per tilt series, for the table of all series.
     extra_columns
         per tilt series: label -> one value per tilt, numbers, whole numbers, strings or vectors.
 
@@ -65,6 +68,8 @@ def write_tomograms(
     embedded = documents is not None and not documents.tilt_tables
     old = {one.name: one for one in documents.series} if documents is not None else {}
     table = _global_table(path, chosen, documents, old)
+    for label, values in (global_columns or {}).items():
+        table.set_floats(label, values)
     folder = Path(path).parent / "tilt_series"
     blocks, files = [], []
     for one in chosen:

@@ -55,7 +55,12 @@ def write_ctf_report(
     write_report(path, f"CTF refinement {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
-NAMES = {"defocus": "defocus", "phase_shift": "phase shift", "scale": "scale"}
+NAMES = {
+    "defocus": "defocus",
+    "phase_shift": "phase shift",
+    "scale": "scale",
+    "series_scale": "scale against other series",
+}
 """Families of parameters of a tilt series, in words."""
 
 
