@@ -22,6 +22,7 @@ def _program(command: str) -> Callable[[], int]:
 
 align = _program("align")
 check = _program("check")
+export = _program("export")
 extract = _program("extract")
 import_project = _program("import")
 local_resolution = _program("local-resolution")

@@ -1,13 +1,14 @@
-"""Options of `tiltwise extract`."""
+"""Options of `tiltwise extract` and `tiltwise export`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.config import ComputeOptions, InputOptions, OutputOptions, option
 from tiltwise.errors import ConfigError
 from tiltwise.maps.options import BoxOptions
 
@@ -60,4 +61,55 @@ class ExtractOptions(ComputeOptions, BoxOptions, OutputOptions):
                 where="--apply-orientations",
                 fix="add --no-stack2d, without --no-apply-offsets; or leave out --apply-orientations",
             )
+        return self
+
+
+Form = Literal["relion5", "relion4", "warp", "cryodrgn", "tomodrgn", "chimerax", "emdb", "csv"]
+
+
+class ExportOptions(ComputeOptions, InputOptions, OutputOptions):
+    """Options of `tiltwise export`."""
+
+    command: ClassVar[str] = "export"
+
+    form: Form = option(
+        ...,
+        flags=("--to",),
+        help="relion5, relion4: optimisation set; warp: particles; cryodrgn, tomodrgn: stack of images with their "
+        "poses and CTFs; chimerax: scene with maps and particles; emdb: files of a deposition; csv: table of particles",
+    )
+    box: int | None = option(
+        None, flags=("--b",), unit="px", ge=4, help="cryodrgn, tomodrgn: box cut from the binned tilt images"
+    )
+    crop: int | None = option(None, unit="px", ge=4, help="cryodrgn, tomodrgn: box of the images; default: --b")
+    binning: float = option(1.0, flags=("--bin",), ge=1, help="cryodrgn, tomodrgn: binning of the tilt images")
+    coordinate_pixel_size: float | None = option(
+        None,
+        flags=("--coord-angpix",),
+        unit="Å",
+        gt=0,
+        help="warp: pixel of the coordinates; default: the unbinned one",
+    )
+    map: Path | None = option(
+        None, flags=("--map", "--in-3dref"), help="chimerax, emdb: map to show or deposit, as from postprocess"
+    )
+    mask: Path | None = option(None, flags=("--mask", "--in-mask"), help="emdb: mask of the FSC; default: found")
+    half1: Path | None = option(None, help="emdb: first half map; default: the one the set names")
+    half2: Path | None = option(None, help="emdb: second half map")
+    coordinate_binning: float | None = option(
+        None, gt=0, group="advanced", help="unbinned pixels per unit of rlnCoordinateX/Y/Z of the input"
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> ExportOptions:
+        if self.input is None and (self.particles is None or self.tomograms is None):
+            raise ConfigError(
+                "nothing to export",
+                where="--i",
+                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
+                found="neither",
+                fix="name the optimisation set of the last job",
+            )
+        if self.form in ("cryodrgn", "tomodrgn") and self.box is None:
+            raise ConfigError(f"{self.form} needs the size of the images", where="--b", fix="give --b, as for refine")
         return self

@@ -72,6 +72,21 @@ class CoordinateConvention:
         corner = self.offset + ((factor - 1.0) / 2.0 if self.average else 0.0)
         return np.asarray((values - self.first) * factor + corner)
 
+    def to_stored(
+        self, position_px: ArrayLike, *, binning: ArrayLike, tomogram_size: ArrayLike, pixel_size_angstrom: ArrayLike
+    ) -> F64:
+        """What the program stores for positions `(P, 3)`: the inverse of `to_position_px`."""
+        settings: dict[str, ArrayLike] = {
+            "binning": binning,
+            "tomogram_size": tomogram_size,
+            "pixel_size_angstrom": pixel_size_angstrom,
+        }
+        # Positions are linear in what is stored, axis by axis: two values give the line.
+        positions = np.asarray(position_px, np.float64)
+        zero = self.to_position_px(np.zeros_like(positions), **settings)
+        one = self.to_position_px(np.ones_like(positions), **settings)
+        return np.asarray((positions - zero) / (one - zero))
+
 
 @dataclass(frozen=True, slots=True)
 class EulerConvention:
