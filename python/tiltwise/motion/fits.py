@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
 from tiltwise.motion.drift import without_drift
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.learning import SERIES, learn, learn_width, log_evidence, usual_prior
+from tiltwise.motion.learning import SERIES, MotionPrior, learn, learn_width, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
 from tiltwise.motion.priors import DeformationPrior, Priors
@@ -83,7 +83,10 @@ class Fits:
         return Fitted(specimen, found.alignment, start.shared), weight
 
     def learn(self, data: Sequence[SeriesData], evidence: Sequence[Evidence], fitted: Sequence[Fitted]) -> Priors:
-        """Priors that explain the series with most images best: motion first, then deformations beside it."""
+        """Priors that explain the series with most images best.
+
+        Motion alone first, which fields of every tilt would imitate; then deformations beside it, and motion again.
+        """
         counts = [len(one.particle) for one in evidence]
         chosen = [int(i) for i in np.argsort(counts)[::-1][:SERIES] if counts[i]]
         starts = list(fitted)
@@ -97,13 +100,15 @@ class Fits:
             return weight
 
         options, priors = self.options, self.usual_priors
-        if priors.motion is not None:
-            usual = priors.motion
 
+        def motion(beside: Priors, first: MotionPrior) -> MotionPrior:
             def of_motion(velocity: float, length: float) -> float:
-                return total(replace(priors, motion=replace(usual, velocity=velocity, length_angstrom=length)))
+                return total(replace(beside, motion=MotionPrior(velocity, length, 0)))
 
-            priors = replace(priors, motion=learn(of_motion, options.velocity, options.divergence))
+            return learn(of_motion, options.velocity, options.divergence, first)
+
+        if priors.motion is not None:
+            priors = replace(priors, motion=motion(priors.only(["motion"]), priors.motion))
         if priors.deformation is not None and options.deformation_sigma is None:
             fields, others = priors.deformation, priors
 
@@ -112,6 +117,8 @@ class Fits:
 
             width, trials = learn_width(of_fields, fields.sigma_angstrom)
             priors = replace(priors, deformation=replace(fields, sigma_angstrom=width, trials=trials))
+        if priors.motion is not None and priors.deformation is not None:
+            priors = replace(priors, motion=motion(priors, priors.motion))
         return priors
 
     def settled(self, data: SeriesData, now: Fitted, drift: Mapping[int, F64]) -> Fitted:

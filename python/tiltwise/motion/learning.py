@@ -58,12 +58,17 @@ def as_coefficients(specimen: Specimen, velocity: F64) -> F64:
     return np.asarray(np.moveaxis(per_step, 0, 1) / np.maximum(specimen.step_px, 1e-12)[:, None, None])
 
 
-def learn(total: Callable[[float, float], float], velocity: float | None, length: float | None) -> MotionPrior:
-    """Maximise `total(velocity, length)`; given numbers stay."""
-    first = usual_prior(velocity, length)
+def learn(
+    total: Callable[[float, float], float],
+    velocity: float | None,
+    length: float | None,
+    first: MotionPrior | None = None,
+) -> MotionPrior:
+    """Maximise `total(velocity, length)`; given numbers stay, others begin at those of `first`."""
+    first = first or usual_prior(velocity, length)
     start, open_ = (first.velocity, first.length_angstrom), (velocity is None, length is None)
     point, trials = _search(lambda values: total(*values), start, open_, BOUNDS)
-    return MotionPrior(point[0], point[1], trials)
+    return MotionPrior(point[0], point[1], first.trials + trials)
 
 
 def learn_width(total: Callable[[float], float], start: float) -> tuple[float, int]:
