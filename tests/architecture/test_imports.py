@@ -46,6 +46,7 @@ SINGLE_IMPORTERS = {
     "rich_click": ["cli/"],
     "scipy.fft": ["spectral/fft.py"],
     "starfile": ["io/"],
+    "threadpoolctl": ["exec/"],
 }
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -1,10 +1,13 @@
-"""Ordered map over threads, for work that releases the interpreter lock (FFTs, kernels, file reads)."""
+"""Ordered map over threads, for work that releases the interpreter lock (FFTs, kernels, files); threads of BLAS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,3 +19,13 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """At most `count` threads in matrix products and factorisations of NumPy and SciPy, in the whole process.
+
+    Left alone they take every core, whatever `--threads` says and whoever else works; small matrices get slower by it.
+    """
+    with threadpool_limits(limits=count, user_api="blas"):
+        yield

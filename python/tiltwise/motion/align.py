@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
-from tiltwise.exec.threads import ordered_map
+from tiltwise.exec.threads import blas_threads, ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
@@ -396,4 +396,6 @@ def in_scale(evidence: Evidence) -> Evidence:
 
 def run(options: AlignOptions, job: Job, progress: Progress) -> AlignResult:
     """Align tilt series; the entry point of `tiltwise align` and of Python scripts."""
-    return Alignments(options, job, progress).run()
+    # what can be done at once is: images and particles, each on a thread of its own
+    with blas_threads(1):
+        return Alignments(options, job, progress).run()

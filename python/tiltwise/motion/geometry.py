@@ -94,8 +94,11 @@ class Alignment:
         """(P, F, 3) motion of the particles, zero in the first tilt (Eq. 37)."""
         if not specimen.basis.shape[1]:
             return specimen.motion_px
-        velocity = np.einsum("pb,mbi,m->pmi", specimen.basis, self.coefficients, specimen.step_px, optimize=True)
-        return np.concatenate([np.zeros((len(velocity), 1, 3)), np.cumsum(velocity, axis=1)], axis=1)
+        scaled = self.coefficients * specimen.step_px[:, None, None]
+        velocity = np.tensordot(specimen.basis, scaled, axes=(1, 1))
+        result = np.zeros((len(velocity), specimen.n_tilts, 3))
+        np.cumsum(velocity, axis=1, out=result[:, 1:])
+        return result
 
     def rotations(self, specimen: Specimen) -> F64:
         """(F, 3, 3) of the projections after."""
@@ -119,7 +122,10 @@ class Alignment:
 
     def predict(self, specimen: Specimen) -> F64:
         """(P, F, 2) displacement in the images from where correlations are centred (Eq. 34)."""
-        seen = self.projected(specimen, self.arms(specimen))
+        return self.displaced(specimen, self.projected(specimen, self.arms(specimen)))
+
+    def displaced(self, specimen: Specimen, seen: F64) -> F64:
+        """The same from the positions (P, F, 2) before they are deformed."""
         deformation = self.deformation(specimen)
         if deformation is not None:
             seen = seen + deformation.displacement(seen)

@@ -79,7 +79,8 @@ class Evidence:
         """With correlations blurred by a good part of their reach: hills that are seen from afar."""
         spread = gaussian_filter1d(np.eye(self.grid.size), BLUR * self.grid.half, mode="constant", truncate=3.0)
         matrix = spread.astype(np.float32)
-        return replace(self, tables=np.matmul(np.matmul(matrix, self.tables), matrix.T))
+        along = (self.tables.reshape(-1, self.grid.size) @ matrix.T).reshape(self.tables.shape)
+        return replace(self, tables=np.matmul(matrix, along))
 
     def scaled(self, factor: float) -> Evidence:
         """With predictions `factor` times as strong."""
@@ -132,24 +133,26 @@ class Gradient:
     """(P, F, 3) see `Alignment.arms`"""
     amplitudes: F64
     """(N, M)"""
+    images: F64
+    """(n,) correlations"""
 
 
 def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gradient:
     """Value and derivatives; the sums over later tilts of Eq. 37 run backwards once."""
     arms = alignment.arms(specimen)
-    found, slopes = evidence.at(alignment.predict(specimen))
+    seen = alignment.projected(specimen, arms)
+    found, slopes = evidence.at(alignment.displaced(specimen, seen))
     image = np.zeros((*arms.shape[:2], 2))
     image[evidence.particle, evidence.tilt] = slopes
     deformation, amplitudes = alignment.deformation(specimen), -alignment.amplitudes
     if deformation is not None:
-        seen = alignment.projected(specimen, arms)
         if specimen.fields is not None:
             amplitudes = amplitudes + specimen.fields.gradient(seen, image)
         image = np.einsum("pfij,pfi->pfj", deformation.jacobian(seen), image)
-    tilt = np.einsum("pfij,pfi->fj", tilt_jacobian(arms), image, optimize=True)
+    tilt = np.einsum("pfij,pfi->fj", tilt_jacobian(arms), image)
     space = np.einsum("fij,pfi->pfj", alignment.rotations(specimen)[:, :2], image)
     later = np.cumsum(space[:, :0:-1], axis=1)[:, ::-1]  # sums over tilts after each transition
-    modes = np.einsum("pb,pmi,m->mbi", specimen.basis, later, specimen.step_px, optimize=True)
+    modes = np.tensordot(specimen.basis, later, axes=(0, 0)).swapaxes(0, 1) * specimen.step_px[:, None, None]
     particle = space.sum(axis=1) - alignment.displacement_px / specimen.position_sigma_px**2
     total = float(found.sum()) + log_prior(specimen, alignment)
-    return Gradient(total, tilt, particle, modes - alignment.coefficients, arms, amplitudes)
+    return Gradient(total, tilt, particle, modes - alignment.coefficients, arms, amplitudes, found)
