@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from tiltwise.check.findings import Findings, some
@@ -68,9 +70,10 @@ def _tomograms(project: Project, block: StarBlock, findings: Findings) -> None:
         return
     known = project.tomograms.text("rlnTomoName")
     used = block.text("rlnTomoName")
-    unknown = sorted(set(used) - set(known))
+    counts = Counter(used)
+    unknown = sorted(set(counts) - set(known))
     if unknown:
-        count = sum(name in set(unknown) for name in used)
+        count = sum(counts[name] for name in unknown)
         findings.add(
             "TW-SET-01",
             f"{count} of {len(used)} particles belong to tomograms that are not in the set",
@@ -78,7 +81,7 @@ def _tomograms(project: Project, block: StarBlock, findings: Findings) -> None:
             expected=some(known),
             found=some(unknown),
         )
-    idle = [name for name in known if name not in set(used)]
+    idle = [name for name in known if name not in counts]
     if idle:
         findings.add("TW-SET-02", f"{len(idle)} tilt series have no particles", idle)
 
@@ -136,8 +139,9 @@ def _optics(project: Project, block: StarBlock, optics: StarBlock, findings: Fin
     if project.tomograms is None or "rlnTomoName" not in block:
         return
     row_of = {name: row for row, name in enumerate(project.tomograms.text("rlnTomoName"))}
-    pairs = sorted({(name, group) for name, group in zip(block.text("rlnTomoName"), own, strict=True)
-                    if name in row_of and group in groups})  # fmt: skip
+    belong = set(groups.tolist())
+    used = set(zip(block.text("rlnTomoName"), own.tolist(), strict=True))
+    pairs = sorted((name, group) for name, group in used if name in row_of and group in belong)
     for label, code, unit in _SHARED:
         mine, theirs = numbers(optics, label), numbers(project.tomograms, label)
         bad = [

@@ -34,6 +34,14 @@ class Project:
     document: StarDocument | None = None
     """of the particles"""
     particles: StarBlock | None = None
+    documents: dict[str, StarDocument] = field(default_factory=dict)
+    """by path, so that no file is parsed twice"""
+
+    def read(self, path: str) -> StarDocument:
+        """A file, parsed once.  Errors as `read_star`."""
+        if path not in self.documents:
+            self.documents[path] = read_star(path)
+        return self.documents[path]
 
 
 def read_project(options: InputOptions, findings: Findings) -> Project:
@@ -149,9 +157,9 @@ def _named_files(path: str, project: Project, findings: Findings) -> None:
             project.paths[key] = found
 
 
-def _read(path: str, findings: Findings) -> StarDocument | None:
+def _read(project: Project, path: str, findings: Findings) -> StarDocument | None:
     try:
-        return read_star(path)
+        return project.read(path)
     except TiltwiseError as error:
         from_error(findings, error, "TW-FILE-03" if os.path.exists(path) else "TW-FILE-01")
         return None
@@ -159,7 +167,7 @@ def _read(path: str, findings: Findings) -> StarDocument | None:
 
 def _read_tomograms(project: Project, findings: Findings) -> None:
     path = project.paths.get("tomograms")
-    document = None if path is None else _read(path, findings)
+    document = None if path is None else _read(project, path, findings)
     if document is None or path is None:
         return
     table = document.get("global")
@@ -184,7 +192,7 @@ def _read_tomograms(project: Project, findings: Findings) -> None:
             if found is None:
                 missing.append(files[row])
                 continue
-            source = _read(found, findings)
+            source = _read(project, found, findings)
         block = None if source is None else source.get(name) or (None if files else source.get(f"tomo_{row}"))
         if block is not None and len(block):
             project.tables[name] = block
@@ -202,7 +210,7 @@ def _read_tomograms(project: Project, findings: Findings) -> None:
 
 def _read_particles(project: Project, findings: Findings) -> None:
     path = project.paths.get("particles")
-    document = None if path is None else _read(path, findings)
+    document = None if path is None else _read(project, path, findings)
     if document is None or path is None:
         return
     block = document.get("particles") or next((one for one in document if "rlnTomoName" in one), None)

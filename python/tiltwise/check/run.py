@@ -81,6 +81,7 @@ def check(options: CheckOptions | CheckFolderOptions, progress: Progress) -> Che
             trajectories=options.trajectories,
             need_images=False,
             coordinate_binning=options.coordinate_binning,
+            read=project.read,
         )
     except TiltwiseError as error:
         if unread:

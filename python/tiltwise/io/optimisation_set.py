@@ -11,7 +11,7 @@ from tiltwise.errors import FormatError
 from tiltwise.io.documents import Documents
 from tiltwise.io.particles import read_particles
 from tiltwise.io.paths import PathResolver, path_text
-from tiltwise.io.star import StarBlock, StarDocument, read_star, write_star
+from tiltwise.io.star import Reader, StarBlock, StarDocument, read_star, write_star
 from tiltwise.io.tomograms import read_tomograms
 from tiltwise.io.trajectories import read_trajectories, write_trajectories
 from tiltwise.io.write_particles import write_particles
@@ -54,6 +54,7 @@ def load_optimisation_set(
     trajectories: Name | None = None,
     need_images: bool | None = True,
     coordinate_binning: float | None = None,
+    read: Reader = read_star,
 ) -> OptimisationSet:
     """Read tilt series, particles, optics and trajectories of a RELION-4 or RELION-5 project.
 
@@ -70,6 +71,8 @@ def load_optimisation_set(
     coordinate_binning
         unit of rlnCoordinateX, Y, Z in unbinned pixels; RELION writes unbinned pixels, Warp those of the
         extracted images.
+    read
+        reads STAR files of tomograms and particles; documents that it returns become part of the set.
 
     Raises
     ------
@@ -93,8 +96,8 @@ def load_optimisation_set(
                 expected=f"an optimisation set with {LABELS[key]}",
                 fix=f"give {option} {key}.star, or an optimisation_set.star that names it",
             )
-    tomogram_set = read_tomograms(paths["tomograms"], need_images=bool(need_images))
-    particle_set = read_particles(paths["particles"], tomogram_set, coordinate_binning=coordinate_binning)
+    tomogram_set = read_tomograms(paths["tomograms"], need_images=bool(need_images), read=read)
+    particle_set = read_particles(paths["particles"], tomogram_set, coordinate_binning=coordinate_binning, read=read)
     extracted = particle_set.particles.image_files if particle_set.stacks_are_2d else particle_set.particles.ctf_files
     if need_images is None and not extracted and not all(series.image_files for series in tomogram_set.series):
         read_tomograms(paths["tomograms"], need_images=True)  # raises, and names all that are missing

@@ -13,7 +13,7 @@ from tiltwise.io.documents import CoordinateStyle
 from tiltwise.io.mrc import split_image_name
 from tiltwise.io.optics import read_optics
 from tiltwise.io.paths import PathResolver
-from tiltwise.io.star import StarBlock, StarDocument, read_star
+from tiltwise.io.star import Reader, StarBlock, StarDocument, read_star
 from tiltwise.io.tomograms import TomogramSet
 from tiltwise.model import OpticsGroup, Particles, TiltSeries
 
@@ -41,7 +41,9 @@ class ParticleSet:
     notes: tuple[str, ...]
 
 
-def read_particles(path: str, tomograms: TomogramSet, *, coordinate_binning: float | None) -> ParticleSet:
+def read_particles(
+    path: str, tomograms: TomogramSet, *, coordinate_binning: float | None, read: Reader = read_star
+) -> ParticleSet:
     """Read a particle file that belongs to a tomogram set.
 
     Raises
@@ -51,7 +53,7 @@ def read_particles(path: str, tomograms: TomogramSet, *, coordinate_binning: flo
     DataError
         if the set is empty, a name is unknown or occurs twice, or values contradict the tilt series.
     """
-    document = read_star(path)
+    document = read(path)
     block = _particle_block(document)
     if not len(block):
         raise DataError(

@@ -17,7 +17,7 @@ quoted; `#` at the start of a token begins a comment.  Label names have no leadi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tiltwise.files import atomic_path
 from tiltwise.io.star_block import StarBlock
 from tiltwise.io.star_parser import StarParser
 
-__all__ = ["StarBlock", "StarDocument", "format_star", "parse_star", "read_star", "write_star"]
+__all__ = ["Reader", "StarBlock", "StarDocument", "format_star", "parse_star", "read_star", "write_star"]
 
 
 @dataclass(slots=True)
@@ -84,6 +84,10 @@ class StarDocument:
         else:
             blocks.append(block)
         return StarDocument(blocks, self.path, list(self.trailer), self.crlf)
+
+
+Reader = Callable[[str], StarDocument]
+"""How a file is read: `read_star`, or from what was read before."""
 
 
 def read_star(path: str | os.PathLike[str]) -> StarDocument:

@@ -13,7 +13,7 @@ from tiltwise.geometry.projection import projection_matrices_from_angles
 from tiltwise.io.deformations import read_deformation
 from tiltwise.io.mrc import MrcHeader, read_header, split_image_name
 from tiltwise.io.paths import PathResolver, missing_files
-from tiltwise.io.star import StarBlock, StarDocument, read_star
+from tiltwise.io.star import Reader, StarBlock, StarDocument, read_star
 from tiltwise.model import TiltSeries
 
 MATRIX_LABELS = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnTomoProjW")
@@ -46,7 +46,7 @@ class _Images:
     size: tuple[int, int]
 
 
-def read_tomograms(path: str, *, need_images: bool) -> TomogramSet:
+def read_tomograms(path: str, *, need_images: bool, read: Reader = read_star) -> TomogramSet:
     """Read a tomogram set.
 
     With `need_images`, every tilt image must exist; otherwise series without images get no `image_files` and
@@ -59,7 +59,7 @@ def read_tomograms(path: str, *, need_images: bool) -> TomogramSet:
     DataError
         if values contradict each other.
     """
-    document = read_star(path)
+    document = read(path)
     table = document["global"]
     notes: list[str] = []
     names = table.text("rlnTomoName")
@@ -76,7 +76,7 @@ def read_tomograms(path: str, *, need_images: bool) -> TomogramSet:
         if missing:
             raise missing_files("tilt series STAR files", missing, path)
         for name, hit in zip(names, found, strict=True):
-            tables[name] = read_star(str(hit))
+            tables[name] = read(str(hit))
             blocks.append(_named_block(tables[name], name))
     else:
         for i, name in enumerate(names):
