@@ -41,7 +41,6 @@ KNOWN = {
     "RELION 4": (4 * VOXEL, 1.0, 4 * VOXEL + 1),  # binned coordinates are multiplied, then RELION-4 adds 1
     "RELION 5": ((4 * VOXEL - np.array(SIZE) / 2) * PIXEL, 1.0, 4 * VOXEL),
     "RELION 5 px": (4 * VOXEL, 1.0, 4 * VOXEL),
-    "RELION 5 picks": (VOXEL, 4.0, 4 * VOXEL + 1),  # (4 i - N / 2 + 1) px: one pixel beside the voxel
     "Warp 2, M": (VOXEL, 4.0, 4 * VOXEL),
     "M species": (4 * VOXEL * PIXEL, 1.0, 4 * VOXEL),
     "IMOD 4": (VOXEL + 0.5, 4.0, 4 * VOXEL + 1.5),

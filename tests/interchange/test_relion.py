@@ -10,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tiltwise.cli.main import main
-from tiltwise.errors import DataError
+from tiltwise.errors import DataError, FormatError
 from tiltwise.geometry.projection import depth_offset_px, project_points
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.programs import choose
 from tiltwise.interchange.relion import with_image_size
 from tiltwise.interchange.relion_forms import even_sizes, mirrored_back, to_relion4, to_relion5
+from tiltwise.interchange.run import visibility
 from tiltwise.io.documents import Documents
 from tiltwise.io.mrc import ImageStack
 from tiltwise.io.optimisation_set import load_optimisation_set, write_particles, write_tomograms
@@ -278,6 +279,44 @@ def test_a_tomogram_set_alone(tutorial: Path, tmp_path: Path, monkeypatch: pytes
     assert "rlnTomoParticlesFile" not in text
     report = (out / "report.html").read_text()
     assert "5 tilt series, 203 tilts; no particles" in report
+
+
+@pytest.mark.parametrize(
+    ("particles", "count"),
+    [
+        ("Extract/job020/particles.star", 9442),
+        ("Refine3D/job023/run_data.star", 9442),
+        ("Polish/job030/particles.star", 9053),
+        ("Polish/job070/particles.star", 9053),
+    ],
+)
+def test_every_particle_file_of_the_tutorial(tutorial: Path, tmp_path: Path, particles: str, count: int) -> None:
+    options = ImportOptions(
+        input=tutorial / particles,
+        tomograms=tutorial / "Tomograms/job006/tomograms.star",
+        output=tmp_path,
+        image_size="3710,3838",
+    )
+    optset = choose(options).read(options).optset
+    assert visibility(optset) == (count, 41.0)  # all project into an image, half of them into every one
+    assert {float(one.pre_exposure.max()) for one in optset.series} == {120.0}
+    assert [one.n_tilts for one in optset.series] == [40, 40, 41, 41, 41]
+
+
+@pytest.mark.parametrize("name", ["Extract/job020/optimisation_set.star", "Refine3D/job074/run_optimisation_set.star"])
+def test_a_missing_file_of_a_set_is_named(tutorial: Path, tmp_path: Path, name: str) -> None:
+    options = ImportOptions(input=tutorial / name, output=tmp_path)
+    with pytest.raises(FormatError, match=r"(TomogramsFile|TrajectoriesFile) is missing(?s:.*)(Denoise|motion\.star)"):
+        choose(options).read(options)
+
+
+@pytest.mark.parametrize(
+    "name", ["CtfFind/job003/tilt_series_ctf.star", "ExcludeTiltImages/job004/selected_tilt_series.star"]
+)
+def test_series_that_are_not_aligned_are_refused(tutorial: Path, tmp_path: Path, name: str) -> None:
+    options = ImportOptions(input=tutorial / name, output=tmp_path)
+    with pytest.raises(FormatError, match=r"no geometry(?s:.*)align the tilt series first"):
+        choose(options).read(options)
 
 
 def test_the_wrong_version_is_refused(tutorial: Path, tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ def run(options: ImportOptions, session: Session) -> Outcome:
         *(f"  {line}" for line in result.imported.conventions),
         f"  optimisation set: {result.outputs['optimisation_set']}",
         f"  report: {job.path('report.html')}",
-        f"  next: tiltwise check --i {result.outputs['optimisation_set']}",
     ]
+    if "particles" in result.outputs:
+        lines.append(f"  next: tiltwise check --i {result.outputs['optimisation_set']}")
     return Outcome(job.summary(), lines)
 
 

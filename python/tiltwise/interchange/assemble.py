@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.interchange.drafts import Imported, ParticleDraft, SeriesDraft
+from tiltwise.interchange.relion_forms import even_sizes
 from tiltwise.model import OpticsGroup, OptimisationSet, Particles, TiltSeries
 
 
@@ -39,9 +40,10 @@ def assemble(series: Sequence[SeriesDraft], particles: Sequence[ParticleDraft]) 
     groups = _optics(series)
     table, columns = _particles(particles, {one.name: one for one in models}, _group_rows(series))
     notes = [note for draft in series for note in draft.notes] + [note for draft in particles for note in draft.notes]
+    optset, more = even_sizes(OptimisationSet(models, table, groups, {}, False, None, {}))
     return Imported(
-        OptimisationSet(models, table, groups, {}, False, None, {}),
-        tuple(dict.fromkeys(notes)),
+        optset,
+        tuple(dict.fromkeys((*notes, *more))),
         tuple(dict.fromkeys([*(text for draft in series for text in draft.applied), *map(_applied, particles)])),
         columns,
         {draft.name: draft.columns for draft in series},

@@ -196,15 +196,6 @@ RELION5 = CoordinateConvention(
     remark="the centre of projection is N//2: half a pixel apart where N is odd",
 )
 RELION5_PIXEL = CoordinateConvention("RELION", "5 px", "rlnCoordinateX/Y/Z", "px", "corner", remark="never plus 1")
-RELION5_PICKS = CoordinateConvention(
-    "RELION",
-    "5 picks",
-    "rlnCoordinateX/Y/Z of annotations",
-    "px",
-    "corner",
-    offset=1.0,
-    remark="the pickers of RELION-5 centre by N/2 - 1: one unbinned pixel beside the voxel that was clicked",
-)
 WARP = CoordinateConvention(
     "Warp", "2, M", "rlnCoordinateX/Y/Z", "px", "corner", remark="pixels of the extracted images"
 )
@@ -229,7 +220,6 @@ COORDINATES = (
     RELION4,
     RELION5,
     RELION5_PIXEL,
-    RELION5_PICKS,
     WARP,
     M_SPECIES,
     IMOD,

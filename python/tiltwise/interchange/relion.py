@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import ConfigError, DataError, FormatError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.interchange import choices
 from tiltwise.interchange.conventions import RELION4, RELION5, RELION5_PIXEL, CoordinateConvention
 from tiltwise.interchange.drafts import Imported
@@ -32,13 +32,10 @@ def recognises(options: ImportOptions, source: str) -> bool:
     path = options.tomograms or options.input
     if path.suffix != ".star" or not path.is_file():
         return False
-    try:
-        tomograms = _tomogram_document(path)
-    except FormatError:
+    if options.tomograms is None and not _is_relion(read_star(path)):
         return False
-    if tomograms is None:
-        return False
-    return (TABLE_FILE_LABEL in tomograms["global"]) == (source == "relion5")
+    tomograms = _tomogram_document(path)
+    return tomograms is not None and (TABLE_FILE_LABEL in tomograms["global"]) == (source == "relion5")
 
 
 def read(options: ImportOptions, source: str) -> Imported:
@@ -144,6 +141,11 @@ def _named_tomograms(path: Path) -> Path:
             name = block.value(LABELS["tomograms"])
             return Path(PathResolver(path).require(name, f"the file of _{LABELS['tomograms']}"))
     return path
+
+
+def _is_relion(document: StarDocument) -> bool:
+    """Whether a file is a tomogram set, or an optimisation set that names one."""
+    return "global" in document or any(LABELS["tomograms"] in block for block in document)
 
 
 def _tomogram_document(path: Path) -> StarDocument | None:

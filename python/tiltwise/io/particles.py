@@ -255,17 +255,23 @@ def _visible(block: StarBlock, tomogram: Sequence[str], series: dict[str, TiltSe
     if VISIBLE_LABEL not in block:
         return ()
     result = []
-    for row, (vector, name) in enumerate(zip(block.vectors(VISIBLE_LABEL), tomogram, strict=True)):
-        count = series[name].n_tilts
-        if len(vector) != count or not np.isin(vector, (0, 1)).all():
-            raise DataError(
-                "visible frames do not fit the tilt series",
-                where=block.where(row, VISIBLE_LABEL),
-                expected=f"{count} values 0 or 1, one per tilt of {name}",
-                found=f"{len(vector)} values" if len(vector) != count else block.columns[VISIBLE_LABEL][row],
-                fix="use the tomogram set the particles were extracted with",
-            )
-        result.append(vector.astype(np.bool_))
+    known: dict[tuple[str, str], NDArray[np.bool_]] = {}  # few patterns occur, in many particles
+    vectors = zip(block.columns[VISIBLE_LABEL], block.vectors(VISIBLE_LABEL), tomogram, strict=True)
+    for row, (text, vector, name) in enumerate(vectors):
+        seen = known.get((text, name))
+        if seen is None:
+            count = series[name].n_tilts
+            if len(vector) != count or not np.isin(vector, (0, 1)).all():
+                raise DataError(
+                    "visible frames do not fit the tilt series",
+                    where=block.where(row, VISIBLE_LABEL),
+                    expected=f"{count} values 0 or 1, one per tilt of {name}",
+                    found=f"{len(vector)} values" if len(vector) != count else text,
+                    fix="use the tomogram set the particles were extracted with",
+                )
+            seen = known.setdefault((text, name), vector.astype(np.bool_))
+            seen.setflags(write=False)  # particles share it
+        result.append(seen)
     return tuple(result)
 
 

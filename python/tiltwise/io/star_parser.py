@@ -104,17 +104,20 @@ class StarParser:
             self.at += 1
         if not columns:
             raise self._error("a loop has no labels", "_label #1", self.lines[min(self.at, len(self.lines) - 1)])
-        rows, numbers = self._rows(len(columns), comments)
-        if rows:
-            for label, values in zip(columns, zip(*rows, strict=True), strict=True):
-                columns[label] = list(values)
+        values, numbers = self._rows(len(columns), comments)
+        for i, label in enumerate(columns):
+            columns[label] = values[i :: len(columns)]
         first = numbers[0] if numbers else 0
         contiguous = bool(numbers) and numbers[-1] - first + 1 == len(numbers)
         lines: Sequence[int] = range(first, first + len(numbers)) if contiguous else numbers
         return StarBlock(name, "loop", columns, comments, self.path, lines)
 
-    def _rows(self, width: int, comments: list[str]) -> tuple[list[list[str]], list[int]]:
-        rows: list[list[str]] = []
+    def _rows(self, width: int, comments: list[str]) -> tuple[list[str], list[int]]:
+        """Values row by row, and the line of every row.
+
+        One list for all: a list per row would have the garbage collector look through 100 000 of them again and again.
+        """
+        values: list[str] = []
         numbers: list[int] = []
         while self.at < len(self.lines):
             line = self.lines[self.at]
@@ -136,10 +139,10 @@ class StarParser:
                     raise self._error(
                         "a row has the wrong number of values", f"{width} values", f"{len(tokens)}: {line}"
                     )
-            rows.append(tokens)
+            values += tokens
             numbers.append(self.at + 1)
             self.at += 1
-        return rows, numbers
+        return values, numbers
 
     def _tokens(self, line: str, comments: list[str]) -> list[str]:
         """Tokens of a line, quotes kept; a comment at its end goes to `comments`."""
