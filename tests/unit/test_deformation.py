@@ -36,7 +36,7 @@ def test_gradient_in_position(model: DeformationModel) -> None:
     rng = np.random.default_rng(2)
     one = Deformation(model, rng.normal(size=(1, model.n_coefficients)))
     at, h = points()[:, None], 1e-4
-    found = one.jacobian(at)
+    found = one.at(at).jacobian
     for axis in (0, 1):
         step = h * np.eye(2)[axis]
         change = (one.displacement(at + step) - one.displacement(at - step)) / (2 * h) + np.eye(2)[axis]
@@ -48,7 +48,7 @@ def test_gradient_in_position(model: DeformationModel) -> None:
 def test_gradient_in_coefficients(model: DeformationModel) -> None:
     """Fields are linear in every coefficient, twists included: the derivative is the field of a unit coefficient."""
     at, pull = points(), np.random.default_rng(3).normal(size=(60, 2))
-    value, _ = model.functions(at)
+    value = model.values(at)
     found = model.coefficients(value.T @ pull)
     for number, unit in enumerate(np.eye(model.n_coefficients)):
         expected = float((field(model, at, unit) * pull).sum())
@@ -81,7 +81,7 @@ def test_order_of_spline_coefficients_is_relions() -> None:
 
 def test_splines_contain_every_linear_map_and_stop_at_the_edge() -> None:
     model, at = MODELS[2], points()
-    value, _ = model.functions(at)
+    value = model.values(at)
     map_ = np.random.default_rng(4).normal(size=(2, 2))
     wanted = at @ map_ + 3.0
     fitted = np.linalg.lstsq(value, wanted, rcond=None)[0]
@@ -89,7 +89,7 @@ def test_splines_contain_every_linear_map_and_stop_at_the_edge() -> None:
     one = Deformation(model, model.coefficients(fitted)[None])
     edge, beyond = np.array([[[400.0, 120.0]]]), np.array([[[460.0, 120.0]]])
     assert np.allclose(one.displacement(edge), one.displacement(beyond))
-    assert np.allclose(one.jacobian(beyond)[..., 0], [1.0, 0.0])
+    assert np.allclose(one.at(beyond).jacobian[..., 0], [1.0, 0.0])
 
 
 def test_order_of_waves_is_relions() -> None:
@@ -109,7 +109,7 @@ def test_modes_are_what_no_pose_can_make(model: DeformationModel, magnification:
     modes = model.pose_free_modes(magnification=magnification)
     x = y = (np.arange(72) + 0.5) / 72
     at = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2) * SIZE
-    value, _ = model.functions(at)
+    value = model.values(at)
     fields = np.einsum("nk,kim->nim", value, np.moveaxis(model.vectors(modes.T), 0, -1)).reshape(2 * len(at), -1)
     overlap = fields.T @ fields / len(at)
     assert (

@@ -17,7 +17,7 @@ fourier
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,26 +63,29 @@ class DeformationModel:
         """C."""
         return len(self.placement[0])
 
-    def functions(self, points: F64) -> tuple[F64, F64]:
-        """Values (..., K) and gradients (..., K, 2) of the scalar functions at points (..., 2)."""
+    def values(self, points: F64) -> F64:
+        """Values (..., K) of the scalar functions at points (..., 2)."""
         size = np.asarray(self.image_size, dtype=np.float64)
         if self.kind == "affine":
-            return points - size / 2.0, np.broadcast_to(np.eye(2), (*points.shape, 2))
+            return np.asarray(points - size / 2.0)
         if self.kind == "fourier":
-            waves = np.pi * self.waves / size
-            phase = points @ waves.T
-            cosine, sine = np.cos(phase), np.sin(phase)
-            value = np.stack([cosine, sine], axis=-1)
-            slope = np.stack([-sine, cosine], axis=-1)[..., None] * waves[:, None]
-            return value.reshape(*phase.shape[:-1], -1), slope.reshape(*phase.shape[:-1], -1, 2)
+            phase = points @ (np.pi * self.waves / size).T
+            return np.stack([np.cos(phase), np.sin(phase)], axis=-1).reshape(*phase.shape[:-1], -1)
+        x, y = (_hermite(points[..., i], self.grid[i], size[i])[0] for i in (0, 1))
+        return _of_nodes(x, y)
+
+    def functions(self, points: F64) -> tuple[F64, F64]:
+        """The same, and gradients (..., K, 2)."""
+        size = np.asarray(self.image_size, dtype=np.float64)
+        if self.kind == "affine":
+            return self.values(points), np.broadcast_to(np.eye(2), (*points.shape, 2))
+        if self.kind == "fourier":
+            value, waves = self.values(points), np.pi * self.waves / size
+            pairs = value.reshape(*value.shape[:-1], -1, 2)
+            turned = np.stack([-pairs[..., 1], pairs[..., 0]], axis=-1)
+            return value, (turned[..., None] * waves[:, None]).reshape(*value.shape, 2)
         (x, dx), (y, dy) = (_hermite(points[..., i], self.grid[i], size[i]) for i in (0, 1))
-
-        def combined(a: F64, b: F64) -> F64:
-            # of a node: value, slope along x, slope along y, twist
-            product = b[..., :, None, :, None] * a[..., None, :, None, :]
-            return product.reshape(*product.shape[:-4], -1)
-
-        return combined(x, y), np.stack([combined(dx, y), combined(x, dy)], axis=-1)
+        return _of_nodes(x, y), np.stack([_of_nodes(dx, y), _of_nodes(x, dy)], axis=-1)
 
     def vectors(self, coefficients: F64) -> F64:
         """(..., K, 2) two-vectors of the functions from coefficients (..., C)."""
@@ -105,7 +108,7 @@ class DeformationModel:
         axes = [_nodes(max(n - 1, 1), size) for n, size in zip(self.grid, self.image_size, strict=True)]
         points = np.stack(np.meshgrid(*(place for place, _ in axes), indexing="ij"), axis=-1).reshape(-1, 2)
         root = np.sqrt(np.outer(*(weight for _, weight in axes)).reshape(-1, 1, 1))
-        value, _ = self.functions(points)
+        value = self.values(points)
         which, axis = self.placement
         fields = np.zeros((len(points), 2, len(which)))
         fields[:, axis, np.arange(len(which))] = value[:, which]
@@ -130,25 +133,40 @@ def _nodes(cells: int, size: float) -> tuple[F64, F64]:
     return places.ravel(), np.tile(weight / 2.0 / cells, cells)
 
 
+def _of_nodes(x: F64, y: F64) -> F64:
+    """(..., K) products of functions (..., nodes, 2) along the axes: value, slope along x, along y, twist of nodes."""
+    product = y[..., :, None, :, None] * x[..., None, :, None, :]
+    return product.reshape(*product.shape[:-4], -1)
+
+
 def _hermite(position: F64, nodes: int, size: float) -> tuple[F64, F64]:
     """Cubic Hermite functions (..., nodes, 2) of the values and slopes at nodes, and their derivatives."""
     cell = size / (nodes - 1)
     place = np.clip(position / cell, 0.0, nodes - 1.0)
-    left = np.minimum(np.floor(place), nodes - 2).astype(np.intp)
+    left = np.minimum(np.floor(place), nodes - 2.0)
     t = place - left
-    inside = (position >= 0.0) & (position <= size)
+    t2, t3 = t * t, t * t * t
+    inside = ((position >= 0.0) & (position <= size)) / cell
     value = np.zeros((*position.shape, nodes, 2))
     slope = np.zeros_like(value)
-    t2, t3 = t * t, t * t * t
-    for step, parts, rates in (
-        (0, (2 * t3 - 3 * t2 + 1, t3 - 2 * t2 + t), (6 * t2 - 6 * t, 3 * t2 - 4 * t + 1)),
-        (1, (3 * t2 - 2 * t3, t3 - t2), (6 * t - 6 * t2, 3 * t2 - 2 * t)),
-    ):
-        at = (left + step)[..., None, None]
-        np.put_along_axis(value, at, np.stack(parts, axis=-1)[..., None, :], axis=-2)
-        rate = np.where(inside[..., None], np.stack(rates, axis=-1) / cell, 0.0)
-        np.put_along_axis(slope, at, rate[..., None, :], axis=-2)
+    for node in range(nodes):
+        begins, ends = left == node, left == node - 1
+        value[..., node, 0] = begins * (2 * t3 - 3 * t2 + 1) + ends * (3 * t2 - 2 * t3)
+        value[..., node, 1] = begins * (t3 - 2 * t2 + t) + ends * (t3 - t2)
+        slope[..., node, 0] = (begins * (6 * t2 - 6 * t) + ends * (6 * t - 6 * t2)) * inside
+        slope[..., node, 1] = (begins * (3 * t2 - 4 * t + 1) + ends * (3 * t2 - 2 * t)) * inside
     return value, slope
+
+
+class Bent(NamedTuple):
+    """A deformation at points (..., F, 2)."""
+
+    displacement: F64
+    """(..., F, 2) W"""
+    jacobian: F64
+    """(..., F, 2, 2) derivative of `q + W(q)` in q"""
+    functions: F64
+    """(..., F, K) of `DeformationModel.values`"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,14 +179,16 @@ class Deformation:
 
     def displacement(self, points: F64) -> F64:
         """(..., F, 2) W at projected points (..., F, 2), unbinned pixels."""
-        value, _ = self.model.functions(points)
-        return np.asarray(np.einsum("...fk,fki->...fi", value, self.model.vectors(self.coefficients)))
+        vectors = self.model.vectors(self.coefficients)
+        return np.asarray(np.einsum("...fk,fki->...fi", self.model.values(points), vectors))
 
-    def jacobian(self, points: F64) -> F64:
-        """(..., F, 2, 2) derivative of `q + W(q)` in q."""
-        _, slope = self.model.functions(points)
-        change = np.einsum("...fkj,fki->...fij", slope, self.model.vectors(self.coefficients))
-        return np.asarray(np.eye(2) + change)
+    def at(self, points: F64) -> Bent:
+        """The same, with its derivatives."""
+        value, slope = self.model.functions(points)
+        vectors = self.model.vectors(self.coefficients)
+        moved = np.einsum("...fk,fki->...fi", value, vectors)
+        change = np.einsum("...fkj,fki->...fij", slope, vectors)
+        return Bent(np.asarray(moved), np.asarray(np.eye(2) + change), value)
 
     def rows(self, order: NDArray[np.integer] | slice) -> Deformation:
         """Of some of the images, or in another order."""

@@ -80,4 +80,4 @@ class TiltSeries:
         if self.deformation is None:
             return axes
         seen = project_points(self.projection, position[None])[0, :, :2]
-        return np.asarray(self.deformation.jacobian(seen) @ axes)
+        return np.asarray(self.deformation.at(seen).jacobian @ axes)

@@ -68,13 +68,12 @@ class FieldBasis:
 
     def derivative(self, points: F64) -> F64:
         """(..., 2, M) derivative of displacements at points (..., 2) in the amplitudes."""
-        value, _ = self.model.functions(points)
+        value = self.model.values(points)
         return np.asarray(np.einsum("...k,mki->...im", value, self.model.vectors(self.units.T), optimize=True))
 
-    def gradient(self, points: F64, pull: F64) -> F64:
-        """(N, M) gradient in the amplitudes, from that in the displacements (P, F, 2) at points (P, F, 2)."""
-        value, _ = self.model.functions(points)
-        vectors = np.einsum("pfk,pfi->fki", value, pull, optimize=True)
+    def gradient(self, functions: F64, pull: F64) -> F64:
+        """(N, M) gradient in the amplitudes, from that in displacements (P, F, 2) and the functions (P, F, K) there."""
+        vectors = np.einsum("pfk,pfi->fki", functions, pull, optimize=True)
         if not self.per_tilt:
             vectors = vectors.sum(axis=0, keepdims=True)
         return np.asarray(self.model.coefficients(vectors) @ self.units)

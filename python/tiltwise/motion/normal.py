@@ -50,7 +50,7 @@ class NormalEquations:
         deformation, of_fields = alignment.deformation(specimen), None
         if deformation is not None:
             seen = alignment.projected(specimen, arms)
-            through = deformation.jacobian(seen)
+            through = deformation.at(seen).jacobian
             if specimen.fields is not None:
                 of_fields = _Fields.of(specimen.fields, specimen.fields.derivative(seen), information, through)
             information = np.einsum("pfki,pfkl,pflj->pfij", through, information, through, optimize=True)

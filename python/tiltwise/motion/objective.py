@@ -140,15 +140,16 @@ class Gradient:
 def gradient(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Gradient:
     """Value and derivatives; the sums over later tilts of Eq. 37 run backwards once."""
     arms = alignment.arms(specimen)
+    deformation, amplitudes = alignment.deformation(specimen), -alignment.amplitudes
     seen = alignment.projected(specimen, arms)
-    found, slopes = evidence.at(alignment.displaced(specimen, seen))
+    bent = None if deformation is None else deformation.at(seen)
+    found, slopes = evidence.at(seen - specimen.cut_px + (0.0 if bent is None else bent.displacement))
     image = np.zeros((*arms.shape[:2], 2))
     image[evidence.particle, evidence.tilt] = slopes
-    deformation, amplitudes = alignment.deformation(specimen), -alignment.amplitudes
-    if deformation is not None:
+    if bent is not None:
         if specimen.fields is not None:
-            amplitudes = amplitudes + specimen.fields.gradient(seen, image)
-        image = np.einsum("pfij,pfi->pfj", deformation.jacobian(seen), image)
+            amplitudes = amplitudes + specimen.fields.gradient(bent.functions, image)
+        image = np.einsum("pfij,pfi->pfj", bent.jacobian, image)
     tilt = np.einsum("pfij,pfi->fj", tilt_jacobian(arms), image)
     space = np.einsum("fij,pfi->pfj", alignment.rotations(specimen)[:, :2], image)
     later = np.cumsum(space[:, :0:-1], axis=1)[:, ::-1]  # sums over tilts after each transition
