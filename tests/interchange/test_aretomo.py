@@ -9,7 +9,7 @@ import pytest
 
 from helpers.foreign import ALN
 from tiltwise.cli.main import main
-from tiltwise.errors import DataError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.geometry.projection import project_points, projection_matrices_from_angles
 from tiltwise.interchange import aretomo
 from tiltwise.interchange.options import ImportOptions
@@ -53,7 +53,7 @@ def test_global_alignment(shared_data: Path, tmp_path: Path, name: str) -> None:
     # dark views were recorded too: they count in the dose, by angle
     rank = np.searchsorted(np.sort(np.abs(np.round(stage, 2))), np.abs(np.round(alignment.nominal_tilt_deg, 2)))
     assert np.abs(series.pre_exposure / 3.0 - rank).max() <= 1  # +a and -a are as near to zero
-    assert (alignment.local is None) == (not any("local alignment" in note for note in imported.notes))
+    assert (alignment.local is None) == (series.deformation is None)
 
 
 def test_size_of_the_tomogram(shared_data: Path, tmp_path: Path) -> None:
@@ -78,6 +78,30 @@ def test_local_alignment_of_a_real_series(shared_data: Path, tmp_path: Path) -> 
     assert np.median(difference) < 0.05
     assert difference.max() < 4.0  # of up to 73 pixels
     assert np.abs(found).max() > 20.0
+
+
+def test_local_alignment_as_deformation(shared_data: Path, tmp_path: Path) -> None:
+    """The same positions as by motion, but for what a spline cannot follow, and they survive the files."""
+    path = real_aln(shared_data, "global_and_local.aln")
+    alignment = read_aln(path)
+    stage = np.concatenate([alignment.dark_tilt_deg, alignment.nominal_tilt_deg])
+    options = options_of(path, tmp_path, stage, tomogram_size="4096,4096,2000")
+    imported = aretomo.read(options)
+    series = imported.optset.series[0]
+    assert series.deformation is not None
+    assert series.deformation.model.grid == (5, 5)
+    assert any("12.1 pixels (r.m.s.) are met to 0.7" in text for text in imported.conventions)
+    assert alignment.local is not None
+    seen = alignment.local.position_px + np.array([2048, 2048]) + alignment.shift_px[:, None]
+    inside = ((seen > 0) & (seen < 4096)).all(-1) & alignment.local.good
+    found = series.deformation.displacement(seen.swapaxes(0, 1)).swapaxes(0, 1)
+    error = np.linalg.norm(found - alignment.local.shift_px, axis=-1)[inside]
+    assert np.sqrt(np.mean(error**2)) < 0.7
+    left_out = aretomo.read(options.model_copy(update={"local_alignment": "ignore"}))
+    assert left_out.optset.series[0].deformation is None
+    assert any("ignored" in note for note in left_out.notes)
+    with pytest.raises(ConfigError, match="no particles"):
+        aretomo.read(options.model_copy(update={"local_alignment": "motion"}))
 
 
 def make(folder: Path, *, rawtlt: bool = True) -> Path:
@@ -160,6 +184,10 @@ def test_local_alignment_moves_particles(tmp_path: Path) -> None:
         np.testing.assert_allclose((after - before)[:, :2], expected, atol=1e-4)
         np.testing.assert_allclose((after - before)[:, 2], 0, atol=1e-4)  # no defocus is added
         assert np.abs(expected).max() > 0.2
+    assert main([*arguments[:3], "--o", str(tmp_path / "b"), *arguments[5:], "--local-alignment", "deformation"]) == 0
+    other = load_optimisation_set(tmp_path / "b/optimisation_set.star")
+    assert other.trajectories == {}
+    assert other.series[0].deformation is not None
     # the patch that AreTomo rejected has no weight
     assert aretomo.displacement(alignment.local, np.array([[[0.0, 0.0], [101.0, 81.0], [0.0, 0.0]]]), (512, 480))[
         0, 1

@@ -212,6 +212,20 @@ def test_rotation_about_x(tmp_path: Path) -> None:
         np.testing.assert_allclose(angle, -sign * 5.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("axis, word", [(84.0, None), (70.0, "at 85.3 degrees"), (-94.7, "turned by 180 degrees")])
+def test_the_tilt_axis_of_the_mdoc(tmp_path: Path, axis: float, word: str | None) -> None:
+    folder = write_project(tmp_path, "TS", **SMALL)
+    sections = "".join(
+        f"[ZValue = {i}]\nTiltAngle = {a}\nPriorRecordDose = {3 * i}\n" for i, a in enumerate(SMALL["tilt_deg"])
+    )
+    (folder / "TS.mdoc").write_text(f"[T =     Tilt axis angle = {axis}, binning = 1]\n" + sections)
+    imported = imod.read(options_of(folder, order_list=None, dose_per_view=None))
+    assert imported.optset.series[0].pre_exposure.tolist() == [0, 3, 6, 9]
+    said = [note for note in imported.notes if "tilt axis" in note]
+    assert len(said) == (word is not None)
+    assert all(str(word) in note for note in said)
+
+
 def test_stretch_is_left_out_and_said(tmp_path: Path) -> None:
     folder = write_project(tmp_path, "TS", **SMALL)
     values = np.loadtxt(folder / "TS.xf")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import DataError
+from tiltwise.errors import ConfigError, DataError
+from tiltwise.geometry.deformation import Deformation, DeformationModel
 from tiltwise.geometry.projection import project_points
 from tiltwise.geometry.rotations import rotation_y, rotation_z
 from tiltwise.interchange import choices
@@ -19,12 +20,14 @@ from tiltwise.interchange.join import join_by_angle
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.particle_lists import read_particle_lists
 from tiltwise.interchange.stack import find_stack, pixel_size_of
-from tiltwise.interchange.views import Views, ctf_of, dose_before, find_ctf, find_mdoc
+from tiltwise.interchange.views import Views, axis_notes, ctf_of, dose_before, find_ctf, find_mdoc
 from tiltwise.io.foreign.aretomo import AreTomoAlignment, LocalAlignment, read_aln
 from tiltwise.io.foreign.imod_alignment import read_angles
 from tiltwise.model import OptimisationSet, TiltSeries
 
 F64 = NDArray[np.float64]
+GRID, SAMPLES = (5, 5), 33
+"""Nodes of the spline that a local alignment becomes; places along an axis where it is fitted to AreTomo's field."""
 _CHUNK = 2000
 """particles whose displacements are computed at a time: 20 MB for 41 tilts and 16 patches"""
 
@@ -47,7 +50,7 @@ def name_of(path: Path) -> str:
 
 
 def read(options: ImportOptions) -> Imported:
-    """Read one or several alignments, and the particles of `--p`, which the local alignment then displaces.
+    """Read one or several alignments, and the particles of `--p`; the local alignment displaces these or the images.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def read(options: ImportOptions) -> Imported:
     alignments = {name_of(path): read_aln(path) for path in found}
     series = [series_of(name, one, options) for name, one in alignments.items()]
     imported = assemble(series, read_particle_lists(options, {one.name: one.pixel_size_angstrom for one in series}))
-    return with_local_alignment(imported, alignments)
+    return with_local_alignment(imported, alignments, options)
 
 
 def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) -> SeriesDraft:
@@ -123,20 +126,41 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
         hand=choices.hand(-1.0, options),
         optics=choices.optics(Optics(), options),
         applied=(ARETOMO_ALIGNMENT.applied, *dose_from, *ctf_from),
-        notes=(*notes, *ctf_notes),
+        notes=(*notes, *axis_notes(name, alignment.rotation_deg, options, folder), *ctf_notes),
     )
 
 
-def with_local_alignment(imported: Imported, alignments: dict[str, AreTomoAlignment]) -> Imported:
-    """Set in which every particle is displaced in every tilt as the patches around it are (`motion.star`)."""
-    optset = imported.optset
+def with_local_alignment(
+    imported: Imported, alignments: dict[str, AreTomoAlignment], options: ImportOptions
+) -> Imported:
+    """Set in which particles, or images, are displaced as the patches of AreTomo are.
+
+    Raises
+    ------
+    ConfigError
+        if `--local-alignment motion` has no particles to move.
+    """
     local = {name: one for name, one in alignments.items() if one.local is not None}
+    kind = options.local_alignment
     if not local:
         return imported
-    if not len(optset.particles):
-        names = ", ".join(local)
-        note = f"{names}: the local alignment is used only where particles are imported with it (--p)"
+    if kind == "ignore":
+        note = f"the local alignment of {', '.join(local)} is ignored"
         return replace(imported, notes=(*imported.notes, note))
+    particles = len(imported.optset.particles) > 0
+    if kind == "motion" and not particles:
+        raise ConfigError(
+            "there are no particles that a local alignment could move",
+            where="--local-alignment motion",
+            fix="give particles (--p), or --local-alignment deformation",
+        )
+    if kind == "deformation" or not particles:
+        return _with_deformation(imported, local)
+    return _with_motion(imported, local)
+
+
+def _with_motion(imported: Imported, local: dict[str, AreTomoAlignment]) -> Imported:
+    optset = imported.optset
     tomogram = np.array(optset.particles.tomogram, dtype=object)
     trajectories: dict[str, F64] = {}
     largest = 0.0
@@ -147,11 +171,50 @@ def with_local_alignment(imported: Imported, alignments: dict[str, AreTomoAlignm
             moved = trajectories_of(optset, one, local[one.name], rows)
         trajectories.update({optset.particles.name[row]: moved[k] for k, row in enumerate(rows)})
         largest = max(largest, float(np.abs(moved).max(initial=0.0)))
-    note = (
+    text = (
         f"local alignment of {len(local)} tilt series: particles are displaced in the plane of every image, up to "
         f"{largest:.1f} Å (motion.star)"
     )
-    return replace(imported, optset=replace(optset, trajectories=trajectories), notes=(*imported.notes, note))
+    optset = replace(optset, trajectories=trajectories)
+    return replace(imported, optset=optset, conventions=(*imported.conventions, text))
+
+
+def _with_deformation(imported: Imported, local: dict[str, AreTomoAlignment]) -> Imported:
+    texts, series = [], []
+    for one in imported.optset.series:
+        if one.name in local:
+            deformation, rms, residual = deformation_of(local[one.name], one)
+            one = replace(one, deformation=deformation)
+            texts.append(
+                f"{one.name}: local alignment as a spline of {GRID[0]} x {GRID[1]} nodes over every image; "
+                f"displacements of {rms:.1f} pixels (r.m.s.) are met to {residual:.1f}"
+            )
+        series.append(one)
+    optset = replace(imported.optset, series=tuple(series))
+    return replace(imported, optset=optset, conventions=(*imported.conventions, *texts))
+
+
+def deformation_of(alignment: AreTomoAlignment, series: TiltSeries) -> tuple[Deformation, float, float]:
+    """Cubic spline fields that displace images as AreTomo does; r.m.s. of the displacement, and of what is left.
+
+    Least squares at `SAMPLES` places along x and y.  AreTomo's own field is nearly constant around every patch, with
+    steps between them, which no spline of RELION follows.
+    """
+    local = alignment.local
+    assert local is not None
+    model = DeformationModel("spline", GRID, series.image_size)
+    axes = [(np.arange(SAMPLES) + 0.5) / SAMPLES * size for size in series.image_size]
+    points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    centre = centre_px(series.image_size, ARETOMO_ALIGNMENT.image_centre)
+    wanted = displacement(local, (points - centre)[:, None] - alignment.shift_px, series.image_size)
+    functions, _ = model.functions(points)
+    flat = wanted.reshape(len(points), -1)
+    vectors = np.linalg.pinv(functions) @ flat
+    left = functions @ vectors - flat
+    coefficients = model.coefficients(vectors.reshape(-1, series.n_tilts, 2).swapaxes(0, 1))
+    scale = np.sqrt(2.0)  # both components
+    rms, residual = (float(np.sqrt(np.mean(values**2)) * scale) for values in (flat, left))
+    return Deformation(model, coefficients), rms, residual
 
 
 def trajectories_of(

@@ -282,7 +282,7 @@ ARETOMO_ALIGNMENT = AlignmentConvention(
     "N//2",
     "N//2",
     "-1",
-    remark="local alignment: displacement of the particles",
+    remark="local alignment: motion of the particles, or deformation of the images",
 )
 
 WARP_ALIGNMENT = AlignmentConvention(

@@ -17,7 +17,7 @@ from tiltwise.interchange.drafts import Imported, Optics, SeriesDraft
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.particle_lists import read_particle_lists
 from tiltwise.interchange.stack import Stack, find_stack, pixel_size_of
-from tiltwise.interchange.views import Views, ctf_of, dose_before, find_ctf
+from tiltwise.interchange.views import Views, axis_notes, ctf_of, dose_before, find_ctf
 from tiltwise.io.foreign.imod_alignment import ImodTransforms, read_angles, read_xf
 from tiltwise.io.foreign.imod_commands import (
     EtomoProject,
@@ -209,7 +209,14 @@ def series_of(files: ImodFiles, options: ImportOptions) -> SeriesDraft:
         hand=choices.hand(-1.0, options),
         optics=choices.optics(Optics(), options),
         applied=(_convention(options).applied, *dose_from, *ctf_from),
-        notes=(*files.notes, *notes, *more, *ctf_notes, *_stack_notes(files, stack)),
+        notes=(
+            *files.notes,
+            *notes,
+            *more,
+            *axis_notes(files.name, _turn_deg(files.transforms.matrix[kept]), options, files.folder),
+            *ctf_notes,
+            *_stack_notes(files, stack),
+        ),
     )
 
 
@@ -232,12 +239,12 @@ def projections(
     matrix, shift = files.transforms.matrix[kept], files.transforms.shift_px[kept]
     about_x, notes = _x_tilt(files, kept, options)
     # The nearest rotation: IMOD may have fitted magnification and stretch, which tilt series of RELION have not.
-    turn = np.arctan2(matrix[:, 0, 1] - matrix[:, 1, 0], matrix[:, 0, 0] + matrix[:, 1, 1])
-    stretch = np.abs(matrix - np.swapaxes(rotation_z(np.degrees(turn))[:, :2, :2], 1, 2)).max()
+    turn = _turn_deg(matrix)
+    stretch = np.abs(matrix - np.swapaxes(rotation_z(turn)[:, :2, :2], 1, 2)).max()
     if stretch > 1e-4:
         far = stretch * max(image_size) / 2.0
         notes += (f"{files.name}: magnification or stretch in the .xf is left out, up to {far:.1f} pixels at the edge",)
-    rotation = rotation_z(np.degrees(turn)) @ rotation_y(files.tilt_deg[kept]) @ rotation_x(about_x)
+    rotation = rotation_z(turn) @ rotation_y(files.tilt_deg[kept]) @ rotation_x(about_x)
     moved = np.broadcast_to(_axis_px(files), shift.shape) - shift
     projection = _convention(options).projection(
         rotation,
@@ -253,6 +260,13 @@ def projections(
 
 def _convention(options: ImportOptions) -> AlignmentConvention:
     return IMOD_ALIGNMENT if options.imod_centre == "imod" else IMOD_AS_RELION5
+
+
+def _turn_deg(matrix: F64) -> F64:
+    """(F,) angles from the image's y axis to the tilt axis, anticlockwise, of `.xf` matrices `(F, 2, 2)`."""
+    return np.asarray(
+        np.degrees(np.arctan2(matrix[:, 0, 1] - matrix[:, 1, 0], matrix[:, 0, 0] + matrix[:, 1, 1])), np.float64
+    )
 
 
 def _axis_px(files: ImodFiles) -> F64:

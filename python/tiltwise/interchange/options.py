@@ -89,6 +89,12 @@ class ImportOptions(OutputOptions):
     imod_centre: Literal["imod", "relion5"] = option(
         "imod", group="advanced", help="centre of rotation: as IMOD has it, or half a pixel off as RELION-5 reads IMOD"
     )
+    local_alignment: Literal["auto", "motion", "deformation", "ignore"] = option(
+        "auto",
+        group="advanced",
+        help="local alignment of AreTomo: as motion of the particles, exactly, or as deformation of the images; auto: "
+        "motion if there are particles",
+    )
     x_tilt: Literal["refuse", "apply", "reverse", "ignore"] = option(
         "refuse",
         group="advanced",

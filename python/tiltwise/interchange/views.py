@@ -27,6 +27,8 @@ from tiltwise.io.foreign.imod_alignment import read_angles, read_dose_list, read
 from tiltwise.io.foreign.mdoc import Mdoc, acquisition_order, join_movies, pre_exposure, read_mdoc
 
 F64 = NDArray[np.float64]
+AXIS_LIMIT_DEG = 10.0
+"""Difference of tilt axes that is worth a word: alignment moves them by some degrees."""
 _CTF_PATTERNS = (
     "{name}.defocus",
     "{name}_CTF.txt",
@@ -143,6 +145,23 @@ def mdoc_rows(views: Views, mdoc: Mdoc) -> NDArray[np.intp]:
         if np.abs(difference - (0.0 if views.stage_deg is not None else np.median(difference))).max() <= TOLERANCE_DEG:
             return rows
     return views.rows_by_angle(mdoc.tilt_deg, mdoc.path)
+
+
+def axis_notes(name: str, turn_deg: F64, options: ImportOptions, folder: Path) -> tuple[str, ...]:
+    """What to tell the user where the tilt axis is not where the mdoc has it; angles as `rlnTomoZRot`."""
+    mdoc = find_mdoc(name, options, folder)
+    if mdoc is None or mdoc.tilt_axis_deg is None:
+        return ()
+    axis = float(np.degrees(np.angle(np.exp(1j * np.radians(turn_deg)).mean())))
+    off = abs((axis - mdoc.tilt_axis_deg + 180.0) % 360.0 - 180.0)
+    if off <= AXIS_LIMIT_DEG:
+        return ()
+    text = (
+        f"{name}: the tilt axis is at {axis:.1f} degrees in the alignment and at {mdoc.tilt_axis_deg:g} in {mdoc.path}"
+    )
+    if off > 180.0 - AXIS_LIMIT_DEG:
+        text += ": if the alignment is turned by 180 degrees, maps are mirrored and --hand is the other"
+    return (text,)
 
 
 def find_mdoc(name: str, options: ImportOptions, folder: Path) -> Mdoc | None:
