@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tiltwise.ctf import refine_ctf
 from tiltwise.ctf.aberrations import zernike_coefficients
+from tiltwise.ctf.memory import EvidenceMemory
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.refine_ctf import RefineCtfResult, refuse_mixed_optics
 from tiltwise.errors import ConfigError, DataError, ShapeError, TiltwiseError
@@ -88,6 +89,17 @@ def truth(data: SimulatedData) -> dict[str, NDArray[np.float64]]:
 
 def rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(values**2)))
+
+
+def test_fewer_blocks_fit_the_same_ctfs(
+    data: SimulatedData, first: RefineCtfResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short, folds are judged together: what is fitted, to all particles, stays."""
+    monkeypatch.setattr(EvidenceMemory, "judged", lambda self, pixels: 1)
+    found = refined(data.optimisation_set, tmp_path / "out")
+    np.testing.assert_allclose(found.series[0].after, first.series[0].after, rtol=0, atol=0.01)
+    assert found.series[0].verdicts()["defocus"].improved
+    assert "1 instead of 5 blocks" in (tmp_path / "out" / "job.json").read_text()
 
 
 def test_planted_errors_go(data: SimulatedData, first: RefineCtfResult) -> None:

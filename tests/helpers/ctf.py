@@ -105,7 +105,18 @@ def planted(
             sums[block, tilt], counts[block, tilt] = [row[mine].sum(axis=0) for row in rows], mine.sum()
     which = [Block(1 + block % 2, block // 2, 0) for block in range(blocks)]
     amplitude = plan.amplitude.astype(np.float64)
-    return Planted(stated, Evidence(disc, step, which, sums, counts, amplitude, 1.0))
+    evidence = Evidence(disc, step, which, sums, counts, {}, amplitude, 1.0)
+    add_up(evidence)
+    return Planted(stated, evidence)
+
+
+def add_up(evidence: Evidence) -> None:
+    """Makes the sums of the halves those of their blocks, in place."""
+    for half in (1, 2):
+        evidence.halves[half] = sum(
+            (sums for sums, block in zip(evidence.sums, evidence.blocks, strict=True) if block.half == half),
+            np.zeros(evidence.sums.shape[1:]),
+        )
 
 
 def normal(rng: np.random.Generator, *shape: int) -> NDArray[np.complex128]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.ctf import DEFOCUS, changes, planted
+from helpers.ctf import DEFOCUS, add_up, changes, planted
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
 from tiltwise.ctf.fit import defocus_grid, local_maxima
 from tiltwise.ctf.held_out import compare
@@ -32,6 +32,7 @@ def test_components_in_the_printed_order_find_wrong_minima() -> None:
     sums = problem.evidence.sums
     sums[:, :, [0, 2]] = sums[:, :, [2, 0]]
     sums[:, :, [3, 4]] = sums[:, :, [4, 3]]
+    add_up(problem.evidence)
     fit = problem.model().fit(problem.evidence.total()[0], measure_noise=True).tilts
     assert abs(fit.change[0, 0] - 2000.0) > 500.0
 

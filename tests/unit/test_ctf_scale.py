@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers.ctf import planted
+from helpers.ctf import add_up, planted
 from helpers.particles import tilt_series
 from tiltwise.ctf.lambert import SlabEvidence, cost, fit_common, fit_slab, scales, tilt_frame
 from tiltwise.ctf.shells import calibrate, log_likelihood, noise_power, parts_at, shell_sums
@@ -40,6 +40,7 @@ def test_gains_take_up_a_reference_with_wrong_amplitudes() -> None:
     # late tilts are damaged: they speak through low shells alone
     problem.evidence.amplitude *= np.exp(-np.linspace(0, 4, 20)[:, None] * (disc.shells / 31) ** 2)
     sums[:, :, 3:5] *= np.exp(-np.linspace(0, 4, 20)[:, None] * (disc.shells / 31) ** 2)[:, None]
+    add_up(problem.evidence)
     fit = problem.model(defocus=False).fit(problem.evidence.total()[0], measure_noise=True)
     np.testing.assert_allclose(fit.calibration.scale, scale, atol=0.06)
     assert np.median(fit.calibration.gain[8:12]) == pytest.approx(0.5, abs=0.05)

@@ -17,6 +17,7 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.ctf.evidence import FOR_ODD
 from tiltwise.ctf.fit import Objective, Prior, WeightedEvidence, maximise
 from tiltwise.ctf.series import SeriesFit, SeriesModel
 from tiltwise.ctf.verdict import Verdict, judge
@@ -105,7 +106,7 @@ def add_series(groups: dict[int, GroupEvidence], model: SeriesModel, fit: Series
     zero = np.zeros_like(factor)
     c, s = model.wave(fit.tilts.change) if moved else (zero + 1.0, zero)
     for block, sums in zip(evidence.blocks, evidence.sums, strict=True):
-        r00, r01, r11, b0, b1, i0, i1, _ = np.moveaxis(sums, 1, 0)
+        r00, r01, r11, b0, b1, i0, i1 = np.moveaxis(sums[:, :FOR_ODD], 1, 0)
         square, straight = factor**2, factor * plain
         rows = [
             (square * (c * c * r00 + 2 * c * s * r01 + s * s * r11)).sum(axis=0),

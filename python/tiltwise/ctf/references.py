@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.exec.threads import ordered_map
+from tiltwise.exec.threads import map_ahead, ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.kernels.api import C64, Backend
@@ -138,11 +137,12 @@ def cross_fitted(
     visible = source.visible(poses.displacement_angstrom)
     fit = CrossFit(source.box, mask, backend, threads, symmetry, partition.count)
 
-    def load(particle: int, tilts: NDArray[np.bool_] | None = None) -> ParticleImages:
+    def load(asked: tuple[int, NDArray[np.bool_] | None]) -> ParticleImages:
+        particle, tilts = asked
         return source.cut(particle, poses.displacement_angstrom[particle], tilts)
 
-    noise = initial_noise_power(source, load, threads, lambda count: None, NOISE_SAMPLE, visible)
-    loaded, told = 1e-6, 0  # particles
+    noise = initial_noise_power(source, lambda i: load((i, None)), threads, lambda count: None, NOISE_SAMPLE, visible)
+    batches: list[tuple[tuple[int, int], int, list[int], NDArray[np.bool_]]] = []
     for half, part in fit.keys:
         for number, series in enumerate(source.optset.series):
             tilts = partition.tilts(part, number, series.n_tilts)
@@ -150,12 +150,14 @@ def cross_fitted(
             members = np.flatnonzero(mine if partition.tilt_parts is not None else mine & (folds == part))
             size = max(1, CHUNK_IMAGES // max(int(tilts.sum()), 1))
             for start in range(0, len(members) if tilts.any() else 0, size):
-                chunk = [int(i) for i in members[start : start + size]]
-                images = ordered_map(partial(load, tilts=tilts), chunk, threads)
-                fit.add(half, part, series, images, poses.rotation[chunk], noise[number], source.disc)
-                loaded += len(chunk) * float(tilts.mean())
-                advance(int(loaded) - told)
-                told = int(loaded)
+                batches.append(((half, part), number, [int(i) for i in members[start : start + size]], tilts))
+    asked = ([(particle, tilts) for particle in chunk] for _, _, chunk, tilts in batches)
+    loaded, told = 1e-6, 0  # particles
+    for (key, number, chunk, tilts), images in zip(batches, map_ahead(load, asked, threads), strict=True):
+        fit.add(*key, source.optset.series[number], images, poses.rotation[chunk], noise[number], source.disc)
+        loaded += len(chunk) * float(tilts.mean())
+        advance(int(loaded) - told)
+        told = int(loaded)
     fit.finish()
 
     def reference(key: tuple[int, int]) -> C64:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.ctf.aberrations import GroupEvidence, add_series, fit_aberration
-from tiltwise.ctf.evidence import collect
+from tiltwise.ctf.evidence import FOR_ODD, FOR_PHASES, collect
 from tiltwise.ctf.held_out import compare
+from tiltwise.ctf.memory import EvidenceMemory, allowed_bytes, pixels_within
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.references import Partition, References, cross_fitted, given_maps
 from tiltwise.ctf.results import (
@@ -26,7 +27,6 @@ from tiltwise.ctf.results import (
 from tiltwise.ctf.series import SeriesModel, Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
-from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
@@ -80,6 +80,7 @@ class CtfRefinement:
         # the contrast of series against each other is one more thing that may be accepted by chance
         self.families = options.families + int(options.scale and len(self.optset.series) > 1)
         self.threads = options.threads or default_threads()
+        self.memory = allowed_bytes(options.memory)
         self.backend = load_backend(options.backend)
         self.source = source_of(options, self.optset)
         self.visible = self.source.visible(self.poses.displacement_angstrom)
@@ -111,11 +112,12 @@ class CtfRefinement:
                 if not options.opposite_half
                 else f"every particle is predicted from {whose}"
             )
+            self.memory_plan = self.plan_memory(1)
             return given_maps(
                 self.source, (options.ref1, options.ref2), self.halves, self.mask, opposite=options.opposite_half
             )
-        memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or 32e9) / 2
-        count = affordable_folds(self.source.box, options.folds, int(SHARE_OF_FOLDS * memory))
+        count = affordable_folds(self.source.box, options.folds, int(SHARE_OF_FOLDS * self.memory))
+        self.memory_plan = self.plan_memory(count)
         distance = options.size_of_particle(self.source.pixel_size)
         folds = assign_folds(self.optset, self.halves, count, distance, options.seed)
         if options.leave_out == "series":
@@ -148,14 +150,39 @@ class CtfRefinement:
                 fix="leave out tilts (the default), or divide halves otherwise with --split",
             )
 
+    @property
+    def coarsest(self) -> float:
+        """Radius from which on phases are fitted, cycles per large box."""
+        return self.options.box * self.source.pixel_size / self.options.kmin
+
+    @property
+    def finest(self) -> float:
+        """Largest radius that options allow."""
+        box, pixel = self.options.box, self.source.pixel_size
+        return box / 2 if self.options.resolution is None else min(box / 2, box * pixel / self.options.resolution)
+
+    def plan_memory(self, folds: int) -> EvidenceMemory:
+        """Of the evidence, `folds` in each half set; tells how much it is, refuses what cannot fit at all."""
+        voxels = 2 * self.source.box * (2 * self.source.box) * (self.source.box + 1)
+        groups = set(zip(self.source.series_of.tolist(), self.optset.particles.optics_index.tolist(), strict=True))
+        plan = EvidenceMemory(
+            max(series.n_tilts for series in self.optset.series),
+            folds,
+            int(np.bincount([number for number, _ in groups]).max()),
+            FOR_ODD if self.options.aberrations else FOR_PHASES,
+            2 * folds * voxels * 8,
+            self.memory,
+        )
+        plan.judged(pixels_within(self.coarsest + 2))
+        most = plan.needed(pixels_within(self.finest), folds)
+        self.progress.note(f"memory: at most {most / 1e9:.1f} GB, of {self.memory / 1e9:.1f} GB allowed")
+        return plan
+
     def pixels(self, references: References) -> FourierDisc:
         """Fourier pixels of the large box that the references reach."""
         box, crop, pixel = self.options.box, self.source.box, self.source.pixel_size
-        radius = min((references.shell + 0.5) * box / crop, box / 2)
-        if self.options.resolution is not None:
-            radius = min(radius, box * pixel / self.options.resolution)
-        coarsest = box * pixel / self.options.kmin
-        if radius < coarsest + 2:
+        radius = min((references.shell + 0.5) * box / crop, self.finest)
+        if radius < self.coarsest + 2:
             raise ConfigError(
                 "there is nothing to fit phases with",
                 where="--kmin",
@@ -171,6 +198,12 @@ class CtfRefinement:
         with self.job.timing("references"):
             references = self.references()
         disc = self.pixels(references)
+        judged = self.memory_plan.judged(len(disc))
+        if judged < self.memory_plan.folds:
+            self.job.warn(
+                f"memory for {judged} instead of {self.memory_plan.folds} blocks of particles that are judged by "
+                "themselves: less may be called improved; see --memory"
+            )
         settings = Settings(
             defocus=options.defocus,
             scale=options.scale,
@@ -203,6 +236,8 @@ class CtfRefinement:
                         self.backend,
                         self.threads,
                         task.advance,
+                        judged=judged,
+                        terms=self.memory_plan.terms,
                     )
                 with self.job.timing("fits"):
                     model = SeriesModel(series, evidence, settings, self.backend, self.threads)
