@@ -16,6 +16,7 @@ from tiltwise.motion.geometry import Alignment
 from tiltwise.motion.learning import as_coefficients, learn, log_evidence
 from tiltwise.motion.normal import NormalEquations, Solver
 from tiltwise.motion.objective import Free, gradient, value
+from tiltwise.motion.state import Fitted
 
 
 @pytest.mark.parametrize("block", ["turn", "shift", "particle", "motion"])
@@ -229,3 +230,16 @@ def test_basis_is_the_covariance() -> None:
         full = covariance(points, points, 2000.0, kernel)  # type: ignore[arg-type]
         assert np.abs(basis.functions @ basis.functions.T - full).max() <= 2e-3
         assert np.abs(basis.at(points) - basis.functions).max() <= 1e-6
+
+
+def test_what_is_kept_between_rounds_does_not_depend_on_modes() -> None:
+    """Eigenvectors of a basis have the signs that a library chose: displacements are the same everywhere."""
+    rng = np.random.default_rng(14)
+    one = moving(specimen(12, 9, rng), 3000.0, 0.4)
+    truth = planted(one, rng, motion=True)
+    kept = Fitted(one, truth).written_out()
+    assert not kept.alignment.coefficients.size
+    assert np.abs(kept.alignment.predict(kept.specimen) - truth.predict(one)).max() <= 1e-9
+    flipped = replace(one, basis=-one.basis)
+    other = Fitted(flipped, replace(truth, coefficients=-truth.coefficients)).written_out()
+    assert other.specimen.motion_px.tobytes() == kept.specimen.motion_px.tobytes()

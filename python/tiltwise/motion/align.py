@@ -40,7 +40,7 @@ from tiltwise.motion.options import AlignOptions
 from tiltwise.motion.priors import Priors
 from tiltwise.motion.results import SeriesResult, after_search, write_results
 from tiltwise.motion.series import Correlator, SeriesData, centred
-from tiltwise.motion.shifts import SharedShifts, tilt_sums
+from tiltwise.motion.shifts import tilt_sums
 from tiltwise.motion.state import Fitted, State
 from tiltwise.motion.verdict import FAMILIES
 from tiltwise.motion.whole_images import ImageSearch, WholeShifts, search_is_useful, shifted
@@ -245,13 +245,16 @@ class Alignments:
                 task.advance()
         return found
 
-    def move(self, found: list[WholeShifts]) -> None:
-        """Goes on with tilts that are shifted by what whole images say."""
+    def move(self, found: list[WholeShifts]) -> list[SeriesData]:
+        """Goes on with tilts that are shifted by what whole images say, if they were searched."""
+        if not found:
+            return self.data
         self.searched = found
         series = tuple(shifted(one, own.shift_px) for one, own in zip(self.optset.series, found, strict=True))
         self.source = source_of(self.options, replace(self.optset, series=series))
         self._images.clear()
         self.data = self._data()
+        return self.data
 
     # ---- one round ---------------------------------------------------------------------------------------
 
@@ -333,10 +336,9 @@ class Alignments:
                             fitted[i], _ = self.fits.full(data, evidence[i], fitted[i], self.free, priors)
                 if not last:
                     drift = self.drift(fitted)
-                    fitted = [self.fits.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
-                    numbers = priors.numbers
-                    found = [(one.alignment, one.shared or SharedShifts.none(one.specimen.n_tilts)) for one in fitted]
-                    State(number + 1, self.fold, self.folds, numbers, curves, found, self.searched).save(self.job)
+                    settled = [self.fits.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
+                    fitted = [one.written_out() for one in settled]
+                    State(number + 1, self.fold, self.folds, curves, fitted, self.searched).save(self.job)
             self._report_round(number, curves[-1], fitted, evidence, priors)
         with self.job.timing("verdicts"):
             drift = self.drift(fitted)
@@ -349,18 +351,12 @@ class Alignments:
 
     def start(self) -> tuple[list[Fitted], list[F64], int]:
         """Alignments to begin with, references so far, and rounds done: those of an earlier run if it was stopped."""
-        state = State.load(self.job)
+        state = State.load(self.job, self.move)
         if state is None:
             return [Fitted(data.specimen(), Alignment.none(data.specimen())) for data in self.data], [], 0
         self.progress.note(f"continues after round {state.rounds}")
         self.fold, self.folds = state.fold, state.folds
-        if state.searched:
-            self.move(state.searched)
-        fitted, priors = [], self.fits.usual_priors.with_numbers(state.fitted_with)
-        for data, (alignment, shared) in zip(self.data, state.found, strict=True):
-            specimen = priors.specimen(data) if data.seen.any() else data.specimen()
-            fitted.append(Fitted(specimen, alignment, shared))
-        return fitted, state.curves, state.rounds
+        return list(state.found), state.curves, state.rounds
 
     def _report_round(
         self, number: int, curve: F64, fitted: list[Fitted], evidence: list[Evidence], priors: Priors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,25 +54,6 @@ class Priors:
         """Some of the families."""
         left: dict[str, None] = {name: None for name in self.families if name not in families}
         return replace(self, **left)  # type: ignore[arg-type]
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """What distinguishes them in one run."""
-        found: dict[str, float] = {}
-        if self.motion is not None:
-            found |= {"velocity": self.motion.velocity, "length": self.motion.length_angstrom}
-        if self.deformation is not None:
-            found["width"] = self.deformation.sigma_angstrom
-        return found
-
-    def with_numbers(self, numbers: Mapping[str, float]) -> Priors:
-        """The same families with the numbers of others."""
-        motion, fields = self.motion, self.deformation
-        if motion is not None:
-            motion = replace(motion, velocity=numbers["velocity"], length_angstrom=numbers["length"])
-        if fields is not None:
-            fields = replace(fields, sigma_angstrom=numbers["width"])
-        return replace(self, motion=motion, deformation=fields)
 
     def specimen(self, data: SeriesData, functions: F64 | None = None) -> Specimen:
         """A series with these freedoms; `functions` (P, B) in place of the modes of motion of its own particles."""
