@@ -24,7 +24,7 @@ LEVELS = [
     {"extract", "interchange", "sim"},
     {"maps"},
     {"check", "ctf", "em", "motion", "post"},
-    {"export"},
+    {"cycle", "export"},
     {"jobs", "report"},
     {"cli"},
     {"__main__"},

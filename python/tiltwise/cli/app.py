@@ -32,6 +32,8 @@ COMMANDS = {
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "refine-ctf": Entry("refine_ctf", "refine defocus, astigmatism and contrast of every tilt"),
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),
+    "cycle": Entry("cycle", "refine, refine-ctf and align in turn, as long as each helps"),
+    "polish": Entry("polish", "the cycle on the newest refinement of a RELION project"),
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),

@@ -52,20 +52,27 @@ class Outcome:
 class OptionsCommand(rich_click.RichCommand):
     """Command whose options are those of a model."""
 
-    def __init__(self, model: type[Options], name: str, **settings: Any) -> None:
+    def __init__(self, model: type[Options], name: str, argument: str | None = None, **settings: Any) -> None:
         super().__init__(name, **settings)
         self.model = model
+        self.argument = argument
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Translate RELION's names, then parse."""
         ctx.obj = args
+        if self.argument is not None and args and not args[0].startswith("-"):
+            args = [self.argument, *args]
         kept, ignored = translate(args, self.model)
         ctx.meta["tiltwise.ignored"] = tuple(ignored)
         return super().parse_args(ctx, kept)
 
 
-def command_from_options(model: type[Model], run: Callable[[Model, Session], Outcome], help: str) -> click.Command:
+def command_from_options(
+    model: type[Model], run: Callable[[Model, Session], Outcome], help: str, argument: str | None = None
+) -> click.Command:
     """Make the command `model.command`: it parses, builds the model, calls `run`, shows the outcome.
+
+    `argument` is the flag that may be left out before the first word.
 
     Only options that were typed reach the model, so that it knows which values are the user's.
     """
@@ -96,6 +103,7 @@ def command_from_options(model: type[Model], run: Callable[[Model, Session], Out
     return OptionsCommand(
         model,
         model.command,
+        argument,
         help=help + ("\n\nMore options: --help-all." if advanced else ""),
         short_help=help,
         callback=callback,

@@ -22,11 +22,13 @@ def _program(command: str) -> Callable[[], int]:
 
 align = _program("align")
 check = _program("check")
+cycle = _program("cycle")
 export = _program("export")
 extract = _program("extract")
 import_project = _program("import")
 local_resolution = _program("local-resolution")
 mask = _program("mask")
+polish = _program("polish")
 postprocess = _program("postprocess")
 reconstruct = _program("reconstruct")
 refine = _program("refine")

@@ -1,0 +1,451 @@
+"""The loop over rounds: what changes the tilt series is kept when held-out data support it, and everything is measured.
+
+A round reconstructs from the present poses, refines CTFs and geometry in the chosen order, reconstructs after each, and
+refines poses again.  Every step is a job of its own in a folder of its own: a cycle that is stopped goes on with the
+step it was at.  Nothing outside the folder of the cycle is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tiltwise.config import OutputOptions
+from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.cycle.options import CycleOptions
+from tiltwise.cycle.project import newest_set
+from tiltwise.em.options import ReconstructOptions, RefineOptions
+from tiltwise.exec import Job, Progress
+from tiltwise.files import write_text
+from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
+from tiltwise.maps.masks import read_mask
+from tiltwise.motion.options import AlignOptions
+from tiltwise.post.half_maps import read_cube
+from tiltwise.post.options import MaskOptions, PostprocessOptions
+from tiltwise.spectral.fsc import resolution_angstrom
+from tiltwise.spectral.randomised import masked_fsc
+
+THRESHOLD = 0.143
+NEAR_NYQUIST = 1.25
+"""A resolution of less than this times Nyquist asks for finer pixels."""
+INITIAL_LOW_PASS = 1.5
+"""Times the resolution: low-pass filter of the reference of later refinements."""
+WORSE = 1.0
+"""Shells by which a round may make the resolution worse before it is taken back."""
+
+
+Steps = Callable[[OutputOptions], Mapping[str, Any]]
+"""Runs the command that options belong to, or takes the results of a run that is finished; returns its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of the table."""
+
+    round: int
+    name: str
+    folder: Path
+    binning: float
+    wall_s: float
+    peak_memory_gb: float
+    disk_gb: float
+    words: str
+    """what held-out data say, or why it ended"""
+    applied: int
+    """tilt series that were changed; 0 for other steps"""
+    resolution_angstrom: float | None = None
+    """FSC 0.143 of the half maps after the step, inside the mask"""
+    mean_fsc: float | None = None
+    """over all shells but 0"""
+    curve: NDArray[np.float64] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """For `cycle.json`."""
+        names = ("round", "name", "binning", "wall_s", "peak_memory_gb", "disk_gb", "words", "applied")
+        values = {name: getattr(self, name) for name in names}
+        values |= {"folder": str(self.folder), "resolution_angstrom": self.resolution_angstrom}
+        return {**values, "mean_fsc": self.mean_fsc}
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """What a cycle ends with."""
+
+    steps: list[Step]
+    reason: str
+    """why it ended"""
+    taken_back: bool
+    """the last round made the map worse: the results are those of the round before"""
+    resolution_angstrom: float
+    outputs: Mapping[str, Path]
+    final: Path
+    """folder of the refinement or reconstruction with the final maps"""
+
+
+@dataclass(slots=True)
+class State:
+    """Where the cycle stands."""
+
+    optimisation_set: Path
+    maps: Path
+    """folder of the last half maps"""
+    binning: float
+    resolution: float
+    """Å"""
+    mask: Path | None = None
+    steps: list[Step] = field(default_factory=list)
+
+
+class Cycle:
+    """Options of one run and its folder."""
+
+    def __init__(self, options: CycleOptions, job: Job, progress: Progress, step: Steps) -> None:
+        self.options, self.job, self.progress, self.step = options, job, progress, step
+        self.pixel_size = load_optimisation_set(self._input(), need_images=False).series[0].pixel_size_angstrom
+        self.common: dict[str, Any] = {
+            name: getattr(options, name) for name in ("symmetry", "particle_diameter", "threads", "memory", "backend")
+        }
+        self.common |= {"seed": options.seed, "split": options.split, "split_distance": options.split_distance}
+
+    # ---- options of the steps -------------------------------------------------------------------------------
+
+    def boxes(self, binning: float) -> dict[str, Any]:
+        """--b, --crop and --bin of the same field of view at a binning; even sizes."""
+        box, crop = self.options.box, self.options.map_size
+        return {"box": _even(box / binning), "crop": _even(crop / binning), "binning": binning}
+
+    def binning_of(self, number: int, present: float, resolution: float) -> float:
+        """Of round `number`, from 0: as given, or finer where the resolution comes near Nyquist."""
+        given = self.options.binnings
+        if given:
+            return given[min(number, len(given) - 1)]
+        if present > 1 and resolution < NEAR_NYQUIST * 2.0 * self.pixel_size * present:
+            return max(1.0, present / 2)
+        return present
+
+    def images(self, state_set: Path, binning: float) -> dict[str, Any]:
+        """Options that all commands on images share."""
+        return {**self.common, **self.boxes(binning), "input": state_set}
+
+    # ---- steps ----------------------------------------------------------------------------------------------
+
+    def reconstruct(self, number: int, name: str, optset: Path, binning: float) -> tuple[Path, Mapping[str, Any]]:
+        """Half maps from the poses of a set; their folder."""
+        folder = self.job.path(f"round{number}") / name
+        mask = self.given_mask(binning)
+        return folder, self.step(ReconstructOptions(output=folder, mask=mask, **self.images(optset, binning)))
+
+    def given_mask(self, binning: float) -> Path | None:
+        """`--mask` on the grid of the maps at a binning; None if masks are to be found."""
+        path = self.options.mask
+        if path is None:
+            return None
+        size, pixel = _even(self.options.map_size / binning), self.pixel_size * binning
+        mask, own = read_map(path)
+        if mask.shape == (size,) * 3:
+            return path
+        resampled = self.job.path(f"mask_bin{binning:g}.mrc")
+        if not resampled.exists():
+            write_map(resampled, resampled_mask(mask, own, size, pixel), pixel)
+        return resampled
+
+    def first(self) -> State:
+        """Half maps to start with: from a refinement of its own, or from the poses in the file."""
+        options, given = self.options, self.options.binnings
+        binning = given[0] if given else options.binning
+        start = self._input()
+        if options.reference is None:
+            maps, manifest = self.reconstruct(0, "reconstruct", start, binning)
+            state = State(
+                start, maps, binning, float(manifest["metrics"]["resolution_angstrom"]), self.given_mask(binning)
+            )
+            self._record(state, 0, "reconstruct", maps, binning, manifest, "poses as they are in the file")
+            return state
+        folder = self.job.path("round0") / "refine"
+        manifest = self.step(
+            RefineOptions(
+                output=folder,
+                reference=options.reference,
+                ini_high=options.ini_high,
+                healpix_order=options.healpix_order,
+                auto_local_healpix_order=options.auto_local_healpix_order,
+                offset_range_px=options.offset_range_px,
+                folds=options.folds,
+                mask=self.given_mask(binning),
+                **self.images(start, binning),
+            )
+        )
+        resolution = float(manifest["metrics"]["resolution_angstrom"])
+        state = State(folder / "run_optimisation_set.star", folder, binning, resolution, self.given_mask(binning))
+        self._record(state, 0, "refine", folder, binning, manifest, str(manifest["metrics"].get("stop_reason", "")))
+        return state
+
+    def round(self, number: int, state: State) -> int:
+        """One round; the number of tilt series that were changed."""
+        binning = self.binning_of(number, state.binning, state.resolution)
+        optset = state.optimisation_set
+        before, manifest = self.reconstruct(number, "before", optset, binning)
+        state.mask = self.given_mask(binning)
+        if state.mask is None:
+            state.mask = self.job.path(f"round{number}") / "mask" / "mask.mrc"
+            self.step(MaskOptions(input=before, output=state.mask.parent, threads=self.options.threads))
+        self._measured(state, number, "before", before, binning, [manifest], "poses of the last refinement", 0)
+        changed = 0
+        for name in self.options.order.split(","):
+            folder = self.job.path(f"round{number}") / name
+            found = self.step(self._correction(name, folder, optset, binning, state.mask))
+            words, applied = verdicts(folder / ("ctf.json" if name == "ctf" else "align.json"))
+            changed += applied
+            optset = folder / "optimisation_set.star"
+            after, maps = self.reconstruct(number, f"{name}_map", optset, binning)
+            self._measured(state, number, name, after, binning, [found, maps], words, applied, folder)
+            before = after
+        if not changed:
+            return 0
+        folder = self.job.path(f"round{number}") / "refine"
+        manifest = self.step(
+            RefineOptions(
+                output=folder,
+                reference=before / "merged.mrc",
+                ini_high=float(np.ceil(INITIAL_LOW_PASS * state.resolution)),
+                healpix_order=self.options.auto_local_healpix_order,
+                auto_local_healpix_order=self.options.auto_local_healpix_order,
+                offset_range_px=self.options.offset_range_px,
+                folds=self.options.folds,
+                mask=self.given_mask(binning),
+                **self.images(optset, binning),
+            )
+        )
+        state.optimisation_set, state.maps, state.binning = folder / "run_optimisation_set.star", folder, binning
+        state.resolution = float(manifest["metrics"]["resolution_angstrom"])
+        reason = str(manifest["metrics"].get("stop_reason", ""))
+        self._measured(state, number, "refine", folder, binning, [manifest], reason, 0)
+        return changed
+
+    def _correction(
+        self, name: str, folder: Path, optset: Path, binning: float, mask: Path | None
+    ) -> RefineCtfOptions | AlignOptions:
+        images, options = self.images(optset, binning), self.options
+        if name == "ctf":
+            images |= {"even_order": options.even_order, "odd_order": options.odd_order}
+            return RefineCtfOptions(output=folder, mask=mask, **images)
+        return AlignOptions(output=folder, mask=mask, motion=options.motion, deformation=options.deformation, **images)
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def run(self) -> CycleResult:
+        """All rounds, post-processing, and the table."""
+        options = self.options
+        state = self.first()
+        reason, taken_back = f"{options.rounds} rounds, as asked", False
+        for number in range(1, options.rounds + 1):
+            self.job.check_abort()
+            kept = State(state.optimisation_set, state.maps, state.binning, state.resolution, state.mask)
+            if not self.round(number, state):
+                reason = f"held-out data support no change in round {number}"
+                break
+            shell = options.map_size * self.pixel_size / state.resolution
+            if options.map_size * self.pixel_size / kept.resolution - shell > WORSE:
+                reason = f"round {number} made the map worse ({kept.resolution:.1f} to {state.resolution:.1f} Å)"
+                self.job.warn(f"{reason}: the results are those of the round before")
+                steps = state.steps
+                state, taken_back = kept, True
+                state.steps = steps
+                break
+        return self._conclude(state, reason, taken_back)
+
+    def _conclude(self, state: State, reason: str, taken_back: bool) -> CycleResult:
+        job, options = self.job, self.options
+        folder = job.path("postprocess")
+        manifest = self.step(
+            PostprocessOptions(
+                input=state.maps, output=folder, mask=self.given_mask(state.binning), threads=options.threads
+            )
+        )
+        resolution = float(manifest["metrics"]["resolution_angstrom"])
+        self._record(state, options.rounds, "postprocess", folder, state.binning, manifest, "", resolution)
+        final, before = load_optimisation_set(state.optimisation_set, need_images=False), self._input()
+        start = load_optimisation_set(before, need_images=False)
+        outputs = {
+            "optimisation_set": job.path("optimisation_set.star"),
+            "before": job.path("before_optimisation_set.star"),
+            "table": job.path("cycle.json"),
+        }
+        write_optimisation_set(outputs["optimisation_set"], **_files(final.paths))
+        write_optimisation_set(outputs["before"], **_files(start.paths))
+        table = {
+            "reason": reason,
+            "taken_back": taken_back,
+            "resolution_angstrom": resolution,
+            "steps": [one.plain() for one in state.steps],
+        }
+        write_text(outputs["table"], json.dumps(table, indent=1, allow_nan=False) + "\n")
+        job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.refine3d")
+        job.add_output(folder / "postprocess.mrc", "DensityMap.mrc.relion.postprocess")
+        for key in ("before", "table"):
+            job.add_output(outputs[key])
+        job.metric("resolution_angstrom", resolution)
+        job.metric("reason", reason)
+        return CycleResult(state.steps, reason, taken_back, resolution, outputs, state.maps)
+
+    # ---- records --------------------------------------------------------------------------------------------
+
+    def _input(self) -> Path:
+        """The set to start from, in one file."""
+        options = self.options
+        if options.input is not None and options.particles is None and options.tomograms is None:
+            return newest_set(options.input) if options.input.is_dir() else options.input
+        path = self.job.path("start_optimisation_set.star")
+        named = load_optimisation_set(
+            options.input,
+            tomograms=options.tomograms,
+            particles=options.particles,
+            trajectories=options.trajectories,
+            need_images=False,
+            coordinate_binning=options.coordinate_binning,
+        )
+        write_optimisation_set(path, **_files(named.paths))
+        return path
+
+    def _measured(
+        self,
+        state: State,
+        number: int,
+        name: str,
+        maps: Path,
+        binning: float,
+        manifests: Sequence[Mapping[str, Any]],
+        words: str,
+        applied: int,
+        folder: Path | None = None,
+    ) -> None:
+        """Records a step with the FSC of half maps inside the mask of the round."""
+        halves = [read_cube(next(maps / n for n in names if (maps / n).exists())) for names in HALF_FILES]
+        (first, pixel), (second, _) = halves
+        assert state.mask is not None  # every round begins with one
+        curve = masked_fsc(first, second, read_mask(state.mask, len(first), pixel)).corrected
+        self._record(
+            state,
+            number,
+            name,
+            folder or maps,
+            binning,
+            {key: sum(one[key] for one in manifests) for key in ("wall_s",)}
+            | {"peak_memory_gb": max(one["peak_memory_gb"] for one in manifests)},
+            words,
+            resolution_angstrom(curve, len(first), pixel, THRESHOLD),
+            curve,
+            applied,
+        )
+
+    def _record(
+        self,
+        state: State,
+        number: int,
+        name: str,
+        folder: Path,
+        binning: float,
+        manifest: Mapping[str, Any],
+        words: str,
+        resolution: float | None = None,
+        curve: NDArray[np.float64] | None = None,
+        applied: int = 0,
+    ) -> None:
+        if resolution is None:
+            resolution = manifest.get("metrics", {}).get("resolution_angstrom")
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        step = Step(
+            round=number,
+            name=name,
+            folder=folder,
+            binning=binning,
+            wall_s=round(float(manifest["wall_s"] or 0.0), 2),
+            peak_memory_gb=float(manifest["peak_memory_gb"] or 0.0),
+            disk_gb=round(size / 1e9, 4),
+            words=words,
+            applied=applied,
+            resolution_angstrom=None if resolution is None else round(float(resolution), 3),
+            mean_fsc=None if curve is None else round(float(curve[1:].mean()), 4),
+            curve=curve,
+        )
+        state.steps.append(step)
+        self.job.iteration(
+            {
+                "round": number,
+                "step": name,
+                "bin": binning,
+                "resolution_angstrom": step.resolution_angstrom,
+                "mean_fsc": step.mean_fsc,
+                "series_changed": applied,
+                "wall_s": step.wall_s,
+            }
+        )
+
+
+HALF_FILES = (("half1.mrc", "run_half1_class001_unfil.mrc"), ("half2.mrc", "run_half2_class001_unfil.mrc"))
+
+
+def run(options: CycleOptions, job: Job, progress: Progress, step: Steps) -> CycleResult:
+    """Run the cycle; `step` runs one command as a job of its own.
+
+    Raises
+    ------
+    TiltwiseError
+        of the step that cannot go on.
+    """
+    progress.title(options.command, {"rounds": options.rounds, "order": options.order, "box_px": options.box})
+    return Cycle(options, job, progress, step).run()
+
+
+def verdicts(path: Path) -> tuple[str, int]:
+    """What held-out data say, in words, and the number of tilt series that were changed; from `ctf.json` or
+    `align.json`.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    counts: dict[str, list[int]] = {}
+    changed = 0
+    for series in content["series"].values():
+        improved = _improved(series)
+        changed += any(improved.values())
+        for family, yes in improved.items():
+            counts.setdefault(family, []).append(int(yes))
+    for group in content.get("optics", {}).values():
+        for family, one in group.items():
+            if isinstance(one, Mapping) and "applied" in one:
+                counts.setdefault(f"{family} aberrations", []).append(int(bool(one["applied"])))
+                changed += bool(one["applied"])
+    words = [f"{family} improved in {sum(yes)} of {len(yes)}" for family, yes in counts.items()]
+    return "; ".join(words) or "no evidence", changed
+
+
+def _improved(series: Mapping[str, Any]) -> dict[str, bool]:
+    """Family -> whether it was applied, from one series of either file."""
+    if "verdicts" in series:  # of an alignment
+        return {one["family"]: bool(one["applied"]) for one in series["verdicts"]}
+    return {family: one["verdict"] == "improved" for family, one in series.get("verdict", {}).items()}
+
+
+def resampled_mask(
+    mask: NDArray[np.float32], pixel_size: float, size: int, new_pixel_size: float
+) -> NDArray[np.float32]:
+    """Mask `(N, N, N)` on another grid, interpolated linearly; centres N // 2 coincide.  Pixel sizes in Å."""
+    step = new_pixel_size / pixel_size
+    offset = len(mask) // 2 - step * (size // 2)
+    values = ndimage.affine_transform(mask, np.full(3, step), offset, (size,) * 3, order=1)
+    return np.asarray(np.clip(values, 0.0, 1.0), np.float32)
+
+
+def _even(size: float) -> int:
+    return max(4, 2 * round(size / 2))
+
+
+def _files(paths: Mapping[str, str]) -> dict[str, str]:
+    return {key: path for key, path in paths.items() if key != "optimisation_set"}

@@ -1,0 +1,127 @@
+"""Report of `tiltwise cycle`: what every step bought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tiltwise.cycle.options import CycleOptions
+from tiltwise.io.mrc import read_map
+from tiltwise.report import pages
+from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
+
+if TYPE_CHECKING:
+    from tiltwise.cycle.run import CycleResult, Step
+
+NAMES = {
+    "refine": "poses",
+    "reconstruct": "start",
+    "before": "before",
+    "ctf": "CTF",
+    "align": "alignment",
+    "postprocess": "result",
+}
+
+
+def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, manifest: Mapping[str, Any]) -> None:
+    """Report of `tiltwise cycle`; `manifest` is the content of `job.json`."""
+    first = next((one.resolution_angstrom for one in result.steps if one.resolution_angstrom is not None), None)
+    facts = {
+        "resolution": f"{result.resolution_angstrom:.1f} Å",
+        "at the start": "unknown" if first is None else f"{first:.1f} Å",
+        "rounds": str(max(one.round for one in result.steps if one.name != "postprocess")),
+        "time": f"{sum(one.wall_s for one in result.steps):.0f} s",
+        "disk": f"{sum(one.disk_gb for one in result.steps):.3g} GB",
+    }
+    undo = f"nothing outside {options.output} was changed; to go back, use {result.outputs['before']}"
+    summary = Summary(
+        f"{result.resolution_angstrom:.1f} Å. It ended because of: {result.reason}. To undo: {undo}.",
+        facts,
+        manifest["warnings"],
+        f"tiltwise refine --i {result.outputs['optimisation_set']} …",
+    )
+    density, pixel = read_map(options.output / "postprocess" / "postprocess.mrc")
+    sections = [
+        Section(
+            "What every step bought",
+            "FSC of half maps reconstructed after every step, inside the mask of its round. Worry if a step that "
+            "held-out data support makes the resolution worse.",
+            table=steps_table(result.steps),
+            shape="wide",
+        ),
+        Section(
+            "Resolution",
+            "After every step; a change of binning or of the mask moves it, too.",
+            figure=resolution_figure(result.steps),
+        ),
+        Section(
+            "Fourier shell correlation",
+            "Half maps after every step of the last round at the present binning, earlier steps faded.",
+            figure=curves_figure(result.steps),
+        ),
+        pages.map_section({"result": density}, pixel, options.particle_diameter),
+    ]
+    write_report(path, f"Cycle {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def steps_table(steps: list[Step]) -> Table:
+    """One row per step."""
+    rows: list[list[Cell]] = [
+        [
+            one.round,
+            NAMES.get(one.name, one.name),
+            f"{one.binning:g}",
+            "" if one.resolution_angstrom is None else f"{one.resolution_angstrom:.2f}",
+            "" if one.mean_fsc is None else f"{one.mean_fsc:.4f}",
+            one.words,
+            f"{one.wall_s:.1f}",
+            f"{one.peak_memory_gb:.2f}",
+            f"{one.disk_gb:.3f}",
+        ]
+        for one in steps
+    ]
+    heads = ["round", "step", "bin", "Å", "mean FSC", "held-out data, reason", "s", "peak GB", "disk GB"]
+    return Table(heads, rows)
+
+
+def resolution_figure(steps: list[Step]) -> Figure:
+    """Resolution after every step."""
+    shown = [one for one in steps if one.resolution_angstrom is not None]
+    with style():
+        figure = new_figure(5.2, 3.0)
+        axes = figure.add_axes((0.13, 0.3, 0.84, 0.65))
+        values = [float(one.resolution_angstrom or 0.0) for one in shown]
+        axes.plot(range(len(shown)), values, color=GREY, lw=1)
+        colours = {"ctf": VERMILION, "align": VERMILION}
+        for place, one in enumerate(shown):
+            axes.plot(place, values[place], "o", color=colours.get(one.name, BLUE), ms=5)
+        labels = [f"{one.round} {NAMES.get(one.name, one.name)}" for one in shown]
+        axes.set_xticks(range(len(shown)), labels, rotation=50, ha="right", fontsize=7)
+        axes.set_ylabel("resolution (Å)")
+        axes.invert_yaxis()
+    return figure
+
+
+def curves_figure(steps: list[Step]) -> Figure:
+    """FSC curves of the steps that have the last number of shells."""
+    curves = [(one, one.curve) for one in steps if one.curve is not None]
+    with style():
+        figure = new_figure(5.2, 3.0)
+        axes = figure.add_axes((0.12, 0.17, 0.85, 0.78))
+        shown = [(one, curve) for one, curve in curves if len(curve) == len(curves[-1][1])] if curves else []
+        for place, (one, curve) in enumerate(shown):
+            last = place == len(shown) - 1
+            shade = 0.25 + 0.75 * (place + 1) / len(shown)
+            label = f"{one.round} {NAMES.get(one.name, one.name)}"
+            axes.plot(np.arange(len(curve)), curve, color=BLUE, alpha=shade, lw=2.0 if last else 1.0, label=label)
+        axes.axhline(0.143, color=GREY, lw=0.8)
+        axes.set_ylim(-0.05, 1.03)
+        axes.set_xlabel("shell")
+        axes.set_ylabel("FSC")
+        axes.legend(fontsize=7)
+    return figure

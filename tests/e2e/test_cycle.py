@@ -1,0 +1,127 @@
+"""`tiltwise cycle` and `polish` on a small set with planted errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.helpers.refinements import DIAMETER, simulated
+
+from tiltwise.cli.main import main
+from tiltwise.cycle.project import newest_set
+from tiltwise.cycle.run import resampled_mask, verdicts
+from tiltwise.errors import FormatError
+from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.jobs.manifest import read_manifest
+from tiltwise.sim.simulate import SimulatedData
+from tiltwise.spectral.masks import distances, soft_edge
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    return simulated(tmp_path_factory.mktemp("cycle"), particles=10)
+
+
+def arguments(data: SimulatedData, output: Path, *more: str) -> list[str]:
+    options = {
+        "--i": data.optimisation_set,
+        "--o": output,
+        "--b": 48,
+        "--crop": 32,
+        "--particle-diameter": DIAMETER + 10.0,
+        "--threads": 1,
+        "--n": 1,
+    }
+    return [*(str(word) for pair in options.items() for word in pair), "--no-motion", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cycle from a refinement of its own."""
+    output = tmp_path_factory.mktemp("cycle") / "out"
+    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", "--offset-range", "3"]
+    assert main(["cycle", *arguments(data, output, *more), "--auto-local-healpix-order", "3"]) == 0
+    return output
+
+
+def table(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "cycle.json").read_text())
+    return content
+
+
+def test_every_step_is_a_job_and_a_row(finished: Path) -> None:
+    content = table(finished)
+    names = [(one["round"], one["name"]) for one in content["steps"]]
+    assert names[:4] == [(0, "refine"), (1, "before"), (1, "ctf"), (1, "align")]
+    assert names[-1][1] == "postprocess"
+    for one in content["steps"]:
+        manifest = read_manifest(Path(one["folder"]))
+        assert manifest is not None
+        assert manifest["status"] == "success"
+        assert one["wall_s"] > 0
+        assert one["resolution_angstrom"] > 0
+    assert (finished / "report.html").stat().st_size < 6e6
+    result = load_optimisation_set(finished / "optimisation_set.star", need_images=False)
+    assert len(result.particles) == 20
+
+
+def test_nothing_of_the_input_is_changed(data: SimulatedData, finished: Path) -> None:
+    before = load_optimisation_set(finished / "before_optimisation_set.star", need_images=False)
+    assert before.paths["particles"] == load_optimisation_set(data.optimisation_set).paths["particles"]
+
+
+def test_goes_on_where_it_stopped(data: SimulatedData, finished: Path) -> None:
+    """Steps that are finished are not run again."""
+    steps = [Path(one["folder"]) / "job.json" for one in table(finished)["steps"]]
+    before = [path.stat().st_mtime_ns for path in steps]
+    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", "--offset-range", "3"]
+    assert main(["cycle", *arguments(data, finished, *more), "--auto-local-healpix-order", "3"]) == 0
+    assert [path.stat().st_mtime_ns for path in steps] == before
+
+
+def test_polish_starts_from_the_poses_of_a_project(
+    data: SimulatedData, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    job = project / "Refine3D" / "job007"
+    job.mkdir(parents=True)
+    text = (finished / "round0" / "refine" / "run_optimisation_set.star").read_text()
+    (job / "run_optimisation_set.star").write_text(text)
+    (project / "Polish" / "job009").mkdir(parents=True)
+    (project / "Polish" / "job009" / "optimisation_set.star").write_text(text)
+    assert newest_set(project) == job / "run_optimisation_set.star"
+    files = {path: path.read_bytes() for path in project.rglob("*.star")}
+    monkeypatch.chdir(tmp_path)
+    words = arguments(data, tmp_path / "out", "--order", "ctf")[2:]  # without --i
+    assert main(["polish", "project", *words]) == 0
+    steps = [one["name"] for one in table(tmp_path / "out")["steps"]]
+    assert steps[:3] == ["reconstruct", "before", "ctf"]
+    assert {path: path.read_bytes() for path in project.rglob("*.star")} == files
+
+
+def test_project_without_sets(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="no optimisation set"):
+        newest_set(tmp_path)
+
+
+def test_masks_keep_their_centre_and_size_in_angstrom() -> None:
+    def sphere(size: int, radius: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return soft_edge(distances(size, 3), radius + 3, 6).astype(np.float32)
+
+    fine = sphere(48, 14.0)
+    coarse = resampled_mask(fine, 2.0, 24, 4.0)
+    assert coarse.shape == (24, 24, 24)
+    assert coarse.sum() * 8 == pytest.approx(fine.sum(), rel=0.02)
+    np.testing.assert_allclose(coarse[12, 12], fine[24, 24, ::2], atol=0.02)
+
+
+def test_verdicts_in_words(tmp_path: Path) -> None:
+    series = {
+        "a": {"verdict": {"defocus": {"verdict": "improved"}, "scale": {"verdict": "unchanged"}}},
+        "b": {"verdict": {"defocus": {"verdict": "worse"}, "scale": {"verdict": "unchanged"}}},
+    }
+    (tmp_path / "ctf.json").write_text(json.dumps({"series": series}))
+    assert verdicts(tmp_path / "ctf.json") == ("defocus improved in 1 of 2; scale improved in 0 of 2", 1)
