@@ -127,5 +127,14 @@ READERS = [
         ),
         (("order.csv", "1,0.01\n2,3.0\n3,-3.01\n4,6.02\n"),),
     ),
+    Reader(
+        "imod",
+        ".xf",
+        "0.1 0.995 -0.995 0.1 2.5 -3.5\n0.1 0.995 -0.995 0.1 -1.5 0.25\n0.1 0.995 -0.995 0.1 0.5 4.0\n",
+        lambda path: _import(
+            path.parent, **_SIZES, source="imod", order_list=path.parent / "order.csv", dose_per_view=3.0
+        ),
+        (("damaged.tlt", "-3.01\n0.01\n3.0\n"), ("order.csv", "1,0.01\n2,3.0\n3,-3.01\n")),
+    ),
     *(Reader(sample.name, ".txt", sample.text, sample.read) for sample in SAMPLES),
 ]

@@ -273,6 +273,36 @@ def test_a_real_project(shared_data: Path, tmp_path: Path) -> None:
     assert series.pre_exposure.max() == 3.0 * 39
 
 
+@pytest.mark.parametrize("table", ["017_ctffind4.txt", "017_gctf.star"])
+def test_dose_and_ctf_of_a_real_series(shared_data: Path, tmp_path: Path, table: str) -> None:
+    """mdoc, angles, tilt.com and CTF of 60 views, of which two are excluded; an alignment that only turns."""
+    source = shared_data / "data/cryocat_formats/TS_017"
+    if not source.is_dir():
+        pytest.skip(f"there is no {source}")
+    for name in ("017.mdoc", "017.tlt", table):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "tilt.com").write_text((source / "tilt.com").read_text() + "\n$tilt\nEXCLUDELIST 2,59\n")
+    c, s = np.cos(np.radians(82.9)), np.sin(np.radians(82.9))
+    (tmp_path / "017.xf").write_text(f"{c:.7f} {s:.7f} {-s:.7f} {c:.7f} 0.5 -0.25\n" * 60)
+    imported = imod.read(
+        options_of(tmp_path, order_list=None, dose_per_view=None, image_size="4096,4096", pixel_size=1.971)
+    )
+    series = imported.optset.series[0]
+    kept = np.delete(np.arange(60), [1, 58])
+    assert series.image_index.tolist() == kept.tolist()
+    # a list that another program made of the mdoc holds the dose with the view itself, 2.238 each
+    doses = np.loadtxt(source / "017_corrected_dose.txt")[kept]
+    assert np.abs(series.pre_exposure + 2.23843 - doses).max() < 0.01
+    if table.endswith(".txt"):
+        known = np.loadtxt(source / table)[kept]
+        np.testing.assert_array_equal(series.defocus_u_angstrom, known[:, 1])
+        np.testing.assert_array_equal(series.defocus_angle_deg, known[:, 3])
+    else:
+        lines = [line.split() for line in (source / table).read_text().splitlines() if line.startswith("split")]
+        np.testing.assert_array_equal(series.defocus_v_angstrom, np.array([float(line[3]) for line in lines])[kept])
+    assert not [note for note in imported.notes if "tilt axis" in note]
+
+
 def test_the_command(tmp_path: Path) -> None:
     """Two data sets in folders with stacks, joined with mdocs; the result can be loaded with its images."""
     random = np.random.default_rng(2)

@@ -160,6 +160,13 @@ def test_tomogram_numbers_are_not_guessed(tmp_path: Path, tomograms: Path) -> No
         imported(path, tomograms)
 
 
+def test_options_without_effect_are_refused(tmp_path: Path, tomograms: Path) -> None:
+    arguments = ["import", "--i", str(tomograms), "--o", str(tmp_path / "out")]
+    assert main([*arguments, "--dose", "3"]) == 2
+    assert main([*arguments, "--x-tilt", "apply"]) == 2
+    assert main(arguments) == 0
+
+
 def test_the_command_keeps_the_tilt_series(tmp_path: Path, tomograms: Path) -> None:
     path = tmp_path / "motl.star"
     path.write_text(MOTIVES.replace("824.0", "50").replace("754.0", "40").replace("673.0", "20"))

@@ -210,7 +210,15 @@ IMOD = CoordinateConvention(
     average=True,
     remark="x and y count from the pixel edge; z counts slices from 0, and 0.5 is added to it first",
 )
-DYNAMO = CoordinateConvention("Dynamo", "1", "tbl 24-26 + 4-6", "px", "corner", first=1.0, average=False)
+DYNAMO = CoordinateConvention(
+    "Dynamo",
+    "1",
+    "tbl 24-26 + 4-6",
+    "px",
+    "corner",
+    first=1.0,
+    remark="others add half a voxel more or none: look at a particle that is known",
+)
 STOPGAP = CoordinateConvention("STOPGAP", "0.7", "orig_x/y/z + x/y/z_shift", "px", "corner", first=1.0)
 EM_MOTL = CoordinateConvention("AV3", ".em", "rows 8-10 + 11-13", "px", "corner", first=1.0)
 CSV_PIXEL = CoordinateConvention("CSV", "px", "x y z", "px", "corner")

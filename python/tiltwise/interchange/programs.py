@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tiltwise.errors import FormatError
+from tiltwise.errors import ConfigError, FormatError
 from tiltwise.interchange import aretomo, imod, particle_lists, relion, warp
 from tiltwise.interchange.drafts import Imported
 from tiltwise.interchange.options import ImportOptions
@@ -46,6 +46,21 @@ PROGRAMS = (
 )
 """In the order in which they are tried."""
 
+_ALIGNMENTS = ("imod", "aretomo")
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "mdoc": _ALIGNMENTS,
+    "order_list": _ALIGNMENTS,
+    "dose_list": _ALIGNMENTS,
+    "dose_per_view": _ALIGNMENTS,
+    "ctf": _ALIGNMENTS,
+    "ctf_angles": _ALIGNMENTS,
+    "imod_centre": ("imod",),
+    "x_tilt": ("imod",),
+    "local_alignment": ("aretomo",),
+    "tomogram_names": (*_ALIGNMENTS, "particles"),
+}
+"""Options that only some programs heed: with the others they are refused, not passed over."""
+
 
 def choose(options: ImportOptions) -> Program:
     """Program of `--from`, or the one that recognises `--i`.
@@ -54,13 +69,15 @@ def choose(options: ImportOptions) -> Program:
     ------
     FormatError
         if the path does not exist, or no program recognises it.
+    ConfigError
+        if an option is given that has no effect for this program.
     """
     if not options.input.exists():
         raise FormatError("there is no such file or folder", where=f"--i {options.input}", fix="check the path")
-    if options.source != "auto":
-        return next(program for program in PROGRAMS if program.source == options.source)
-    for program in PROGRAMS:
-        if program.recognises(options):
+    chosen = [one for one in PROGRAMS if options.source == one.source or options.source == "auto"]
+    for program in chosen:
+        if options.source != "auto" or program.recognises(options):
+            _refuse_without_effect(program, options)
             return program
     raise FormatError(
         "the program that wrote this is not recognised",
@@ -68,3 +85,15 @@ def choose(options: ImportOptions) -> Program:
         expected="; ".join(program.title for program in PROGRAMS),
         fix="name the program: --from " + "|".join(program.source for program in PROGRAMS),
     )
+
+
+def _refuse_without_effect(program: Program, options: ImportOptions) -> None:
+    flags = {spec.name: spec.flag for spec in options.specs()}
+    for name in sorted(options.model_fields_set & set(ONLY_FOR)):
+        if program.source not in ONLY_FOR[name]:
+            raise ConfigError(
+                f"{flags[name]} has no effect here",
+                where=f"--i {options.input}, read as {program.title}",
+                expected=f"--from {' or '.join(ONLY_FOR[name])} with it",
+                fix=f"leave out {flags[name]}",
+            )
