@@ -81,6 +81,12 @@ def _blocks(
     return sorted(done, key=lambda block: int(block.min()))
 
 
+def bytes_of_folds(box: int, folds: int) -> int:
+    """What sums and references of `folds` folds of either half take at most."""
+    padded = PADDING * box
+    return padded * padded * (padded // 2 + 1) * (BYTES_OF_ALL + 2 * folds * BYTES_OF_FOLD)
+
+
 def affordable_folds(box: int, wanted: int, memory_bytes: int) -> int:
     """Folds of both halves whose sums fit `memory_bytes`, `wanted` at most.
 

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
-from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.exec.threads import blas_threads, ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import refuse_nonrigid
 from tiltwise.kernels.select import default_threads, load_backend
-from tiltwise.maps.cross_fit import HALVES, CrossFit, affordable_folds, assign_folds
+from tiltwise.maps.cross_fit import HALVES, CrossFit, assign_folds
 from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
@@ -35,6 +34,7 @@ from tiltwise.model import OptimisationSet
 from tiltwise.motion.drift import common_drift
 from tiltwise.motion.fits import Fits
 from tiltwise.motion.geometry import Alignment
+from tiltwise.motion.memory import AlignMemory, plan_align
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
 from tiltwise.motion.priors import Priors
@@ -42,6 +42,7 @@ from tiltwise.motion.results import SeriesResult, after_search, write_results
 from tiltwise.motion.series import Correlator, SeriesData, centred
 from tiltwise.motion.shifts import tilt_sums
 from tiltwise.motion.state import Fitted, State
+from tiltwise.motion.tables import TableGrid
 from tiltwise.motion.verdict import FAMILIES
 from tiltwise.motion.whole_images import ImageSearch, WholeShifts, search_is_useful, shifted
 
@@ -49,12 +50,8 @@ F64 = NDArray[np.float64]
 
 NOISE_SAMPLE = 40
 """Particles per series whose images give the noise power."""
-KEPT_SHARE = 0.25
-"""Of the memory allowed that images of particles may keep."""
-FOLDS_SHARE = 0.6
-"""Of the memory allowed that the sums of the folds may take."""
-USUAL_MEMORY = 8 << 30
-"""Where it is not known what is free."""
+BYTES_OF_COMPONENT = 12
+"""Of an image that is kept: its transform and CTF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +99,14 @@ class Alignments:
         self.box, self.pixel_size, self.disc = self.source.box, self.source.pixel_size, self.source.disc
         self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
         self.symmetry = symmetry_matrices(options.symmetry)
-        self.memory = int(options.memory * 1e9) if options.memory else (free_memory_bytes() or USUAL_MEMORY) // 2
-        allowed = int(FOLDS_SHARE * self.memory)
-        self.folds = affordable_folds(self.box, options.folds, allowed) if options.folds > 1 else 1
+        self.data = self.original = self._data()
+        self._refuse_unfit()
+        self.memory = self._plan_memory()
+        self.folds = self.memory.folds
         if self.folds < options.folds:
             job.warn(f"memory for {self.folds} instead of {options.folds} folds: references are noisier; see --memory")
         size = options.size_of_particle(self.pixel_size)
         self.fold = assign_folds(self.optset, self.halves, self.folds, size, options.seed)
-        self.data = self.original = self._data()
-        self._refuse_unfit()
         self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
         if options.shift_only:
             self.free = Free(angles=False, shifts=True, positions=False)
@@ -128,6 +124,28 @@ class Alignments:
                 "deformation": options.deformation,
                 "folds": self.folds,
             },
+        )
+        progress.note(str(self.memory))
+
+    @property
+    def reach_px(self) -> float:
+        """Largest displacement that is looked for, in pixels of the images."""
+        options = self.options
+        reach = options.fit_range / self.pixel_size
+        if options.range_px is not None:
+            reach = options.range_px / options.binning
+        return min(reach, 0.4 * self.box)
+
+    def _plan_memory(self) -> AlignMemory:
+        largest = TableGrid.create(self.disc, self.box / 2, self.reach_px)
+        images = [int(data.seen.sum()) * data.series.n_tilts for data in self.data]
+        return plan_align(
+            self.options.memory,
+            self.box,
+            self.options.folds,
+            images,
+            4 * largest.size**2,
+            BYTES_OF_COMPONENT * len(self.disc),
         )
 
     def _data(self) -> list[SeriesData]:
@@ -175,7 +193,7 @@ class Alignments:
             return kept
         images = self.source.load(particle, self.poses.displacement_angstrom[particle])
         size = images.data.nbytes + images.ctf2.nbytes
-        if (len(self._images) + 1) * size <= KEPT_SHARE * self.memory:
+        if (len(self._images) + 1) * size <= self.memory.images:
             self._images[particle] = replace(images, masked=images.data)
         return images
 
@@ -266,16 +284,13 @@ class Alignments:
 
     def evidences(self, fit: CrossFit | GivenReferences, noise: list[F64], fitted: list[Fitted]) -> list[Evidence]:
         """Correlations of all series."""
-        reach = self.options.fit_range / self.pixel_size
-        if self.options.range_px is not None:
-            reach = self.options.range_px / self.options.binning
         correlator = Correlator(
             self.disc,
             self.backend,
             self.threads,
             self.options.binning,
             min(fit.shell + 1.0, self.box / 2),
-            min(reach, 0.4 * self.box),
+            self.reach_px,
         )
         volumes = self._volumes(fit)
         found = []
@@ -310,7 +325,9 @@ class Alignments:
                 noise = self.noise()
             fitted, _, _ = self.start()
         rounds = 1 if given is not None else options.rounds
+        evidence: list[Evidence] = []
         for number in range(done, rounds):
+            evidence.clear()  # tables of one round at a time
             with self.job.timing("references"):
                 fit: CrossFit | GivenReferences = given or self.references(noise, fitted)
             curves.append(fit.curve)
