@@ -55,7 +55,7 @@ def table(output: Path) -> dict[str, Any]:
 def test_every_step_is_a_job_and_a_row(finished: Path) -> None:
     content = table(finished)
     names = [(one["round"], one["name"]) for one in content["steps"]]
-    assert names[:4] == [(0, "refine"), (1, "before"), (1, "ctf"), (1, "align")]
+    assert names[:4] == [(0, "refine"), (1, "before"), (1, "align"), (1, "ctf")]
     assert names[-1][1] == "postprocess"
     for one in content["steps"]:
         manifest = read_manifest(Path(one["folder"]))

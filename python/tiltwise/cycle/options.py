@@ -30,7 +30,9 @@ class CycleOptions(ComputeOptions, ImageOptions, OutputOptions):
         "when the resolution comes near what pixels allow",
     )
     order: Literal["ctf,align", "align,ctf", "ctf", "align"] = option(
-        "ctf,align", help="what every round does to the tilt series, and in which order"
+        "align,ctf",
+        help="what every round does to the tilt series, and in which order: contrast fitted to tilts that are not "
+        "aligned is too small",
     )
     motion: bool = option(True, help="fit the motion of particles in alignments")
     deformation: Literal["none", "affine", "fourier", "spline"] = option(
