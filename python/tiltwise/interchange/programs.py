@@ -47,6 +47,8 @@ PROGRAMS = (
 """In the order in which they are tried."""
 
 _ALIGNMENTS = ("imod", "aretomo")
+_RELION = ("relion4", "relion5")
+_FOREIGN = (*_ALIGNMENTS, "warp", "particles")
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "mdoc": _ALIGNMENTS,
     "order_list": _ALIGNMENTS,
@@ -58,6 +60,16 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     "x_tilt": ("imod",),
     "local_alignment": ("aretomo",),
     "tomogram_names": (*_ALIGNMENTS, "particles"),
+    "coordinate_unit": _FOREIGN,
+    "coordinate_origin": _FOREIGN,
+    "coordinate_first": _FOREIGN,
+    "voltage": (*_ALIGNMENTS, "warp"),
+    "spherical_aberration": (*_ALIGNMENTS, "warp"),
+    "amplitude_contrast": (*_ALIGNMENTS, "warp"),
+    "hand": (*_ALIGNMENTS, "warp", *_RELION),
+    "tomograms": (*_RELION, "particles"),
+    "trajectories": _RELION,
+    "odd_centre": _RELION,
 }
 """Options that only some programs heed: with the others they are refused, not passed over."""
 

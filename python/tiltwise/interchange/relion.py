@@ -64,6 +64,8 @@ def read(options: ImportOptions, source: str) -> Imported:
     if size is not None:
         optset = with_image_size(optset, size)
     convention = _convention(documents)
+    if options.hand is not None:
+        optset = replace(optset, series=tuple(replace(one, hand=float(options.hand)) for one in optset.series))
     unknown = [one.name for one in optset.series if min(one.tomogram_size) <= 0]
     optset, more = _known_sizes(optset, options)
     notes += more
@@ -115,10 +117,9 @@ def _load(options: ImportOptions) -> OptimisationSet:
 
 
 def _binning(options: ImportOptions) -> float | None:
-    for value, flag in ((options.coordinate_unit, "--coord-units"), (options.coordinate_origin, "--coord-origin")):
-        if value is not None:
-            raise ConfigError(f"{flag} has no meaning here", fix="the labels of a RELION file say it")
     if options.coordinate_pixel_size is None:
+        if options.pixel_size is not None:
+            raise ConfigError("--angpix has no effect without --coord-angpix", fix="the pixel size is in the files")
         return options.coordinate_binning
     if options.pixel_size is None:
         raise ConfigError(

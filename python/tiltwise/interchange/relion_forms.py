@@ -70,6 +70,8 @@ def to_relion5(optset: OptimisationSet) -> tuple[OptimisationSet, tuple[str, ...
     table.set_text(TABLE_FILE_LABEL, [f"tilt_series/{one.name}.star" for one in optset.series])
     for axis, label in enumerate(SIZE_LABELS):
         table.set_integers(label, [one.tomogram_size[axis] for one in optset.series])
+    hand, hand_before = (np.array([one.hand for one in all_of]) for all_of in (optset.series, documents.series))
+    update_floats(table, "rlnTomoHand", hand, hand_before)
     if "rlnMicrographOriginalPixelSize" not in table:
         table.set_floats("rlnMicrographOriginalPixelSize", [one.pixel_size_angstrom for one in optset.series])
     if "rlnOpticsGroupName" not in table:

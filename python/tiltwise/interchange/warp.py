@@ -126,8 +126,11 @@ def _series(path: Path, options: ImportOptions) -> _Series:
             f"{path.stem}: the lowest dose is {warp.dose.min():g} e/Å², so doses may include the tilt itself; they are "
             "taken as doses before the tilt, as Warp and RELION do"
         )
-    if not np.allclose(warp.magnification, (1, 0, 0, 1) if len(warp.magnification) == 4 else (1, 1, 0), atol=1e-6):
-        notes.append(f"{path.stem}: the magnification correction {warp.magnification} is not applied")
+    if (reach := _magnified_px(warp, size)) > SMALL_SHIFT_PX:
+        notes.append(
+            f"{path.stem}: the magnification correction {warp.magnification} is not applied: up to {reach:.1f} pixels "
+            "at the corner of an image, if the images on disk are not corrected"
+        )
     if any(model.local(f"GridAngle{axis}") for axis in "XYZ"):
         notes.append(f"{path.stem}: angles that differ from place to place are taken at the centre of the volume")
     draft = SeriesDraft(
@@ -155,6 +158,17 @@ def _series(path: Path, options: ImportOptions) -> _Series:
         notes=(*notes, *(() if ctf_known else (f"{path.stem}: no CTF is known",))),
     )
     return _Series(model, draft, kept)
+
+
+def _magnified_px(warp: WarpSeries, size: tuple[int, int]) -> float:
+    """How far the magnification correction moves the corner of an image; 3 numbers of old versions are x, y, angle."""
+    values = warp.magnification
+    if len(values) == 4:
+        matrix = np.array(values).reshape(2, 2) - np.eye(2)
+    else:
+        matrix = np.diag([values[0] - 1.0, values[1] - 1.0])
+    corner = np.array(size) / 2.0
+    return float(max(np.linalg.norm(matrix @ corner), np.linalg.norm(matrix @ (corner * (1, -1)))))
 
 
 def _optics_groups(series: list[_Series]) -> list[_Series]:
