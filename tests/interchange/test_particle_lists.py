@@ -147,6 +147,28 @@ def test_points_of_a_model(tmp_path: Path) -> None:
         read_particle_lists(options, {"TS_1": PIXEL, "TS_2": PIXEL})
 
 
+def test_a_folder_with_one_list_per_tilt_series(tmp_path: Path, tomograms: Path) -> None:
+    folder = tmp_path / "picks"
+    folder.mkdir()
+    (folder / "TS_1.pts").write_text("10.5 20.5 30\n11.5 21.5 31\n")
+    (folder / "TS_2_good.pts").write_text("12.5 22.5 32\n")
+    (folder / "TS_2.pts").write_text("13.5 23.5 33\n")
+    (folder / "TS_10.pts").write_text("13.5 23.5 33\n")
+    optset = imported(folder, tomograms)
+    assert optset.particles.tomogram == ("TS_1", "TS_1", "TS_2", "TS_2")
+    assert optset.particles.name == ("TS_1/1", "TS_1/2", "TS_2/1", "TS_2/2")
+    np.testing.assert_allclose(optset.particles.coordinate_px[:, 0], 4 * np.array([10, 11, 13, 12]) + 1.5)
+    notes = read(
+        ImportOptions(input=folder, tomograms=tomograms, output=tmp_path / "out", coordinate_binning=4.0)
+    ).notes
+    assert any("TS_10.pts belong to no tilt series" in note for note in notes)
+    for path in folder.glob("TS_[12]*.pts"):
+        if path.name != "TS_10.pts":
+            path.unlink()
+    with pytest.raises(DataError, match="no list in a folder"):
+        imported(folder, tomograms)
+
+
 def test_tomogram_numbers_are_not_guessed(tmp_path: Path, tomograms: Path) -> None:
     path = tmp_path / "motl.star"
     path.write_text(MOTIVES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,12 @@ def is_particle_list(path: Path) -> bool:
 
 
 def recognises(options: ImportOptions) -> bool:
-    """Whether the input is a particle list, whose tilt series `--t` gives."""
-    return options.tomograms is not None and options.input.is_file() and is_particle_list(options.input)
+    """Whether the input is a particle list, or a folder of them, whose tilt series `--t` gives."""
+    if options.tomograms is None:
+        return False
+    if options.input.is_dir():
+        return any(is_particle_list(path) for path in options.input.iterdir())
+    return options.input.is_file() and is_particle_list(options.input)
 
 
 def read(options: ImportOptions) -> Imported:
@@ -68,6 +73,8 @@ def read(options: ImportOptions) -> Imported:
 def read_particle_lists(options: ImportOptions, series: Mapping[str, float]) -> list[ParticleDraft]:
     """Particles of `--p`, for tilt series of these names and pixel sizes in Å; none without the option.
 
+    A folder holds lists of one tilt series each, named after it: `NAME.mod`, `NAME_picks.csv`.
+
     Raises
     ------
     ConfigError
@@ -78,6 +85,8 @@ def read_particle_lists(options: ImportOptions, series: Mapping[str, float]) -> 
     path = options.particles
     if path is None:
         return []
+    if path.is_dir():
+        return _folder(path, options, series)
     if not is_particle_list(path):
         raise FormatError(
             "this is not a particle list that can be imported with an alignment",
@@ -94,6 +103,32 @@ def read_particle_lists(options: ImportOptions, series: Mapping[str, float]) -> 
     if path.suffix in MODEL_SUFFIXES + POINT_SUFFIXES:
         return [_model(path, options, series)]
     return [_table(path, options, series)]
+
+
+def _folder(folder: Path, options: ImportOptions, series: Mapping[str, float]) -> list[ParticleDraft]:
+    """Lists of one tilt series each; a note names those of none."""
+    drafts: list[ParticleDraft] = []
+    foreign: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if not (path.is_file() and is_particle_list(path)):
+            continue
+        name = _fitting(path.name, series)
+        if name is None:
+            foreign.append(path.name)
+            continue
+        one = options.model_copy(update={"particles": path, "tomogram_names": None})
+        drafts += read_particle_lists(one, {name: series[name]})
+    if not drafts:
+        raise DataError(
+            "no list in a folder belongs to a tilt series that is imported",
+            where=f"--p {folder}",
+            expected=", ".join(f"{name}.mod, {name}_*.csv" for name in list(series)[:3]),
+            found=", ".join(foreign[:5]) or "no particle lists",
+        )
+    if foreign:
+        note = f"{folder}: {', '.join(foreign)} belong to no tilt series and are left out"
+        drafts[0] = replace(drafts[0], notes=(*drafts[0].notes, note))
+    return drafts
 
 
 def _dynamo(path: Path, options: ImportOptions, series: Mapping[str, float]) -> ParticleDraft:
@@ -268,11 +303,8 @@ def _tomograms(
 
 def _series_name(text: str, series: Mapping[str, float], where: str) -> str:
     """Tilt series that a name or the file of a tomogram means: `TS_1`, `TS_1.mrc`, `a/TS_1_bin8.rec`."""
-    base = Path(text).name
-    if base in series:
-        return base
-    fitting = sorted((name for name in series if base.startswith((f"{name}_", f"{name}."))), key=len)
-    if not fitting:
+    name = _fitting(Path(text).name, series)
+    if name is None:
         raise DataError(
             "a tomogram belongs to no tilt series that is imported",
             where=where,
@@ -280,7 +312,14 @@ def _series_name(text: str, series: Mapping[str, float], where: str) -> str:
             found=text,
             fix="give names of tilt series: --tomogram-names with lines NUMBER NAME, or a column tomogram",
         )
-    return fitting[-1]
+    return name
+
+
+def _fitting(base: str, series: Mapping[str, float]) -> str | None:
+    """The longest name of a tilt series with which a file name begins: TS_1 for TS_1_bin8.rec, not for TS_10.rec."""
+    if base in series:
+        return base
+    return max((name for name in series if base.startswith((f"{name}_", f"{name}."))), key=len, default=None)
 
 
 def _one_series(path: Path, series: Mapping[str, float]) -> DataError:

@@ -201,6 +201,9 @@ def _is_list(path: Path) -> bool:
             read_em_motives(path)
         elif kind_of(path) == "coordinates as text":
             read_coordinates(path)
+        elif kind_of(path) == "IMOD models":
+            # eTomo keeps models of beads beside its alignment
+            return not any(path.parent.glob("*.xf"))
     except TiltwiseError:
         return False
     return True
