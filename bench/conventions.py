@@ -51,7 +51,7 @@ def trial(seed: int, snr: float, particles: int, pixel: float) -> list[tuple[str
             )
         )
         for mistake in (None, *PLANTS):
-            path = plant(data.folder, folder / (mistake.code if mistake else CORRECT), mistake)
+            path = plant(data.folder, folder / (mistake.code if mistake else CORRECT), *filter(None, [mistake]))
             options = CheckOptions(input=path, reference=data.reference, particle_diameter=DIAMETER)
             result = check(options, choose_progress(quiet=True, json=False))
             codes = [one.code for one in result.findings if one.code.startswith("TW-CONV") and one.severity != "note"]

@@ -79,6 +79,23 @@ def test_a_planted_mistake_is_named(data: SimulatedData, tmp_path: Path, mistake
         np.testing.assert_allclose(result.conventions.offset.tomogram_px, 1.0, atol=0.35)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("sign of tilt", "hand"),
+        ("wrong binning", "sign of tilt"),
+        ("corner for centre", "dose reversed"),
+        ("Å for px", "swapped x/y shifts"),
+        ("1 px", "hand"),
+    ],
+    ids=lambda names: " and ".join(names),
+)
+def test_two_mistakes_at_once(data: SimulatedData, tmp_path: Path, names: tuple[str, str]) -> None:
+    both = [one for one in PLANTS if one.name in names]
+    result = examine(plant(data.folder, tmp_path / "planted", *both), data.reference)
+    assert set(codes(result)) == {one.code for one in both}
+
+
 def test_contrast_mirror_and_a_map_of_something_else(data: SimulatedData, tmp_path: Path) -> None:
     density, pixel_size = read_map(data.reference)
     write_map(tmp_path / "black.mrc", -density, pixel_size)

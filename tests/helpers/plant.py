@@ -69,8 +69,8 @@ PLANTS = (
 )
 
 
-def plant(data: Path, folder: Path, mistake: Plant | None) -> Path:
-    """A copy of the metadata of a simulated set with a mistake; its optimisation set.  Images are not copied."""
+def plant(data: Path, folder: Path, *mistakes: Plant) -> Path:
+    """A copy of the metadata of a simulated set with mistakes; its optimisation set.  Images are not copied."""
     folder.mkdir(parents=True)
     (folder / "tilt_series").mkdir()
     table = read_star(data / "tomograms.star")["global"]
@@ -87,7 +87,7 @@ def plant(data: Path, folder: Path, mistake: Plant | None) -> Path:
         )
         target.write_text(text)
         kind = "tilts" if path.parent.name == "tilt_series" else path.stem
-        if mistake is not None and kind == mistake.file:
+        for mistake in (one for one in mistakes if one.file == kind):
             document = read_star(target)
             block = document["particles" if kind == "particles" else "global" if kind == "tomograms" else path.stem]
             mistake.change(block, pixel, size)

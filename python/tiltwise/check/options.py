@@ -34,6 +34,9 @@ class _What(InputOptions):
     reach: float = option(
         12.0, unit="Å", ge=0, group="advanced", help="--ref: how far particles may lie off their coordinates"
     )
+    sample: int = option(
+        50, ge=4, le=400, group="advanced", help="--ref: particles of each of up to three tilt series that are compared"
+    )
     strict: bool = option(False, help="exit with code 4 if there are warnings")
 
     @model_validator(mode="after")

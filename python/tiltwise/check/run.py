@@ -116,7 +116,7 @@ def _examine(
         "particles": len(optset.particles),
         "tilt series": len(optset.series),
         "tilts": f"{min(tilts)}" if min(tilts) == max(tilts) else f"{min(tilts)} to {max(tilts)}",
-        "tilts that see a particle (median)": float(np.median(placed.seen[known])) if known.any() else None,
+        "tilts that see a particle (median)": int(np.median(placed.seen[known])) if known.any() else None,
         "pixel size": f"{optset.series[0].pixel_size_angstrom:.4g} Å",
         "hand": f"{optset.series[0].hand:+.0f}",
     }

@@ -25,7 +25,8 @@ def run(options: CheckOptions, session: Session) -> Outcome:
         from tiltwise.report.check import write_check_report
 
         given = {name: getattr(options, name) for name in options.model_fields_set}
-        folder = CheckFolderOptions(**given)
+        # A check is made anew each time: nothing of an earlier one is worth keeping.
+        folder = CheckFolderOptions(**given, redo=True)
         with FolderJob(folder, session.command_line, session.progress) as job:
             result = check(folder, session.progress)
             write_text(job.path("findings.json"), to_json(result.plain(), indent=1) + "\n")
@@ -54,7 +55,7 @@ def _lines(result: CheckResult) -> list[str]:
     if result.optset is not None:
         facts = result.facts
         seen = facts["tilts that see a particle (median)"]
-        view = f", the median particle is seen in {seen:.0f} tilts" if isinstance(seen, float) else ""
+        view = f", the median particle is seen in {seen} tilts" if isinstance(seen, int) else ""
         lines.append(f"{facts['particles']:,} particles in {facts['tilt series']} tilt series{view}")
     counts = [f"{n} {name}{'s' if n != 1 else ''}" for name in ("error", "warning", "note")
               if (n := findings.count(name))]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tiltwise.check.convention.decide import ConventionResult
@@ -137,8 +138,8 @@ def convention_bars(result: ConventionResult) -> Figure:
     answers = result.answers[::-1]
     colours = {"wrong": VERMILION, "confirmed": BLUE, "undecided": GREY}
     with style():
-        figure = new_figure(7.2, 0.55 + 0.27 * len(answers))
-        figure.subplots_adjust(left=0.2, right=0.8, bottom=0.42 / figure.get_figheight(), top=0.97)
+        figure = new_figure(10.4, 0.55 + 0.24 * len(answers))
+        figure.subplots_adjust(left=0.14, right=0.86, bottom=0.42 / figure.get_figheight(), top=0.97)
         axes = figure.add_subplot()
         widths = [max(one.per_particle, 1e-2) for one in answers]
         axes.barh(range(len(answers)), widths, color=[colours[one.verdict] for one in answers], height=0.65)
@@ -188,7 +189,14 @@ def particle_map(series: TiltSeries, position_px: F64, seen: NDArray[np.intp]) -
             if size[axis] > 0:
                 x, y = size[0] - 0.5, size[axis] - 0.5
                 axes.plot([-0.5, x, x, -0.5, -0.5], [-0.5, -0.5, y, y, -0.5], color=GREY, lw=1.0)
-            dots = axes.scatter(position_px[:, 0], position_px[:, axis], s=9, lw=0, alpha=0.85, **colour)
+            dots = axes.scatter(
+                position_px[:, 0],
+                position_px[:, axis],
+                s=9 if len(position_px) > 300 else 22,
+                lw=0,
+                alpha=0.85,
+                **colour,
+            )
             axes.set_xlim(low[0], high[0])
             axes.set_ylim(low[axis], high[axis])
             axes.set_ylabel(name)
@@ -202,6 +210,7 @@ def particle_map(series: TiltSeries, position_px: F64, seen: NDArray[np.intp]) -
                 dots, cax=figure.add_axes(((wide + 0.87) / width, 0.55 / height, 0.1 / width, (height - 1.2) / height))
             )
             bar.set_label("tilts that see it")
+            bar.locator = MaxNLocator(integer=True)
             bar.outline.set_visible(False)
     return figure
 

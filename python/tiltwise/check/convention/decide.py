@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.check.convention.offset import SharedOffset, shared_offset
-from tiltwise.check.convention.readings import Alternative, Reading, alternatives, coordinate_alternatives
+from tiltwise.check.convention.readings import (
+    Alternative,
+    Reading,
+    alternatives,
+    coordinate_alternatives,
+    coordinate_pairs,
+)
 from tiltwise.check.convention.scoring import Level, Scores
 
 F64 = NDArray[np.float64]
@@ -117,14 +123,18 @@ def decide(
     for level, geometric in ((coarse, True), (fine, False)):
         best = level.score(present) if geometric else level.settled(present)
         for _ in range(_ROUNDS):
-            winner, found_margins = _ask(level, present, best, geometric)
-            margins.update(found_margins)
+            winner, now = _ask(level, present, best, _choices(present, geometric), geometric)
+            margins.update(now)
             advance()
+            if winner is None and geometric and _signal(level, present, best) < GEOMETRIC_SIGMA:
+                # Two mistakes at once can hide the particles altogether: neither alone brings them back.
+                winner, _ = _ask(level, present, best, coordinate_pairs(present[0]), geometric)
+                advance()
             if winner is None:
                 break
-            wrong.append(winner[0])
-            present = winner[1]
-            best = winner[2] if geometric else level.settled(present)
+            wrong += winner.answers()
+            present = winner.readings
+            best = winner.scores if geometric else level.settled(present)
     found = {answer.question for answer in wrong}
     result = ConventionResult(
         [*wrong, *(one for name, one in margins.items() if name not in found)],
@@ -139,53 +149,67 @@ def decide(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """An alternative and what it gives."""
+
+    alternative: Alternative
+    readings: list[Reading]
+    scores: Scores
+    gain: F64
+    """(P,) over the present reading"""
+
+    def believed(self, least_sigma: float) -> bool:
+        """Whether it is better beyond doubt."""
+        return bool(self.gain.sum() > LEAST_NATS and _sigma(self.gain) > least_sigma)
+
+    def answers(self) -> list[Answer]:
+        """One for every convention that it changes."""
+        nats, sigma, n = float(self.gain.sum()), _sigma(self.gain), len(self.gain)
+        parts = self.alternative.parts or (self.alternative,)
+        return [Answer(one.question, one.answer, one.codes, nats, sigma, n) for one in parts]
+
+
 def _ask(
-    level: Level, present: list[Reading], best: Scores, geometric: bool
-) -> tuple[tuple[Answer, list[Reading], Scores] | None, dict[str, Answer]]:
+    level: Level, present: list[Reading], best: Scores, choices: Iterable[Alternative], geometric: bool
+) -> tuple[_Trial | None, dict[str, Answer]]:
     """The alternative that is best, if it is better than the present reading beyond doubt; margins of the present one.
 
     A few particles rule out most alternatives of the geometry; only the others are tried on all.
     """
-    rows = [_few(len(reading.position_px)) if geometric else slice(None) for reading in present]
-    few = [
-        reading.take(row) if isinstance(row, np.ndarray) else reading
-        for reading, row in zip(present, rows, strict=True)
-    ]
+    few = present
+    if geometric:
+        few = [reading.take(_few(len(reading.position_px))) for reading in present]
     whole = all(len(a.position_px) == len(b.position_px) for a, b in zip(few, present, strict=True))
     base = best if whole else level.score(few)
     # Fine differences would drown in jumps between points of the search.
     places = None if geometric else best.shift_angstrom
-    tried: list[tuple[Alternative, list[Reading], Scores]] = []
-    for alternative in _choices(present, geometric):
-        changed = [alternative.change(reading) for reading in few]
-        kept = [reading for reading in changed if reading is not None]
-        if len(kept) == len(changed):
-            tried.append((alternative, kept, level.score(kept, places)))
+
+    def attempt(alternative: Alternative, readings: list[Reading], against: Scores) -> _Trial | None:
+        changed = [one for one in map(alternative.change, readings) if one is not None]
+        if len(changed) < len(readings):
+            return None
+        scores = level.score(changed, places)
+        return _Trial(alternative, changed, scores, scores.gain - against.gain)
+
+    trials = [one for one in (attempt(alternative, few, base) for alternative in choices) if one is not None]
     margins: dict[str, Answer] = {}
-    for alternative, _, scores in tried:
-        lead = base.gain - scores.gain
-        known = margins.get(alternative.question)
+    for one in trials:
+        lead, question = -one.gain, one.alternative.question
+        known = margins.get(question)
         if known is None or lead.sum() < known.nats:
-            margins[alternative.question] = Answer(
-                alternative.question, "as stated", (), float(lead.sum()), _sigma(lead), len(lead)
-            )
-    top = max([base, *(scores for _, _, scores in tried)], key=lambda scores: scores.total)
+            margins[question] = Answer(question, "as stated", (), float(lead.sum()), _sigma(lead), len(lead))
     least_sigma = GEOMETRIC_SIGMA if geometric else LEAST_SIGMA
-    winner: tuple[Answer, list[Reading], Scores] | None = None
-    for alternative, kept, scores in tried:
-        behind = top.gain - scores.gain
-        if scores is not top and behind.sum() > LEAST_NATS and _sigma(behind) > least_sigma:
+    top = max([base, *(one.scores for one in trials)], key=lambda scores: scores.total)
+    winner: _Trial | None = None
+    for one in trials:
+        behind = top.gain - one.scores.gain
+        if one.scores is not top and behind.sum() > LEAST_NATS and _sigma(behind) > least_sigma:
             continue
-        if not whole:
-            full = [one for one in (alternative.change(reading) for reading in present) if one is not None]
-            if len(full) < len(present):
-                continue
-            kept, scores = full, level.score(full, places)
-        gain = scores.gain - best.gain
-        nats, sigma = float(gain.sum()), _sigma(gain)
-        if nats > LEAST_NATS and sigma > least_sigma and (winner is None or scores.total > winner[2].total):
-            answer = Answer(alternative.question, alternative.answer, alternative.codes, nats, sigma, len(gain))
-            winner = answer, kept, scores
+        final = one if whole else attempt(one.alternative, present, best)
+        better = winner is None or (final is not None and final.scores.total > winner.scores.total)
+        if final is not None and final.believed(least_sigma) and better:
+            winner = final
     return winner, margins
 
 

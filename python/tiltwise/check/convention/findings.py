@@ -25,7 +25,9 @@ def examine_conventions(
         if diameter is None:
             header = read_header(options.reference)
             diameter = header.shape[2] * header.pixel_size[0] / 2
-        coarse, fine, readings = prepare(optset, options.reference, diameter, options.reach, load_backend(), progress)
+        coarse, fine, readings = prepare(
+            optset, options.reference, diameter, options.reach, options.sample, load_backend(), progress
+        )
     except TiltwiseError as error:
         from_error(findings, error)
         return None

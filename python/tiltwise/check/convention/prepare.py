@@ -22,8 +22,8 @@ F64 = NDArray[np.float64]
 FINE_ANGSTROM, COARSE_ANGSTROM = 4.0, 9.0
 """Pixel sizes at least as large as these."""
 LARGEST_BOX = 96
-MOST_SERIES, MOST_PARTICLES = 3, 50
-"""Series that are looked at, and particles of each."""
+MOST_SERIES = 3
+"""Series that are looked at."""
 _ROOM = 2.0
 """Size of the box over the diameter of the particle: the CTF spreads it."""
 
@@ -33,6 +33,7 @@ def prepare(
     reference: Path,
     diameter_angstrom: float,
     reach_angstrom: float,
+    sample: int,
     backend: Backend,
     progress: Progress,
 ) -> tuple[Level, Level, list[Reading]]:
@@ -59,7 +60,7 @@ def prepare(
     readings, optics = [], []
     for number in chosen:
         members = np.flatnonzero(series_of == number)
-        members = members[np.unique(np.linspace(0, len(members) - 1, MOST_PARTICLES).astype(np.intp))]
+        members = members[np.unique(np.linspace(0, len(members) - 1, sample).astype(np.intp))]
         readings.append(_stated(optset, number, members))
         optics.append(optset.optics[int(optset.particles.optics_index[members[0]])])
     least = max(FINE_ANGSTROM, _ROOM * diameter_angstrom / LARGEST_BOX)

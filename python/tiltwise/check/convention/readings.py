@@ -78,6 +78,8 @@ class Alternative:
     """None where it cannot be applied, or changes nothing"""
     geometric: bool = True
     """whether it moves particles or tilts, so that low resolution decides"""
+    parts: tuple[Alternative, ...] = ()
+    """of two alternatives at once"""
 
 
 def alternatives() -> Iterator[Alternative]:
@@ -148,6 +150,28 @@ def coordinate_alternatives(reading: Reading) -> Iterator[Alternative]:
                 return _if_inside(one.placed(one.units * scale, centre))
 
             yield Alternative("coordinates", "coordinates: " + " and ".join(words), own, change)
+
+
+def coordinate_pairs(reading: Reading) -> Iterator[Alternative]:
+    """Other coordinates together with another change of the geometry."""
+    for first in coordinate_alternatives(reading):
+        if first.change(reading) is None:
+            continue
+        for second in alternatives():
+            if not second.geometric or second.question == "contrast":
+                continue
+
+            def change(one: Reading, a: Alternative = first, b: Alternative = second) -> Reading | None:
+                placed = a.change(one)
+                return None if placed is None else b.change(placed)
+
+            yield Alternative(
+                f"{first.question} and {second.question}",
+                f"{first.answer}; {second.answer}",
+                (*first.codes, *second.codes),
+                change,
+                parts=(first, second),
+            )
 
 
 def _if_inside(reading: Reading) -> Reading | None:
