@@ -133,6 +133,17 @@ def test_shifts_that_particles_share() -> None:
     assert not found.shift_px[1].any()
 
 
+def test_shifts_that_particles_share_from_where_they_are() -> None:
+    evidence = evidence_of(np.array([2.2, -3.1]), 3.0)
+    here = np.zeros((12, 2, 2))
+    here[:, 0] = [3.0, -4.0]
+    found = shared_shifts(evidence, 2, here)
+    grid = TableGrid.create(DISC, RADIUS, REACH)
+    assert np.abs(here[0, 0] + found.shift_px[0] - 2.0 * np.array([2.2, -3.1])).max() <= 1.7 * grid.step_px * 2.0
+    again = shared_shifts(evidence, 2, here + found.shift_px)
+    assert not again.shift_px.any()
+
+
 def test_a_shift_beyond_the_tables_is_reported() -> None:
     found = shared_shifts(evidence_of(np.array([REACH * 1.35, 0.0]), 0.0), 2)
     assert found.clipped[0]

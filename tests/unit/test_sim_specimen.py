@@ -13,6 +13,7 @@ from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.specimen import (
     Poses,
     axis_frames,
+    place_on_lattice,
     place_on_sphere,
     place_particles,
     random_rotations,
@@ -202,3 +203,17 @@ def test_options_that_make_no_sense(values: dict[str, object], named: str) -> No
     with pytest.raises(ConfigError) as caught:
         options(**values)
     assert named in str(caught.value)
+
+
+def test_lattice_has_six_neighbours_and_keeps_to_what_is_allowed() -> None:
+    size = (400, 300, 40)
+    inside = lambda points: np.asarray((points[:, 0] > 100) & (points[:, 0] < 300))  # noqa: E731
+    points = place_on_lattice(60, size, 20.0, inside)
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert apart.min() == pytest.approx(20.0)
+    assert (np.abs(apart[0] - 20.0) < 1e-9).sum() == 6  # the one in the middle
+    assert inside(points).all()
+    assert np.array_equal(points[:, 2], np.full(60, 20.0))
+    with pytest.raises(ConfigError, match="on the lattice"):
+        place_on_lattice(1000, size, 20.0, inside)

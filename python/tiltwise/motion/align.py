@@ -342,7 +342,7 @@ class Alignments:
                         continue
                     if given is not None:
                         evidence[i] = in_scale(evidence[i])
-                    fitted[i] = self.fits.rigid(data, evidence[i], fitted[i], self.free, first=number == 0)
+                    fitted[i] = self.fits.rigid(data, evidence[i], fitted[i], self.free, number)
                     task.advance()
                 last = number == rounds - 1
                 if priors.families:

@@ -59,17 +59,26 @@ class Fits:
             return climb_lbfgs(specimen, evidence, start, free)
         return climb(specimen, evidence, start, free, damping=damping)
 
-    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, free: Free, *, first: bool = False) -> Fitted:
-        """Tilts and positions; starts from the shifts that all particles share, in the first round."""
+    def rigid(self, data: SeriesData, evidence: Evidence, now: Fitted, free: Free, number: int | None = None) -> Fitted:
+        """Tilts and positions.  In round `number`, 0 or later, all shifts that particles share are looked at too.
+
+        The first references are poor: a tilt may end beside a neighbour in a lattice, and better ones tell.
+        """
         still = data.specimen()
         none = Alignment.none(still)
         start = replace(now.alignment, coefficients=none.coefficients, amplitudes=none.amplitudes)
         shared = now.shared
-        if first:
+        if number == 0:
             shared = shared_shifts(evidence, still.n_tilts)
             if free.shifts:
                 start = self.climb(still, evidence.blurred(), shared.start(start), free).alignment
         found = self.climb(still, evidence, start, free)
+        if number and shared is not None and free.shifts:
+            jumps = shared_shifts(evidence, still.n_tilts, found.alignment.predict(still))
+            if jumps.shift_px.any():
+                again = self.climb(still, evidence, jumps.start(found.alignment), free)
+                if again.value > found.value:
+                    found, shared = again, shared.after(jumps)
         return Fitted(still, found.alignment, shared)
 
     def full(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,29 +36,51 @@ class SharedShifts:
         """Of a series that no particle shows."""
         return cls(np.zeros((tilts, 2)), np.zeros(tilts), np.zeros(tilts, bool), np.ones(tilts, bool))
 
+    def after(self, later: SharedShifts) -> SharedShifts:
+        """These, and shifts found from there."""
+        return replace(self, shift_px=self.shift_px + later.shift_px, clipped=self.clipped | later.clipped)
+
     def start(self, alignment: Alignment) -> Alignment:
         """An alignment shifted by them."""
         tilt = np.concatenate([np.zeros((len(self.shift_px), 3)), self.shift_px], axis=1)
         return alignment.moved(tilt, np.zeros_like(alignment.displacement_px), np.zeros_like(alignment.coefficients))
 
 
-def tilt_sums(evidence: Evidence) -> Iterator[tuple[int, F64]]:
-    """Tilts that show particles, and their summed correlations (S, S) on the points of the tables."""
+def tilt_sums(evidence: Evidence, displacement: F64 | None = None) -> Iterator[tuple[int, F64]]:
+    """Tilts that show particles, and their summed correlations (S, S) on the points of the tables.
+
+    With displacements (P, F, 2) of the particles, of shifts that all make from there, to half a point.
+    """
+    middle, size = evidence.grid.half, 2 * evidence.grid.half + 1
     rows = evidence.rows
     for tilt in np.unique(evidence.tilt):
-        total = evidence.tables[rows[evidence.tilt == tilt]].sum(axis=0, dtype=np.float64)
+        of_tilt = np.flatnonzero(evidence.tilt == tilt)
+        if displacement is None:
+            total = evidence.tables[rows[of_tilt]].sum(axis=0, dtype=np.float64)
+        else:
+            total = np.zeros((size, size))
+            away = displacement[evidence.particle[of_tilt], tilt] / (evidence.grid.step_px * evidence.scale)
+            for row, (x, y) in zip(rows[of_tilt], np.clip(np.rint(away), -middle, middle).astype(int), strict=True):
+                there = [slice(max(0, n), size + min(0, n)) for n in (y, x)]
+                here = [slice(max(0, -n), size + min(0, -n)) for n in (y, x)]
+                total[here[0], here[1]] += evidence.tables[row][there[0], there[1]]
         for axis in (0, 1):  # coefficients to values
             total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
         yield int(tilt), total
 
 
-def shared_shifts(evidence: Evidence, tilts: int) -> SharedShifts:
-    """Maxima of the sums of all tables of a tilt, where they stand out of noise."""
+def shared_shifts(evidence: Evidence, tilts: int, displacement: F64 | None = None) -> SharedShifts:
+    """Maxima of the sums of all tables of a tilt, where they stand out of noise.
+
+    Shifts are those that all particles make, from where they were cut or from displacements (P, F, 2).  The sum is the
+    likelihood of a common shift even where particles overlap: what neighbours add to each other's tables is the same at
+    every such shift of the prediction.
+    """
     grid = evidence.grid
     none = SharedShifts.none(tilts)
     shift, gain, clipped, unseen = none.shift_px, none.gain, none.clipped, none.unseen
     power = np.bincount(evidence.tilt, evidence.power, minlength=tilts)
-    for tilt, total in tilt_sums(evidence):
+    for tilt, total in tilt_sums(evidence, displacement):
         unseen[tilt] = False
         best = np.array(np.unravel_index(int(np.argmax(total)), total.shape))
         gain[tilt] = total[tuple(best)] - total[grid.half, grid.half]

@@ -57,6 +57,13 @@ class SimulateOptions(OutputOptions):
     spacing: float | None = option(
         None, unit="Å", ge=0, group="advanced", help="smallest distance of two particles; default: the diameter"
     )
+    lattice: float | None = option(
+        None,
+        unit="Å",
+        gt=0,
+        group="advanced",
+        help="particles sit on a hexagonal lattice of this spacing in the middle plane of the slab",
+    )
     margin_px: int | None = option(
         None, unit="px", ge=0, group="advanced", help="room between particles and image edges in all tilts; half --b"
     )
@@ -160,6 +167,12 @@ class SimulateOptions(OutputOptions):
                 "there is no normal to rock about",
                 where="--rocking",
                 fix="give --membrane-radius or --orientations aligned, or leave it out",
+            )
+        if self.lattice is not None and self.membrane_radius is not None:
+            raise ConfigError(
+                "particles sit on a lattice or on a membrane",
+                where="--lattice, --membrane-radius",
+                fix="leave one of them out",
             )
         if self.model != PHANTOM and self.symmetry.upper() != "C1":
             raise ConfigError(

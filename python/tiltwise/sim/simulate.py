@@ -35,6 +35,7 @@ from tiltwise.sim.specimen import (
     Poses,
     aligned_rotations,
     axis_frames,
+    place_on_lattice,
     place_on_sphere,
     place_particles,
     random_rotations,
@@ -196,8 +197,11 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         position, normal = place_on_sphere(n, np.asarray(size) / 2.0, sphere, spacing, inside, rng)
         frame = axis_frames(normal)
         poses, known = Poses(position, rocked(frame, options.rocking, rng), frame), Poses(position, frame, frame)
+    elif options.lattice is not None:
+        position = place_on_lattice(n, size, options.lattice / options.pixel_size, inside)
     else:
         position = place_particles(n, size, radius, spacing, inside, rng)
+    if options.membrane_radius is None:
         known = poses = Poses(position, _orientations(options, rng))
     step = options.motion / options.pixel_size
     displacement = smooth_motion(position, options.tomogram_size, true.acquisition, step, rng)

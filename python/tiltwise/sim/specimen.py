@@ -125,6 +125,35 @@ def place_on_sphere(
     )
 
 
+def place_on_lattice(
+    n: int, tomogram_size: tuple[int, int, int], spacing_px: float, allowed: Callable[[F64], NDArray[np.bool_]]
+) -> F64:
+    """Positions `(n, 3)` of a hexagonal lattice in the middle plane, those nearest to the centre that are `allowed`.
+
+    Raises
+    ------
+    ConfigError
+        if there is no room for so many.
+    """
+    reach = int(np.ceil(2.0 * max(tomogram_size[:2]) / spacing_px))
+    i, j = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
+    flat = np.stack([i + 0.5 * j, np.sqrt(0.75) * j, 0.0 * i], axis=-1).reshape(-1, 3) * spacing_px
+    points = flat + np.asarray(tomogram_size) / 2.0
+    # the direction breaks ties: the same particles on every machine
+    order = np.lexsort((np.round(np.arctan2(flat[:, 1], flat[:, 0]), 6), np.round(np.linalg.norm(flat, axis=1), 6)))
+    points = points[order]
+    points = points[allowed(points)]
+    if len(points) < n:
+        raise ConfigError(
+            "there is no room for so many particles on the lattice",
+            where="--particles",
+            expected=f"{len(points)} in each tilt series at most",
+            found=f"{n} inside the image in all tilts",
+            fix="lower --particles, --lattice or --margin-px, or make the images larger",
+        )
+    return points[:n]
+
+
 def _distances(a: F64, b: F64) -> F64:
     return np.asarray(np.sqrt(np.square(a[:, None] - b).sum(axis=-1)))
 
