@@ -12,9 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.small_alignments import PIXEL, align_options, predicted, rms_px, run, simulated
+from tiltwise.em import reconstruct
+from tiltwise.em.options import ReconstructOptions
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.source import ParticleSource
+from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_tomograms
 from tiltwise.io.star import read_star, write_star
 from tiltwise.io.tomograms import MATRIX_LABELS
@@ -23,6 +26,8 @@ from tiltwise.jobs.progress import SilentProgress
 from tiltwise.motion import align
 from tiltwise.motion.align import AlignResult
 from tiltwise.sim.simulate import SimulatedData
+from tiltwise.spectral.fsc import fsc
+from tiltwise.spectral.masks import soft_sphere
 
 PLANTED = {"deformation": "spline", "deformation_rms": 12.0, "motion": 0.0}
 FITTED = {"motion": False, "deformation": "spline"}
@@ -168,3 +173,20 @@ def test_what_cannot_be_fitted_is_said_before_any_work(data: SimulatedData, tmp_
     write_star(folder / "tilt_series/TS_01.star", document)
     with pytest.raises(DataError, match=r"RELION-5 angles[\s\S]*TS_01"):
         run(data.optimisation_set, tmp_path / "c", tomograms=folder / "tomograms.star", **FITTED)
+
+
+def test_other_commands_follow_a_deformation(data: SimulatedData, tmp_path: Path) -> None:
+    truth = data.truth.parent / "optimisation_set.star"
+    optset = load_optimisation_set(truth)
+    straight = [replace(one, deformation=None) for one in optset.series]
+    write_tomograms(tmp_path / "tomograms.star", replace(optset, documents=None), series=straight)
+    true_map, curves = read_map(data.true_map)[0], []
+    for number, tomograms in enumerate((None, tmp_path / "tomograms.star")):
+        options = ReconstructOptions(
+            input=truth, tomograms=tomograms, box=48, crop=32, threads=1, output=tmp_path / f"map{number}"
+        )
+        with FolderJob(options, ["tiltwise", "reconstruct"], SilentProgress()) as job:
+            density = reconstruct.run(options, job, SilentProgress()).map
+        curves.append(fsc(density, true_map, soft_sphere(32, 13.0, 3.0)))
+    assert curves[0][1:11].min() > 0.8
+    assert curves[1][8:11].max() < 0.4
