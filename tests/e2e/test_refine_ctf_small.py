@@ -274,6 +274,16 @@ def test_cs_is_written_to_tilt_series_and_optics_alike(data: SimulatedData, tmp_
         refuse_mixed_optics(replace(good, particles=two))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_mirrored_half_maps_are_told(data: SimulatedData, tmp_path: Path, axis: int) -> None:
+    """Along z, y or x; which of the three is said, because poses belong to one hand."""
+    density, pixel_size = read_map(data.true_map)
+    half = tmp_path / "half.mrc"
+    write_map(half, np.ascontiguousarray(np.roll(np.flip(density, axis), 1, axis)), pixel_size)
+    with pytest.raises(DataError, match=f"wrong hand(.|\n)*mirrored along {'zyx'[axis]}"):
+        refined(data.optimisation_set, tmp_path / "job", ref1=half, ref2=half)
+
+
 def test_aberrations_go_to_the_particle_file(data: SimulatedData, tmp_path: Path) -> None:
     """The metadata state a coma that the images do not have: it is taken back."""
     good = load_optimisation_set(data.truth.parent / "optimisation_set.star")

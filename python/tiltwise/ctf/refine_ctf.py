@@ -14,6 +14,7 @@ from tiltwise.ctf.evidence import FOR_ODD, FOR_PHASES, collect
 from tiltwise.ctf.held_out import compare
 from tiltwise.ctf.memory import EvidenceMemory, allowed_bytes, pixels_within
 from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.ctf.reference_check import SAMPLE, refuse_inverted, refuse_wrong_hand
 from tiltwise.ctf.references import Partition, References, cross_fitted, given_maps
 from tiltwise.ctf.results import (
     GroupResult,
@@ -42,10 +43,6 @@ from tiltwise.spectral.fsc import resolution_angstrom
 
 SHARE_OF_FOLDS = 0.6
 """Of the memory, for the sums of the folds; references and evidence take the rest."""
-
-
-INVERTED = -8.0
-"""Correlation of images and predictions, in standard deviations, below which the contrast must be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +134,21 @@ class CtfRefinement:
                 task.advance,
             )
 
+    def refuse_mirrored(self, references: References, disc: FourierDisc, settings: Settings) -> None:
+        """Raises DataError where mirror images of given maps predict images far better than the maps themselves."""
+        counts = np.bincount(self.source.series_of[self.visible], minlength=len(self.optset.series))
+        number = int(np.argmax(counts))
+        members = np.flatnonzero((self.source.series_of == number) & self.visible)
+        chosen = members[:: max(1, len(members) // SAMPLE)][:SAMPLE]
+
+        def evidence(volumes: References) -> SeriesModel:
+            found = collect(
+                self.source, self.poses, number, chosen, volumes, disc, self.backend, self.threads, lambda count: None
+            )
+            return SeriesModel(self.optset.series[number], found, settings, self.backend, self.threads)
+
+        refuse_wrong_hand(references, evidence)
+
     def refuse_few_series(self) -> None:
         """Raises ConfigError where nothing is left of a half set without one tilt series."""
         present = {half: set(self.source.series_of[(self.halves == half) & self.visible].tolist()) for half in HALVES}
@@ -216,6 +228,8 @@ class CtfRefinement:
             sigma_phase_shift=options.sigma_phase_shift,
             lambert=options.scale_model != "tilt",
         )
+        if options.ref1 is not None:
+            self.refuse_mirrored(references, disc, settings)
         results = []
         groups: dict[int, GroupEvidence] = {}
         with self.progress.task("evidence", int(self.visible.sum())) as task:
@@ -302,20 +316,6 @@ def refuse_mixed_optics(optset: OptimisationSet) -> None:
             where=", ".join(mixed[:5]),
             expected="one optics group for all particles of a tilt series",
             fix="use --even-order 4, which is fitted to every optics group, in place of --cs",
-        )
-
-
-def refuse_inverted(model: SeriesModel) -> None:
-    """Raises DataError where images look like the negative of their predictions."""
-    linear, quadratic = model.shell_parts(model.total, None)
-    score = float(linear.sum()) / max(float(np.sqrt(quadratic.sum())), 1e-30)
-    if score < INVERTED:
-        raise DataError(
-            "reference and images have opposite contrast",
-            where=model.series.name,
-            expected="a correlation of images and predictions that is positive, or noise",
-            found=f"{score:.1f} standard deviations",
-            fix="particles are white in maps and dark in tilt images: invert the half maps, or the tilt images",
         )
 
 
