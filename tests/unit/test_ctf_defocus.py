@@ -9,7 +9,7 @@ from helpers.ctf import DEFOCUS, add_up, changes, planted
 from tiltwise.ctf.astigmatism import defocus_terms, with_defocus
 from tiltwise.ctf.fit import defocus_grid, local_maxima
 from tiltwise.ctf.held_out import compare
-from tiltwise.ctf.prior import learned_width, scatter
+from tiltwise.ctf.prior import drawn, learned_width, scatter
 
 WAVELENGTH = 0.0196875
 
@@ -187,10 +187,26 @@ def test_learned_width_of_known_scatter() -> None:
     rng = np.random.default_rng(2)
     variances = rng.uniform(10, 50, 400) ** 2
     values = 700.0 + rng.normal(size=400) * np.sqrt(variances + 80.0**2)
-    assert abs(learned_width([(values, variances)]) - 80.0) < 12.0
-    assert learned_width([(values[:1], variances[:1])]) == float("inf")
+    assert abs(learned_width([(values, variances)]).width - 80.0) < 12.0
+    assert learned_width([(values[:1], variances[:1])]).width == float("inf")
     same = 700.0 + rng.normal(size=400) * np.sqrt(variances)
-    assert learned_width([(same, variances)]) < 15.0
+    assert learned_width([(same, variances)]).width < 15.0
     # tilts that locked to wrong minima do not widen it
     values[:20] += 2500.0
-    assert abs(learned_width([(values, variances)]) - 80.0) < 12.0
+    assert abs(learned_width([(values, variances)]).width - 80.0) < 12.0
+
+
+def test_error_bars_cover_where_the_scatter_is_hardly_known() -> None:
+    """Nine tilts, each known to no more than they scatter: the most likely width is often zero, the truth is not."""
+    rng = np.random.default_rng(6)
+    scores = []
+    for _ in range(100):
+        variances = rng.uniform(100, 170, 9) ** 2
+        true = 150.0 * rng.normal(size=9)
+        values = true + rng.normal(size=9) * np.sqrt(variances)
+        learned = learned_width([(values, variances)])
+        found, errors = drawn(values, variances, learned.width, scatter(values, variances, learned.width))
+        errors = errors + learned.variance(0, values, variances)
+        scores.append((found - true) / np.sqrt(errors))
+    assert 0.62 <= np.mean(np.abs(scores) <= 1.0) <= 0.76
+    assert 0.91 <= np.mean(np.abs(scores) <= 1.96) <= 0.98

@@ -200,7 +200,7 @@ def fit_aberration(
 
     def objective(sums: F64) -> Objective:
         flat = np.zeros(len(terms))
-        prior = Prior(start, flat + 1.0 / PRIOR_SIGMA**2, flat)
+        prior = Prior(start, flat + 1.0 / PRIOR_SIGMA**2, flat, start)
         return Objective(
             weighted(sums, group.squares, even=even), basis, prior, backend, threads, fit_scale=even, unit=flat + 1.0
         )

@@ -56,16 +56,18 @@ class Prior:
     """(P,)"""
     mean_variance: F64
     """(P,) of the mean, whose error all tilts share"""
+    extra: F64
+    """(F, P) variance that is added because the precision is not known"""
 
     @classmethod
     def flat(cls, n_tilts: int, count: int) -> Prior:
         """No prior."""
-        return cls(np.zeros((n_tilts, count)), np.zeros(count), np.zeros(count))
+        return cls(np.zeros((n_tilts, count)), np.zeros(count), np.zeros(count), np.zeros((n_tilts, count)))
 
-    def widened(self, covariance: F64) -> F64:
-        """(..., P, P) covariance of fits with this prior, the error of its mean included."""
+    def widened(self, tilt: int, covariance: F64) -> F64:
+        """(P, P) covariance of the fit of a tilt with this prior, the errors of the prior included."""
         pull = covariance * self.precision
-        return np.asarray(covariance + (pull * self.mean_variance) @ np.swapaxes(pull, -1, -2))
+        return np.asarray(covariance + (pull * self.mean_variance) @ pull.T + np.diag(self.extra[tilt]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,6 @@ def fit_tilts(objective: Objective, slope: float, grid: F64, bound: float) -> Ti
         information = -hessian[best] / np.outer(unit, unit)
         if not np.linalg.eigvalsh(-hessian[best])[0] > 0 or not value[best] > 0:
             continue
-        change[tilt], covariance[tilt] = x[best] * unit, objective.prior.widened(np.linalg.inv(information))
+        change[tilt], covariance[tilt] = x[best] * unit, objective.prior.widened(int(tilt), np.linalg.inv(information))
         gain[tilt], known[tilt] = value[best] - reference, True
     return TiltFit(change, covariance, gain, known)

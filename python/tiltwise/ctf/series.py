@@ -183,14 +183,17 @@ class SeriesModel:
         widths = []
         for columns, width, unit in list(zip(((0,), (1, 2), (3,)), given, (1.0, 1.0, 0.1), strict=True))[: count - 1]:
             groups = [(final[:, i] / unit, variances[:, i] / unit**2) for i in columns]
-            widths.append(unit * learned_width(groups) if width is None else width)
+            learned = learned_width(groups) if width is None else None
+            widths.append(width if width is not None else unit * learned.width if learned else np.inf)
             if not np.isfinite(widths[-1]):
                 continue
-            for column, (values, errors) in zip(columns, groups, strict=True):
+            for number, (column, (values, errors)) in enumerate(zip(columns, groups, strict=True)):
                 common = scatter(values, errors, widths[-1] / unit)
                 prior.mean_variance[column] = common.variance * unit**2
                 prior.mean[:, column] = common.centre * unit - self.before[:, column]
                 prior.precision[column] = 1.0 / widths[-1] ** 2
+                if learned is not None:
+                    prior.extra[known, column] = learned.variance(number, values, errors) * unit**2
         return prior, tuple(widths)
 
 
