@@ -143,7 +143,17 @@ class CtfRefinement:
 
         def evidence(volumes: References) -> SeriesModel:
             found = collect(
-                self.source, self.poses, number, chosen, volumes, disc, self.backend, self.threads, lambda count: None
+                self.source,
+                self.poses,
+                number,
+                chosen,
+                volumes,
+                disc,
+                self.backend,
+                self.threads,
+                lambda count: None,
+                judged=1,
+                terms=self.memory_plan.terms,
             )
             return SeriesModel(self.optset.series[number], found, settings, self.backend, self.threads)
 
