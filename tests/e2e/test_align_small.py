@@ -209,7 +209,7 @@ def test_positions_of_many_series_with_few_particles(tmp_path: Path) -> None:
         assert one.applied["positions"] == verdicts["positions"]
         assert one.alignment.displacement_px.any() == verdicts["positions"]
     assert sum(one.applied["positions"] for one in judged.series) >= 2
-    alone = {"fit_angles": False, "fit_shifts": False, "force": True, "motion": False, "fit_range": 40.0}
+    alone = {"fit_angles": False, "fit_shifts": False, "force": True, "motion": False, "fit_range": 40.0, "threads": 2}
     found = run(data.optimisation_set, tmp_path / "out", **alone)
     halves = found.optset.particles.half_set
     assert set(halves.tolist()) == {1, 2}

@@ -110,7 +110,8 @@ class Alignments:
         self.free = Free(options.fit_angles, options.fit_shifts, options.fit_positions)
         if options.shift_only:
             self.free = Free(angles=False, shifts=True, positions=False)
-        self.fits = Fits(options, self.free, self.halves, job.check_abort)
+        inside = max(1, self.threads // len(self.data))
+        self.fits = Fits(options, self.free, self.halves, job.check_abort, self.threads, inside)
         self._images: dict[int, ParticleImages] = {}
         self.searched: list[WholeShifts] = []
         progress.title(
@@ -146,6 +147,7 @@ class Alignments:
             images,
             4 * largest.size**2,
             BYTES_OF_COMPONENT * len(self.disc),
+            self.threads,
         )
 
     def _data(self) -> list[SeriesData]:
@@ -288,6 +290,7 @@ class Alignments:
             self.disc,
             self.backend,
             self.threads,
+            self.fits.inside,
             self.options.binning,
             min(fit.shell + 1.0, self.box / 2),
             self.reach_px,
@@ -305,6 +308,31 @@ class Alignments:
                 )
                 task.advance()
         return found
+
+    def fit(
+        self, evidence: list[Evidence], fitted: list[Fitted], priors: Priors, number: int, *, last: bool
+    ) -> tuple[list[Fitted], Priors]:
+        """Alignments of all series in round `number`, and what was learned of the priors in the last round."""
+        seen = [data.seen.any() for data in self.data]
+
+        def rigid(i: int) -> Fitted:
+            if not seen[i]:
+                return fitted[i]
+            return self.fits.rigid(self.data[i], evidence[i], fitted[i], self.free, number)
+
+        with self.progress.task("fits", len(self.data)) as task:
+            still = self.fits.each(rigid, len(self.data), task.advance)
+        if not priors.families:
+            return still, priors
+        if last:  # the references of earlier rounds are too poor to learn from
+            priors = self.fits.learn(self.data, evidence, still)
+
+        def full(i: int) -> Fitted:
+            if not seen[i]:
+                return still[i]
+            return self.fits.full(self.data[i], evidence[i], still[i], self.free, priors)[0]
+
+        return self.fits.each(full, len(self.data), lambda done: None), priors
 
     # ---- the run -----------------------------------------------------------------------------------------
 
@@ -334,23 +362,11 @@ class Alignments:
             with self.job.timing("correlations"):
                 evidence = self.evidences(fit, noise, fitted)
             del fit
-            with self.job.timing("fits"), self.progress.task("fits", len(self.data)) as task:
-                for i, data in enumerate(self.data):
-                    self.job.check_abort()
-                    if not data.seen.any():
-                        task.advance()
-                        continue
-                    if given is not None:
-                        evidence[i] = in_scale(evidence[i])
-                    fitted[i] = self.fits.rigid(data, evidence[i], fitted[i], self.free, number)
-                    task.advance()
-                last = number == rounds - 1
-                if priors.families:
-                    if last:  # the references of earlier rounds are too poor to learn from
-                        priors = self.fits.learn(self.data, evidence, fitted)
-                    for i, data in enumerate(self.data):
-                        if data.seen.any():
-                            fitted[i], _ = self.fits.full(data, evidence[i], fitted[i], self.free, priors)
+            last = number == rounds - 1
+            with self.job.timing("fits"):
+                if given is not None:
+                    evidence = [in_scale(one) for one in evidence]
+                fitted, priors = self.fit(evidence, fitted, priors, number, last=last)
                 if not last:
                     drift = self.drift(fitted)
                     settled = [self.fits.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
@@ -359,8 +375,8 @@ class Alignments:
             self._report_round(number, curves[-1], fitted, evidence, priors)
         with self.job.timing("verdicts"):
             drift = self.drift(fitted)
-            parts = zip(self.data, evidence, fitted, strict=True)
-            series = [self.fits.conclude(*part, priors, drift) for part in parts]
+            parts = list(zip(self.data, evidence, fitted, strict=True))
+            series = self.fits.each(lambda i: self.fits.conclude(*parts[i], priors, drift), len(parts), lambda n: None)
             for i, whole in enumerate(self.searched):
                 series[i] = after_search(series[i], self.original[i], whole, evidence[i], self.free, options.seed)
         optset, outputs = write_results(self.job, self.optset, self.halves, series, priors)
@@ -409,6 +425,6 @@ def in_scale(evidence: Evidence) -> Evidence:
 
 def run(options: AlignOptions, job: Job, progress: Progress) -> AlignResult:
     """Align tilt series; the entry point of `tiltwise align` and of Python scripts."""
-    # what can be done at once is: images and particles, each on a thread of its own
+    # what can be done at once is: images, particles and series, each on a thread of its own
     with blas_threads(1):
         return Alignments(options, job, progress).run()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.exec.threads import map_ahead
 from tiltwise.motion.climb import FAR, NEAR, Climbed, climb, climb_lbfgs
 from tiltwise.motion.drift import without_drift
 from tiltwise.motion.geometry import Alignment, Specimen
@@ -23,6 +25,7 @@ from tiltwise.motion.state import Fitted
 from tiltwise.motion.verdict import Judge, Verdict, rigid_part
 
 F64 = NDArray[np.float64]
+Result = TypeVar("Result")
 
 USUAL_DEFORMATION = 3.0
 """Å: where the search for the width of deformations begins."""
@@ -38,6 +41,24 @@ class Fits:
     """of all particles of the set"""
     check: Callable[[], None]
     """raises if the run is to end"""
+    threads: int = 1
+    """series that are fitted at a time"""
+    inside: int = 1
+    """threads for one of them"""
+
+    def each(self, function: Callable[[int], Result], count: int, advance: Callable[[int], None]) -> list[Result]:
+        """`function` of the numbers of `count` series, several at a time; `advance` hears how many are done."""
+
+        def checked(number: int) -> Result:
+            self.check()
+            return function(number)
+
+        found: list[Result] = []
+        batches = [range(i, min(i + self.threads, count)) for i in range(0, count, self.threads)]
+        for batch in map_ahead(checked, batches, self.threads):
+            found += batch
+            advance(len(batch))
+        return found
 
     @property
     def usual_priors(self) -> Priors:
@@ -101,12 +122,12 @@ class Fits:
         starts = list(fitted)
 
         def total(priors: Priors) -> float:
-            weight = 0.0
-            for i in chosen:
-                self.check()
+            def of(number: int) -> float:
+                i = chosen[number]
                 starts[i], own = self.full(data[i], evidence[i], starts[i], self.free, priors)
-                weight += own
-            return weight
+                return own
+
+            return sum(self.each(of, len(chosen), lambda done: None))
 
         options, priors = self.options, self.usual_priors
 
@@ -151,14 +172,14 @@ class Fits:
         verdicts: list[Verdict] = []
         if free.angles or free.shifts:
             start = found.shared.start(none) if found.shared is not None and free.shifts else none
-            verdicts.append(Judge(data, evidence, halves, free, self.climb, families).tilts(start))
+            verdicts.append(Judge(data, evidence, halves, free, self.climb, families, self.inside).tilts(start))
             if not (verdicts[-1].improved or force):
                 # everything else is fitted again, to the tilts as they were
                 free = Free(angles=False, shifts=False, positions=free.positions)
                 found = self.rigid(data, evidence, Fitted(data.specimen(), none, found.shared), free)
                 if priors.families:
                     found, _ = self.full(data, evidence, found, free, priors)
-        judge = Judge(data, evidence, halves, free, self.climb, families)
+        judge = Judge(data, evidence, halves, free, self.climb, families, self.inside)
         kept = found
         if priors.families:
             still = self.rigid(data, evidence, found, free)

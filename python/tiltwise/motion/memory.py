@@ -25,7 +25,7 @@ class AlignMemory:
     references: int
     """sums and references of all folds"""
     correlations: int
-    """tables of all series, and copies of those of one"""
+    """tables of all series, and copies of those that are fitted"""
     images: int
     """images that may be kept from one round to the next"""
     limit: int
@@ -41,12 +41,18 @@ class AlignMemory:
 
 
 def plan_align(
-    memory_gb: float | None, box: int, folds: int, images: list[int], table_bytes: int, image_bytes: int
+    memory_gb: float | None,
+    box: int,
+    folds: int,
+    images: list[int],
+    table_bytes: int,
+    image_bytes: int,
+    at_once: int,
 ) -> AlignMemory:
     """Plan for references of `box` voxels in as many of `folds` as fit.
 
     `images` is how many there are in each series; each takes `table_bytes` of correlations, and `image_bytes` if it is
-    kept.
+    kept.  `at_once` series are fitted at a time.
 
     Raises
     ------
@@ -54,7 +60,7 @@ def plan_align(
         if correlations and references of two folds do not fit.
     """
     limit = int(memory_gb * 1e9) if memory_gb is not None else (free_memory_bytes() or USUAL) // 2
-    correlations = table_bytes * (sum(images) + COPIES * max(images, default=0))
+    correlations = table_bytes * (sum(images) + COPIES * sum(sorted(images)[-at_once:]))
     left = limit - PROGRAM - correlations
     least = bytes_of_folds(box, min(folds, 2))
     if left < least:

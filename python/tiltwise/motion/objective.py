@@ -17,7 +17,7 @@ F64 = NDArray[np.float64]
 
 BLUR = 0.12
 """Standard deviation of blurred correlations, over the reach of their tables."""
-IMAGES_PER_THREAD = 10_000
+IMAGES_PER_THREAD = 2000
 """Fewer are read faster by one thread than shared out."""
 
 

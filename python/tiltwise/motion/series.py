@@ -120,6 +120,8 @@ class Correlator:
     disc: FourierDisc
     backend: Backend
     threads: int
+    inside: int
+    """threads that read the tables of one series while it is fitted"""
     binning: float
     radius: float
     """shells that enter"""
@@ -197,5 +199,5 @@ class Correlator:
             self.binning,
             row=row,
             backend=self.backend,
-            threads=self.threads,
+            threads=self.inside,
         )

@@ -7,12 +7,14 @@ set and judged by the trajectories that its prior predicts for the particles of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from tiltwise.exec.threads import ordered_map
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import Climb
 from tiltwise.motion.objective import Evidence, Free
@@ -106,6 +108,12 @@ class Judge:
     climb: Climb
     families: int
     """verdicts of this series, which share the level"""
+    threads: int = 1
+    """2 work on both halves at a time"""
+
+    def _of_parts(self, gains: Callable[[int], F64], parts: tuple[int, int]) -> F64:
+        """(P,) sum of the gains of two halves, or of odd and even tilts."""
+        return np.asarray(sum(ordered_map(gains, parts, min(self.threads, 2)), np.zeros(len(self.halves))))
 
     def _blocks(self) -> NDArray[np.intp]:
         return spatial_blocks(self.data.position_px, self.data.seen)
@@ -117,44 +125,46 @@ class Judge:
     def tilts(self, start: Alignment) -> Verdict:
         """Turns and shifts."""
         still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
-        gains = np.zeros(len(self.halves))
         blurred = self.evidence.blurred()
-        for half in (1, 2):
+
+        def of_half(half: int) -> F64:
             fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
             if not (len(fitting.particle) and len(testing.particle)):
-                continue
+                return np.zeros(len(self.halves))
             near = self.climb(still, blurred.of(self.halves == half), start, self.free).alignment
             fitted = self.climb(still, fitting, near, self.free).alignment
             none = Alignment.none(still)
             after = self.climb(still, testing, tilts_alone(fitted, still), only).alignment
             before = self.climb(still, testing, none, only).alignment
-            gains += gains_of(still, testing, after, before, still)
-        return self._judge("tilts", gains)
+            return gains_of(still, testing, after, before, still)
+
+        return self._judge("tilts", self._of_parts(of_half, (1, 2)))
 
     def positions(self, fitted: Alignment, specimen: Specimen) -> Verdict:
         """Positions, the rigid part of which belongs to the tilts."""
         only = Free(angles=False, shifts=False, positions=True)
-        gains = np.zeros(len(self.halves))
         rigid = replace(fitted, displacement_px=rigid_part(specimen, fitted, self.data.seen))
-        for parity in (0, 1):
+
+        def of_parity(parity: int) -> F64:
             fitting, testing = (self.evidence.only(self.evidence.tilt % 2 == p) for p in (parity, 1 - parity))
             motion, deformation = fitted.motion(specimen), fitted.deformation(specimen)
             frozen = replace(self.data.specimen(), motion_px=motion, given=deformation)
             none = Alignment.none(frozen)
             start = replace(rigid, coefficients=none.coefficients, amplitudes=none.amplitudes)
             after = self.climb(frozen, fitting, start, only).alignment
-            gains += gains_of(frozen, testing, after, start, frozen)
-        return self._judge("positions", gains)
+            return gains_of(frozen, testing, after, start, frozen)
+
+        return self._judge("positions", self._of_parts(of_parity, (0, 1)))
 
     def added(self, start: Alignment, family: str, more: Priors, less: Priors) -> Verdict:
         """Motion or deformation, which `more` has and `less` has not; `start` has neither."""
         still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
-        gains = np.zeros(len(self.halves))
-        for half in (1, 2):
+
+        def of_half(half: int) -> F64:
             fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
             known = np.flatnonzero((self.halves == half) & self.data.seen)
             if len(known) < 2 or not len(testing.particle):
-                continue
+                return np.zeros(len(self.halves))
             judged_by = []
             for priors in (more, less):
                 specimen = self._of_half(priors, known)
@@ -162,8 +172,9 @@ class Judge:
                 frozen = replace(still, motion_px=fitted.motion(specimen), given=fitted.deformation(specimen))
                 judged_by.append((frozen, self.climb(frozen, testing, tilts_alone(fitted, frozen), only).alignment))
             (with_it, after), (without, before) = judged_by
-            gains += gains_of(with_it, testing, after, before, without)
-        return self._judge(family, gains)
+            return gains_of(with_it, testing, after, before, without)
+
+        return self._judge(family, self._of_parts(of_half, (1, 2)))
 
     def _of_half(self, priors: Priors, known: NDArray[np.intp]) -> Specimen:
         """All particles, with the modes of motion of some and what they mean for the others."""
