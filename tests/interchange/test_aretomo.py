@@ -150,6 +150,18 @@ def test_ctf_of_aretomo(tmp_path: Path) -> None:
     assert aretomo.read(options).optset.series[0].defocus_u_angstrom.tolist() == [20004, 20003, 20002]
 
 
+def test_ctf_of_the_raw_stack(tmp_path: Path) -> None:
+    """CTFFIND numbers sections of the raw stack: here they are not in the order of the alignment."""
+    folder = make(tmp_path)
+    text = "# Output from CTFFind version 4.1.14, run on 2023-02-02\n# Input file: TS.mrc ; Number of micrographs: 4\n"
+    (folder / "TS_ctffind4.txt").write_text(text + "".join(f"{i} {20000 + i} 19000 0 0 0.1 9\n" for i in (1, 2, 3, 4)))
+    options = options_of(folder, tmp_path, STAGE, tomogram_size="480,512,200")
+    assert aretomo.read(options).optset.series[0].defocus_u_angstrom.tolist() == [20003, 20001, 20002]
+    (folder / "TS.rawtlt").unlink()
+    with pytest.raises(DataError, match="cannot be told apart"):
+        aretomo.read(options)
+
+
 def test_local_alignment_moves_particles(tmp_path: Path) -> None:
     """The projection of a displaced particle is where its patch was seen, and the rest of the set is as without."""
     folder = make(tmp_path / "aln")

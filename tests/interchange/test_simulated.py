@@ -93,11 +93,11 @@ def as_aretomo(folder: Path, one: TiltSeries) -> None:
     (folder / f"{one.name}.aln").write_text("\n".join([*head, *rows]) + "\n")
     sections = np.argsort(one.image_index)
     (folder / f"{one.name}.rawtlt").write_text("".join(f"{a:.3f}\n" for a in one.nominal_tilt_deg[sections]))
-    # AreTomo's own table has the rows of its alignment
+    # AreTomo's own table has the rows of its alignment; of the two, this one is taken
     lines = (folder / f"{one.name}_ctffind4.txt").read_text().splitlines()
     by_row = [" ".join([str(i), *lines[one.image_index[k]].split()[1:]]) for i, k in enumerate(order, 1)]
-    (folder / f"{one.name}_CTF.txt").write_text("\n".join(by_row) + "\n")
-    (folder / f"{one.name}_ctffind4.txt").unlink()
+    head = "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2"
+    (folder / f"{one.name}_CTF.txt").write_text("\n".join([head, *by_row]) + "\n")
 
 
 @pytest.mark.parametrize("program", ["imod", "aretomo"])

@@ -133,9 +133,10 @@ def test_shortened_alignments_are_refused(real: Callable[[str], Path], name: str
 def test_ctf_tables(real: Callable[[str], Path]) -> None:
     table = ctffind.read_ctffind(real(f"{CRYO}/TS_017/017_ctffind4.txt"), views=60)
     np.testing.assert_array_equal(table.defocus_angstrom[0], [14477.870117, 13500.001953])
-    assert table.hand is None
+    assert (table.program, table.hand) == ("CTFFIND", None)
     assert ((table.defocus_angstrom > 10000) & (table.defocus_angstrom < 75000)).all()
     with_hand = ctffind.read_ctffind(real(f"{CZ}/test_8col_CTF.txt"), views=31)
+    assert with_hand.program == "AreTomo"
     assert with_hand.hand is not None
     assert set(with_hand.hand.tolist()) == {-1}
     assert ctffind.read_ctffind(real(f"{CZ}/test_CTF.txt")).fit_spacing_angstrom.tolist() == [24.6784, 23.3444, 11.0736]

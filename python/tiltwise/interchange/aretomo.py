@@ -107,10 +107,10 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
         tilt_deg=alignment.tilt_deg,
         stage_deg=alignment.nominal_tilt_deg,
         sections_known=section is not None,
+        of_aretomo=True,
     )
     dose, dose_from = dose_before(views, options, folder)
-    # Rows of AreTomo's own table are numbered as those of its alignment.
-    ctf, ctf_from, ctf_notes = ctf_of(replace(views, sections_known=False), options, find_ctf(name, options, folder))
+    ctf, ctf_from, ctf_notes = ctf_of(views, options, find_ctf(name, options, folder))
     return SeriesDraft(
         name=name,
         where=alignment.path,

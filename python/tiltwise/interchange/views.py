@@ -59,6 +59,8 @@ class Views:
     """`tilt_deg` of all sections of the raw stack, where they are known"""
     sections_known: bool = True
     """false where `section` is only the place in the list of kept views"""
+    of_aretomo: bool = False
+    """whether they are the rows of an alignment of AreTomo, whose CTF table is numbered as these"""
 
     def rows_by_angle(self, others_deg: F64, others_where: str) -> NDArray[np.intp]:
         """Row in a table of stage angles of every view.
@@ -231,7 +233,8 @@ def ctf_of(
     text = read_ctffind(path)
     phase = np.degrees(text.phase_shift_rad)
     ctf = ViewCtf(text.defocus_angstrom[:, 0], text.defocus_angstrom[:, 1], text.azimuth_deg, phase)
-    rows = _rows_of_table(views, options, [int(n) for n in text.micrograph], str(path))
+    own = text.program == "AreTomo"
+    rows = _rows_of_table(views, options, [int(n) for n in text.micrograph], str(path), aretomo=own)
     notes = []
     hand = choices.hand(-1.0, options)
     if text.hand is not None and (text.hand != hand).all():
@@ -263,19 +266,25 @@ def ctfplotter_rows(views: Views, table: CtfplotterTable) -> NDArray[np.intp]:
     return np.asarray(np.argmin(distance, axis=1), np.intp)
 
 
-def _rows_of_table(views: Views, options: ImportOptions, numbers: Sequence[int], where: str) -> NDArray[np.intp]:
-    """Rows of a table that numbers micrographs from 1: those of `--ctf-angles`, of the raw stack, or of kept views."""
+def _rows_of_table(
+    views: Views, options: ImportOptions, numbers: Sequence[int], where: str, *, aretomo: bool = False
+) -> NDArray[np.intp]:
+    """Rows of a table that numbers micrographs from 1: by `--ctf-angles`, by section of the raw stack, or, in a table
+    of AreTomo (`aretomo`), as the rows of its alignment.
+    """
     if options.ctf_angles is not None:
         return views.rows_by_angle(read_angles(options.ctf_angles, views=len(numbers)), str(options.ctf_angles))
-    if views.sections_known and len(numbers) == views.sections:
+    if aretomo and views.of_aretomo and len(numbers) == len(views.tilt_deg):
+        keys = list(range(1, len(numbers) + 1))
+    elif not aretomo and views.sections_known and len(numbers) == views.sections:
         keys = [int(n) + 1 for n in views.section]
-    elif not views.sections_known and len(numbers) == len(views.tilt_deg):
-        keys = list(range(1, len(numbers) + 1))  # numbered by the program that also made the list of views
     else:
         raise DataError(
             "micrographs of a CTF table cannot be told apart",
             where=f"{views.where} and {where}",
-            expected=f"one row for each of the {views.sections} sections of the raw stack",
+            expected="one row for every view of an alignment of AreTomo"
+            if aretomo
+            else f"one row for each of the {views.sections} sections of the raw stack, and their angles",
             found=f"{len(numbers)} rows for {len(views.tilt_deg)} views that are kept",
             fix="give the tilt angle of every row: --ctf-angles FILE.tlt",
         )

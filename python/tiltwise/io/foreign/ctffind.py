@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class CtffindTable:
     """CTF of F micrographs."""
 
     path: str
+    program: Literal["CTFFIND", "AreTomo"]
+    """AreTomo numbers the rows of its alignment, CTFFIND the sections of the stack it was given"""
     micrograph: NDArray[np.int64]
     """(F,) number in the stack, from 1"""
     defocus_angstrom: NDArray[np.float64]
@@ -81,6 +84,7 @@ def read_ctffind(path: str | os.PathLike[str], views: int | None = None) -> Ctff
     eighth = names.get(8, "").lower()
     return CtffindTable(
         path=file.path,
+        program="AreTomo" if "[A]" in names.get(2, "") else "CTFFIND",
         micrograph=values[:, 0].astype(np.int64),
         defocus_angstrom=values[:, 1:3],
         azimuth_deg=values[:, 3],
