@@ -24,7 +24,7 @@ SHOWN = 6
 """Series with figures of their own; the tables hold all."""
 ARROWS = 9
 """Along each axis."""
-ARROW_LENGTH = 0.2
+ARROW_LENGTH = 0.15
 """Of the longest arrow, over the longer side of the image."""
 WORST = 3
 """Tilts whose deformation is shown where every tilt has its own."""

@@ -94,8 +94,8 @@ def arrows(fields: list[tuple[str, F64, F64]], size_px: tuple[int, int], magnify
                 headaxislength=3.5,
             )
             axes.set_aspect("equal")
-            axes.set_xlim(-0.06 * width, 1.06 * width)
-            axes.set_ylim(-0.06 * height, 1.06 * height)
+            axes.set_xlim(-0.12 * width, 1.12 * width)
+            axes.set_ylim(-0.12 * height, 1.12 * height)
             axes.set_title(title)
             axes.set_xlabel("x (px)")
             if number:
