@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from tiltwise.ctf import refine_ctf
+from tiltwise.ctf.aberrations import zernike_coefficients
+from tiltwise.ctf.optics_groups import split
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.refine_ctf import RefineCtfResult
 from tiltwise.errors import ConfigError
-from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_tomograms
+from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles, write_tomograms
 from tiltwise.io.star import read_star
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.optics.zernike import odd_phase
 from tiltwise.report.ctf import write_ctf_report
 from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.simulate import SimulatedData, simulate
@@ -155,6 +158,32 @@ def test_an_oriented_lattice_does_not_hold_its_defoci(lattice: SimulatedData, tm
     after = np.concatenate([one.after[:, 0] for one in result.series]) - true
     assert abs(after @ before) < 0.1 * (before @ before)
     assert np.sqrt(np.mean(after**2)) < 0.35 * np.sqrt(np.mean(before**2))
+
+
+def test_coma_of_one_series_goes_to_its_own_optics_group(data: SimulatedData, tmp_path: Path) -> None:
+    """The metadata state a coma that images of one of two series do not have; no cross-talk to the other."""
+    good = split(load_optimisation_set(data.truth.parent / "optimisation_set.star"), "series")
+    coma = zernike_coefficients([(1, 3)], np.array([1.2]), 0.09, even=False)
+    stated = tmp_path / "particles.star"
+    write_particles(stated, replace(good, optics=(replace(good.optics[0], odd_zernike=coma), good.optics[1])))
+    write_tomograms(tmp_path / "tomograms.star", good)
+    write_optimisation_set(tmp_path / "set.star", tomograms=tmp_path / "tomograms.star", particles=stated)
+    result = refined(tmp_path / "set.star", tmp_path / "job", odd_order=3)
+    first, second = result.aberrations
+    assert first.fits["odd"].verdict.improved
+    assert not second.fits["odd"].verdict.improved
+    written = load_optimisation_set(result.outputs["optimisation_set"])
+    kx, ky = np.meshgrid(*[np.linspace(-0.06, 0.06, 13)] * 2)
+    left, planted = (np.sqrt(np.mean(odd_phase(kx, ky, z) ** 2)) for z in (written.optics[0].odd_zernike, coma))
+    assert left < 0.4 * planted
+    assert not written.optics[1].odd_zernike.any()
+    # without any aberration that is applied, groups stay those of the file
+    unsplit = refined(
+        data.truth.parent / "optimisation_set.star", tmp_path / "split", odd_order=3, split_optics="series"
+    )
+    assert len(unsplit.aberrations) == 2
+    assert len(unsplit.optset.optics) == 1
+    assert "particles" not in unsplit.outputs
 
 
 def test_leaving_out_series_needs_two(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
     odd_order: int = option(
         0, flags=("--odd-order",), ge=0, le=7, help="odd aberrations up to this order (3: coma, trefoil); 0: none"
     )
+    split_optics: str = option(
+        "no",
+        help="optics groups of aberrations: no, those of the file; series, one for every tilt series; or a regular "
+        "expression whose match in the name of a tilt series tells its acquisition area",
+    )
     d0: float = option(-3000.0, unit="Å", help="smallest change of defocus that is searched")
     d1: float = option(3000.0, unit="Å", help="largest change of defocus that is searched")
     kmin: float = option(30.0, unit="Å", gt=0, help="resolution from which on phases are fitted")
@@ -151,6 +156,10 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
                 ("d0", "d1", "sigma_defocus", "sigma_astigmatism"),
                 because="--no-defocus keeps defocus and astigmatism",
                 fix="leave --no-defocus out",
+            )
+        if not self.aberrations:
+            self.refuse_without_effect(
+                ("split_optics",), because="no aberrations are fitted", fix="add --even-order, --odd-order or --cs"
             )
         if not self.phase_shift:
             self.refuse_without_effect(

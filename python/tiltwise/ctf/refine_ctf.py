@@ -13,6 +13,7 @@ from tiltwise.ctf.aberrations import GroupEvidence, add_series, fit_aberration
 from tiltwise.ctf.evidence import FOR_ODD, FOR_PHASES, collect
 from tiltwise.ctf.held_out import compare
 from tiltwise.ctf.memory import EvidenceMemory, allowed_bytes, pixels_within
+from tiltwise.ctf.optics_groups import WHOLE, joined, split
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.reference_check import SAMPLE, refuse_inverted, refuse_wrong_hand
 from tiltwise.ctf.references import Partition, References, cross_fitted, given_maps
@@ -70,6 +71,9 @@ class CtfRefinement:
         self.options, self.job, self.progress = options, job, progress
         self.optset = read_set(options, need_images=True)
         record(self.optset, job, progress)
+        self.read = self.optset
+        if options.split_optics != WHOLE:
+            self.optset = split(self.optset, options.split_optics)
         self.halves = half_sets(self.optset, options, job)
         self.poses = Poses.of(self.optset)
         if options.spherical_aberration:
@@ -284,6 +288,8 @@ class CtfRefinement:
             aberrations = self.aberrations(groups)
         new = applied(self.optset, results, force=options.force, lambert=settings.lambert)
         new = with_aberrations(new, results, aberrations, force=options.force)
+        if not any(any(group.applied.values()) for group in aberrations):
+            new = joined(new, self.read)
         outputs = write_results(self.job, self.optset, new, results, aberrations, slabs=settings.lambert)
         box, pixel = self.source.box, self.source.pixel_size
         resolution = resolution_angstrom(references.curve, box, pixel, 0.143)

@@ -186,6 +186,12 @@ def with_aberrations(
                         defocus_v_angstrom=series[number].defocus_v_angstrom + change.defocus_angstrom,
                     )
             optics[group.index] = one
+    # a table has coefficients for all groups or for none
+    even, odd = (np.zeros(max(len(getattr(one, f"{parity}_zernike")) for one in optics)) for parity in ("even", "odd"))
+    optics = [
+        replace(one, even_zernike=added(one.even_zernike, even), odd_zernike=added(one.odd_zernike, odd))
+        for one in optics
+    ]
     return replace(optset, optics=tuple(optics), series=tuple(series))
 
 

@@ -201,10 +201,13 @@ def _optics_block(
     old: tuple[OpticsGroup, ...] | None = None
     if block is not None and documents is not None:
         row_of = {group.number: row for row, group in enumerate(documents.optics)}
-        if all(group.number in row_of for group in optics):
-            rows = [row_of[group.number] for group in optics]
+        numbers = [group.number if group.split_from is None else group.split_from for group in optics]
+        if all(number in row_of for number in numbers):
+            rows = [row_of[number] for number in numbers]
             block = block.take(rows)
             old = tuple(documents.optics[row] for row in rows)
+            if any(group.split_from is not None for group in optics):
+                block.set_integers("rlnOpticsGroup", [group.number for group in optics])
     elif documents is not None and all(a is b for a, b in zip(optics, documents.optics, strict=False)):
         return None
     if block is None or old is None:

@@ -147,6 +147,8 @@ def _global_table(
                     for name, one in zip(names, chosen, strict=True)
                 ],
             )
+    if old and any(one.optics_group_name != old[one.name].optics_group_name for one in chosen):
+        table.set_text("rlnOpticsGroupName", [one.optics_group_name for one in chosen])
     for label, attribute, default in (
         ("rlnSphericalAberration", "spherical_aberration_mm", None),
         ("rlnTomoHand", "hand", None),

@@ -16,8 +16,8 @@ def _none() -> NDArray[np.float64]:
 class OpticsGroup:
     """One row of `data_optics`.
 
-    The last five fields describe extracted images (2D stacks or pseudo-subtomograms) and are None when
-    the particles have none.  Zernike coefficients are in the order of RELION's rlnEvenZernike and
+    Five fields from `image_pixel_size_angstrom` on describe extracted images (2D stacks or pseudo-subtomograms) and
+    are None when the particles have none.  Zernike coefficients are in the order of RELION's rlnEvenZernike and
     rlnOddZernike, in radians, with frequencies in 1/Å.
     """
 
@@ -34,3 +34,5 @@ class OpticsGroup:
     image_dimensionality: int | None = None
     binning: float | None = None
     ctf_premultiplied: bool | None = None
+    split_from: int | None = None
+    """number of the group of the file that it is a part of, if it is one"""
