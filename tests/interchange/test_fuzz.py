@@ -85,6 +85,7 @@ DAMAGES: dict[str, Callable[[str], Iterator[bytes]]] = {
     "text": lambda text: replaced(text, "12o.5"),
     "nan": lambda text: replaced(text, "nan"),
     "infinite": lambda text: replaced(text, "1e999"),
+    "huge": lambda text: replaced(text, "-1e308"),
     "line ends": line_ends,
     "encoding": encoded,
     "long lines": long_lines,
@@ -122,7 +123,7 @@ def test_damaged_files(reader: Reader, damage: str, folder: Path) -> None:
     errors = [message for message in messages if message is not None]
     assert [message for message in errors if f"damaged{reader.suffix}" not in message] == []
     assert [message for message in errors if len(message) > 2000] == []
-    if damage in ("text", "nan", "infinite") or (errors and damage == "columns"):  # such a value is at a line
+    if damage in ("text", "nan", "infinite", "huge") or (errors and damage == "columns"):  # such a value is at a line
         assert any("line " in message for message in errors), errors
 
 

@@ -13,6 +13,8 @@ from tiltwise.errors import FormatError
 from tiltwise.io.star_text import format_number, format_vector, quote, unquote
 
 T = TypeVar("T")
+LARGEST = 1e30
+"""A number beyond this is damage: nothing that is measured comes near, and its square would overflow."""
 BlockKind = Literal["loop", "list"]
 
 
@@ -83,13 +85,15 @@ class StarBlock:
             values = np.array(list(map(float, column)), np.float64)
         except ValueError:
             values = np.array([self._parse(_number, row, label, "a number") for row in range(len(column))], np.float64)
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
+        usable = np.abs(values) <= LARGEST  # not NaN either
+        if not usable.all():
+            row = int(np.flatnonzero(~usable)[0])
+            finite = bool(np.isfinite(values[row]))
             raise FormatError(
-                "a number is NaN or infinite",
+                "a number is too large" if finite else "a number is NaN or infinite",
                 where=self.where(row, label),
                 expected="a finite number",
-                found=f"{column[row]} ({int((~np.isfinite(values)).sum())} such rows)",
+                found=f"{column[row]} ({int((~usable).sum())} such rows)",
                 fix="remove these rows, or repeat the job that wrote them",
             )
         return values
@@ -215,7 +219,7 @@ def _number(value: str) -> float:
 
 def _whole(value: str) -> int:
     number = _number(value)
-    if number != int(number) if np.isfinite(number) else True:
+    if not abs(number) < 2**63 or number != int(number):
         raise ValueError(value)
     return int(number)
 

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import FormatError
+from tiltwise.io.star_block import LARGEST
 
 MAX_LINE = 100_000
 """Characters of a line that still count as text; no program writes longer ones into the formats read here."""
+MAX_WHOLE = 2**53
+"""Whole numbers beyond this are not exact as floating-point numbers."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?", re.ASCII)
 
 
@@ -79,7 +82,7 @@ class TextFile:
             what = "a number is NaN or infinite" if bad else "a value is not a number"
             raise self.error(what, line, column, expected=wanted, found=text or "nothing")
         value = float(text.replace("d", "e").replace("D", "e"))
-        if not math.isfinite(value):
+        if not abs(value) <= (MAX_WHOLE if whole else LARGEST):
             raise self.error("a number is too large", line, column, expected=wanted, found=text)
         if whole and value != int(value):
             raise self.error("a number is not whole", line, column, expected=wanted, found=text)
@@ -127,7 +130,7 @@ class TextFile:
                 values = np.array([list(map(float, tokens)) for tokens in split], np.float64)
                 # Python would take 1_000 and digits of other scripts as well.
                 text = "".join(self.lines[row] for row in rows)
-                if np.isfinite(values).all() and text.isascii() and "_" not in text:
+                if (np.abs(values) <= LARGEST).all() and text.isascii() and "_" not in text:
                     return values
             except ValueError:
                 pass
