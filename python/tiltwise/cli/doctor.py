@@ -16,6 +16,7 @@ _PACKAGES = (
     "scipy",
     "mrcfile",
     "starfile",
+    "threadpoolctl",
     "healpix",
     "pydantic",
     "click",
