@@ -34,6 +34,7 @@ def made(folder: Path, **errors: float) -> SimulatedData:
         tilt_series=2,
         particles=60,
         pixel_size=3.0,
+        box=CROP,
         error_orientation=6.0,
         error_position=5.0,
         seed=1,
