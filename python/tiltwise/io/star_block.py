@@ -230,6 +230,6 @@ def _vector(value: str) -> NDArray[np.float64]:
         raise ValueError(value)
     inner = inner[1:-1].strip()
     vector = np.array([float(part) for part in inner.split(",")] if inner else [], np.float64)
-    if not np.isfinite(vector).all():
+    if not (np.abs(vector) <= LARGEST).all():
         raise ValueError(value)
     return vector

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import FormatError
 from tiltwise.io.foreign.text import TextFile, read_text
+from tiltwise.io.star_block import LARGEST
 
 _NAMES = {
     "x": ("x", "rlncoordinatex", "coordinate_x", "location_x", "pos_x"),
@@ -132,6 +133,6 @@ def _numbers(
                 values[i, j] = float(token)
             except ValueError:
                 values[i, j] = np.nan
-            if "_" in token or not token.isascii() or not np.isfinite(values[i, j]):
+            if "_" in token or not token.isascii() or not abs(values[i, j]) <= LARGEST:
                 values[i, j] = file.number(row, token, name, column=file.column_of(row, column, separator))
     return values
