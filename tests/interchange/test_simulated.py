@@ -1,4 +1,4 @@
-"""A simulated set, told in the words of IMOD and of AreTomo: its import projects, weighs and focuses the same."""
+"""A simulated set, told in the words of other programs: its import projects, weighs and focuses the same."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from tiltwise.cli.main import main
 from tiltwise.geometry.projection import angles_from_projection_matrices
 from tiltwise.geometry.rotations import euler_to_matrix, rotation_z
-from tiltwise.io.mrc import open_stack
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.interchange.relion_forms import to_relion4
+from tiltwise.io.mrc import open_stack, write_map
+from tiltwise.io.optimisation_set import load_optimisation_set, write_particles, write_tomograms
+from tiltwise.io.star import read_star
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.sim.options import SimulateOptions
 
@@ -156,3 +158,101 @@ def same(known: OptimisationSet, one: TiltSeries, found: OptimisationSet) -> Non
     with open_stack(other.image_files[0]) as mine, open_stack(one.image_files[0]) as theirs:
         for row, section in zip(rows, one.image_index, strict=True):
             np.testing.assert_array_equal(mine.section(int(other.image_index[row])), theirs.section(int(section)))
+
+
+def test_the_same_set_from_relion_4(simulated: OptimisationSet, tmp_path: Path) -> None:
+    """With images at hand: their size is that of the stack, and RELION-4 gets the stack it wants."""
+    four, notes = to_relion4(simulated)
+    assert not any("one file per tilt" in note for note in notes)
+    write_tomograms(tmp_path / "tomograms.star", four)
+    write_particles(tmp_path / "particles.star", four)
+    assert "rlnTomoTiltSeriesName" in read_star(tmp_path / "tomograms.star")["global"]
+    arguments = ["import", "--i", str(tmp_path / "particles.star"), "--t", str(tmp_path / "tomograms.star")]
+    assert main([*arguments, "--o", str(tmp_path / "out"), "--quiet"]) == 0
+    found = load_optimisation_set(tmp_path / "out/optimisation_set.star")
+    assert found.particles.name == simulated.particles.name
+    for one, other in zip(simulated.series, found.series, strict=True):
+        assert other.image_files == one.image_files
+        np.testing.assert_array_equal(other.image_index, one.image_index)
+        np.testing.assert_array_equal(other.defocus_u_angstrom, one.defocus_u_angstrom)
+        rows = np.array(simulated.particles.tomogram, dtype=object) == one.name
+        difference = other.project(found.particles.coordinate_px[rows]) - one.project(
+            simulated.particles.coordinate_px[rows]
+        )
+        assert np.abs(difference[..., :2]).max() <= 1e-3
+
+
+def as_warp(folder: Path, one: TiltSeries) -> None:
+    """`.xml` with an average per tilt beside a movie that is not there; angles with Warp's sign."""
+    angles = angles_from_projection_matrices(one.projection, one.pixel_size_angstrom, one.tomogram_size, one.image_size)
+    assert np.abs(angles.x_tilt_deg).max() < 1e-6
+    pixel, image = one.pixel_size_angstrom, np.array(one.image_size)
+    volume = np.array(one.tomogram_size, np.float64)
+    offset = (one.projection[:, :2] @ np.append(volume / 2.0, 1.0) - image / 2.0) * pixel
+    (folder / "frames/average").mkdir(parents=True)
+    (folder / "series").mkdir()
+    with open_stack(one.image_files[0]) as stack:
+        for i, section in enumerate(one.image_index):
+            write_map(folder / f"frames/average/{one.name}_{i}.mrc", stack.section(int(section))[None], pixel)
+    columns = {
+        "Angles": -angles.y_tilt_deg,
+        "Dose": one.pre_exposure,
+        "AxisAngle": angles.z_rot_deg,
+        "AxisOffsetX": offset[:, 0],
+        "AxisOffsetY": offset[:, 1],
+        "MoviePath": [f"../frames/{one.name}_{i}.tif" for i in range(one.n_tilts)],
+    }
+    grids = {
+        "GridCTF": 0.5 * (one.defocus_u_angstrom + one.defocus_v_angstrom) / 1e4,
+        "GridCTFDefocusDelta": (one.defocus_u_angstrom - one.defocus_v_angstrom) / 1e4,
+        "GridCTFDefocusAngle": one.defocus_angle_deg,
+    }
+    text = [
+        f'<TiltSeries AreAnglesInverted="{one.hand < 0}" '
+        f'ImageDimensionsAngstrom="{image[0] * pixel}, {image[1] * pixel}" '
+        f'VolumeDimensionsAngstrom="{", ".join(str(v * pixel) for v in volume)}">',
+        *(f"<{tag}>" + "\n".join(map(str, values)) + f"</{tag}>" for tag, values in columns.items()),
+        f'<CTF><Param Name="PixelSize" Value="{pixel}" /><Param Name="Voltage" Value="{one.voltage_kv}" />'
+        f'<Param Name="Cs" Value="{one.spherical_aberration_mm}" />'
+        f'<Param Name="Amplitude" Value="{one.amplitude_contrast}" /></CTF>',
+    ]
+    for tag, values in grids.items():
+        nodes = "".join(f'<Node X="0" Y="0" Z="{i}" Value="{value}" />' for i, value in enumerate(values))
+        text.append(f'<{tag} Width="1" Height="1" Depth="{one.n_tilts}">{nodes}</{tag}>')
+    (folder / f"series/{one.name}.xml").write_text("\n".join([*text, "</TiltSeries>\n"]))
+
+
+def test_the_same_set_from_warp(simulated: OptimisationSet, tmp_path: Path) -> None:
+    one = simulated.series[0]
+    as_warp(tmp_path, one)
+    rows = np.flatnonzero(np.array(simulated.particles.tomogram, dtype=object) == one.name)
+    position, angles = simulated.particles.coordinate_px[rows], simulated.particles.angles_deg[rows]
+    lines = [
+        f"{one.name}.tomostar {' '.join(f'{v / 2.0:.6f}' for v in place)} {' '.join(f'{a:.6f}' for a in turn)}"
+        for place, turn in zip(position, angles, strict=True)
+    ]
+    labels = [
+        "rlnMicrographName",
+        *(f"rlnCoordinate{axis}" for axis in "XYZ"),
+        "rlnAngleRot",
+        "rlnAngleTilt",
+        "rlnAnglePsi",
+    ]
+    picks = tmp_path / "picks.star"
+    picks.write_text("\ndata_\n\nloop_\n" + "".join(f"_{label}\n" for label in labels) + "\n".join(lines) + "\n")
+    arguments = ["import", "--i", str(tmp_path / "series"), "--p", str(picks), "--coord-binning", "2"]
+    assert main([*arguments, "--o", str(tmp_path / "out"), "--quiet"]) == 0
+    found = load_optimisation_set(tmp_path / "out/optimisation_set.star")
+    other = found.series[0]
+    assert (other.name, other.hand, other.image_size) == (one.name, one.hand, one.image_size)
+    for name in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_deg", "pre_exposure"):
+        np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=0, atol=1e-3)
+    difference = other.project(found.particles.coordinate_px) - one.project(position)
+    assert np.abs(difference[..., :2]).max() <= 0.01
+    assert np.abs(difference[..., 2] - difference[:1, :, 2]).max() <= 0.01
+    here, there = (euler_to_matrix(values) for values in (found.particles.angles_deg, angles))
+    assert np.abs(here.swapaxes(1, 2) @ there - np.eye(3)).max() <= np.radians(1e-3)
+    with open_stack(one.image_files[0]) as theirs:
+        for file, section in zip(other.image_files, one.image_index, strict=True):
+            with open_stack(file) as mine:
+                np.testing.assert_allclose(mine.section(0), theirs.section(int(section)), rtol=1e-6)
