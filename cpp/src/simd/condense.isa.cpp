@@ -14,9 +14,14 @@ namespace {
 
 using simd::Vec4F;
 
-/// Slices of a batch as two arrays.
+/// Complex numbers of a batch as two arrays.
 struct Slice {
   float re[simd::samples_per_batch], im[simd::samples_per_batch];
+};
+
+/// Sums of a batch: rows at a distance that the compiler knows, so that it need not fear that they overlap.
+struct Sums {
+  double term[condensed_terms][simd::samples_per_batch];
 };
 
 TW_HD void interpolate_batch(const ComplexF* volume, std::int64_t half, const simd::Samples& s, std::int64_t count,
@@ -58,20 +63,36 @@ int condense(const CondenseArgs* args, ErrorText* error) {
     const std::int64_t first = batch * simd::samples_per_batch;
     const std::int64_t count = a.k - first < simd::samples_per_batch ? a.k - first : simd::samples_per_batch;
     simd::Samples samples;
-    Slice slice;
+    Slice slice, wave;
+    Sums sums;
     for (std::int64_t g = 0; g < a.groups; ++g) {
-      double* sums = a.out + g * condensed_terms * a.k + first;
+      double* out = a.out + g * condensed_terms * a.k + first;
       const float* turns = a.turns + g * a.k + first;
+      const float* slopes = a.slopes + first;
+      for (std::int64_t term = 0; term < condensed_terms; ++term) {
+        for (std::int64_t j = 0; j < count; ++j) {
+          sums.term[term][j] = out[term * a.k + j];
+        }
+      }
       for (std::int64_t i = a.starts[g]; i < a.starts[g + 1]; ++i) {
         simd::find_samples(a.matrices + 9 * i, kx + first, ky + first, kz + first, count, radius_squared, size,
                            samples);
         interpolate_batch(a.volume, half, samples, count, slice);
         const ComplexF* image = a.images + i * a.k + first;
-        const float* slopes = a.slopes + first;
         const float depth = a.depths[i];
         for (std::int64_t j = 0; j < count; ++j) {
-          body::add_condensed(sums + j, a.k, {slice.re[j], slice.im[j]}, image[j],
-                              body::ctf_wave(turns[j], slopes[j], depth));
+          const ComplexF w = body::ctf_wave(turns[j], slopes[j], depth);
+          wave.re[j] = w.re;
+          wave.im[j] = w.im;
+        }
+        for (std::int64_t j = 0; j < count; ++j) {
+          body::add_condensed(&sums.term[0][j], simd::samples_per_batch, {slice.re[j], slice.im[j]}, image[j],
+                              {wave.re[j], wave.im[j]});
+        }
+      }
+      for (std::int64_t term = 0; term < condensed_terms; ++term) {
+        for (std::int64_t j = 0; j < count; ++j) {
+          out[term * a.k + j] = sums.term[term][j];
         }
       }
     }

@@ -165,6 +165,10 @@ ORDINARY = (1e-15, 1e15)
 """Mean weights whose sums single precision holds, with room for voxels that have far more or less."""
 
 
+PIECE = 1 << 16
+"""Voxels that are worked on at a time."""
+
+
 @dataclass(slots=True)
 class PackedSums:
     """Completed sums in single precision at the V voxels of `ball_of`, divided by `unit`: a quarter of the memory.
@@ -185,15 +189,15 @@ class PackedSums:
     def of(cls, sums: Accumulator, unit: float | None = None) -> PackedSums:
         """Of a completed accumulator; `unit` of the sums they are to be added to, else one that fits the weights."""
         index, _ = ball_of(sums.box, sums.padded)
-        data, weight = sums.data.reshape(-1).take(index), sums.weight.reshape(-1).take(index)
         if unit is None:
-            mean = float(weight.mean())
+            mean = float(sums.weight.mean())
             ordinary = not mean > 0 or ORDINARY[0] < mean < ORDINARY[1]
             unit = 1.0 if ordinary else float(2.0 ** np.floor(np.log2(mean)))
-        if unit != 1.0:
-            data, weight = data / unit, weight / unit
-        single = data.astype(np.complex64), weight.astype(np.float32)
-        return cls(sums.box, sums.padded, *single, unit, sums.attenuation)
+        data, weight = np.empty(len(index), np.complex64), np.empty(len(index), np.float32)
+        for part in pieces(len(index)):
+            data[part] = sums.data.reshape(-1).take(index[part]) / unit
+            weight[part] = sums.weight.reshape(-1).take(index[part]) / unit
+        return cls(sums.box, sums.padded, data, weight, unit, sums.attenuation)
 
     @property
     def shells(self) -> NDArray[np.intp]:
@@ -220,6 +224,11 @@ class PackedSums:
         """
         weight = self.weight - part.weight
         return replace(self, data=self.data - part.data, weight=np.maximum(weight, 0, out=weight))
+
+
+def pieces(count: int) -> list[slice]:
+    """Of arrays of `count` voxels, so small that what is made of them stays in the cache."""
+    return [slice(start, start + PIECE) for start in range(0, count, PIECE)]
 
 
 def packed(sums: Accumulator | PackedSums) -> PackedSums:
@@ -269,14 +278,15 @@ def solve_map(
     floor = 1e-3 * means / sums.unit
     added = np.zeros_like(means) if prior is None else prior / sums.unit
     # single precision from here on: sums are done
-    denominator = added.astype(np.float32).take(sums.shells)
-    denominator += sums.weight
-    np.maximum(denominator, floor.astype(np.float32).take(sums.shells), out=denominator)
-    factor = gain.astype(np.float32).take(sums.shells)
-    factor[denominator <= 0] = 0.0
-    np.divide(factor, denominator, out=factor, where=denominator > 0)
+    tables = [table.astype(np.float32) for table in (added, floor, gain)]
     spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
-    spectrum.reshape(-1)[ball_of(box, padded)[0]] = sums.data * factor
+    index, shells = ball_of(box, padded)
+    for part in pieces(len(index)):
+        prior_of, floor_of, factor = (table.take(shells[part]) for table in tables)
+        denominator = np.maximum(prior_of + sums.weight[part], floor_of)
+        factor[denominator <= 0] = 0.0
+        np.divide(factor, denominator, out=factor, where=denominator > 0)
+        spectrum.reshape(-1)[index[part]] = sums.data[part] * factor
     density = central_irfft3(spectrum, padded, box, norm="backward")
     attenuation = gridding_correction(box, padded) if sums.attenuation is None else sums.attenuation
     return np.asarray(density * np.float32(box) / attenuation, dtype=np.float32)
