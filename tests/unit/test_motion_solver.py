@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from helpers.alignments import moving, observed, planted, rms, specimen, whole_matrix
 from tiltwise.motion.climb import Climbed, climb, climb_lbfgs
+from tiltwise.motion.fits import back_in_reach
 from tiltwise.motion.gaussian_process import MotionBasis, covariance
 from tiltwise.motion.geometry import Alignment
 from tiltwise.motion.learning import as_coefficients, learn, log_evidence
@@ -243,3 +244,20 @@ def test_what_is_kept_between_rounds_does_not_depend_on_modes() -> None:
     flipped = replace(one, basis=-one.basis)
     other = Fitted(flipped, replace(truth, coefficients=-truth.coefficients)).written_out()
     assert other.specimen.motion_px.tobytes() == kept.specimen.motion_px.tobytes()
+
+
+def test_a_tilt_that_has_left_its_tables_is_as_it_was() -> None:
+    rng = np.random.default_rng(3)
+    one = specimen(8, 6, rng)
+    true = planted(one, rng)
+    evidence = observed(one, true, 0.5, rng)
+    assert back_in_reach(one, evidence, true) is true
+    far = np.zeros((6, 5))
+    far[2, 3:] = 2.0 * evidence.reach_px
+    lost = true.moved(far, np.zeros((8, 3)), np.zeros_like(true.coefficients))
+    back = back_in_reach(one, evidence, lost)
+    np.testing.assert_array_equal(back.turn[2], np.eye(3))
+    np.testing.assert_array_equal(back.shift_px[2], 0.0)
+    rest = np.arange(6) != 2
+    np.testing.assert_array_equal(back.turn[rest], true.turn[rest])
+    np.testing.assert_array_equal(back.displacement_px, true.displacement_px)

@@ -36,7 +36,7 @@ def run(options: CycleOptions, session: Session) -> Outcome:
             write_cycle_report(job.path("report.html"), options, result, job.content)
         job.add_output(job.path("report.html"))
     lines = [
-        f"✓ {result.resolution_angstrom:.1f} Å; ended because of: {result.reason}",
+        f"✓ {result.resolution_angstrom:.1f} Å; ended: {result.reason}",
         f"  map: {options.output / 'postprocess' / 'postprocess.mrc'}",
         f"  optimisation set: {result.outputs['optimisation_set']} (before: {result.outputs['before']})",
         f"  report: {job.path('report.html')}",

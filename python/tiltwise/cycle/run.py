@@ -245,7 +245,10 @@ class Cycle:
         """All rounds, post-processing, and the table."""
         options = self.options
         state = self.first()
-        reason, taken_back = f"{options.rounds} rounds, as asked", False
+        reason, taken_back = (
+            f"all of {options.rounds} rounds done" if options.rounds > 1 else "the one round is done",
+            False,
+        )
         for number in range(1, options.rounds + 1):
             self.job.check_abort()
             kept = State(state.optimisation_set, state.maps, state.binning, state.resolution, state.mask)

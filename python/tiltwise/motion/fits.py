@@ -100,7 +100,7 @@ class Fits:
                 again = self.climb(still, evidence, jumps.start(found.alignment), free)
                 if again.value > found.value:
                     found, shared = again, shared.after(jumps)
-        return Fitted(still, found.alignment, shared)
+        return Fitted(still, back_in_reach(still, evidence, found.alignment), shared)
 
     def full(
         self, data: SeriesData, evidence: Evidence, start: Fitted, free: Free, priors: Priors
@@ -110,7 +110,7 @@ class Fits:
         begun = priors.begin(specimen, start.alignment, start.specimen)
         found = self.climb(specimen, evidence, begun, free, NEAR)
         weight = log_evidence(found)
-        return Fitted(specimen, found.alignment, start.shared), weight
+        return Fitted(specimen, back_in_reach(specimen, evidence, found.alignment), start.shared), weight
 
     def learn(self, data: Sequence[SeriesData], evidence: Sequence[Evidence], fitted: Sequence[Fitted]) -> Priors:
         """Priors that explain the series with most images best.
@@ -201,6 +201,22 @@ class Fits:
         kept = self.settled(data, kept, drift)
         errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
         return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
+
+
+def back_in_reach(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Alignment:
+    """Tilts whose particles have left their tables, by more than half, are as they were: nothing holds them there.
+
+    A tilt with hardly any contrast can be carried off by noise; where tables end there is no way back.
+    """
+    moved = alignment.predict(specimen)[evidence.particle, evidence.tilt]
+    outside = (np.abs(moved) > evidence.reach_px).any(axis=1)
+    count = np.bincount(evidence.tilt, minlength=specimen.n_tilts)
+    lost = np.bincount(evidence.tilt, outside, specimen.n_tilts) > 0.5 * np.maximum(count, 1)
+    if not lost.any():
+        return alignment
+    none = Alignment.none(specimen)
+    turn = np.where(lost[:, None, None], none.turn, alignment.turn)
+    return replace(alignment, turn=turn, shift_px=np.where(lost[:, None], none.shift_px, alignment.shift_px))
 
 
 def judgements(priors: Priors) -> int:

@@ -40,7 +40,7 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
     }
     undo = f"nothing outside {options.output} was changed; to go back, use {result.outputs['before']}"
     summary = Summary(
-        f"{result.resolution_angstrom:.1f} Å. It ended because of: {result.reason}. To undo: {undo}.",
+        f"{result.resolution_angstrom:.1f} Å. It ended: {result.reason}. To undo: {undo}.",
         facts,
         manifest["warnings"],
         f"tiltwise refine --i {result.outputs['optimisation_set']} …",
