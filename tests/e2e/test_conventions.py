@@ -16,6 +16,8 @@ from tiltwise.check.run import CheckResult, check
 from tiltwise.cli.main import main
 from tiltwise.geometry.projection import project_points
 from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.particles import PIXEL_LABELS
+from tiltwise.io.star import read_star, write_star
 from tiltwise.jobs.progress import choose_progress
 from tiltwise.sim.microscope import true_parameters
 from tiltwise.sim.options import SimulateOptions
@@ -94,6 +96,19 @@ def test_two_mistakes_at_once(data: SimulatedData, tmp_path: Path, names: tuple[
     both = [one for one in PLANTS if one.name in names]
     result = examine(plant(data.folder, tmp_path / "planted", *both), data.reference)
     assert set(codes(result)) == {one.code for one in both}
+
+
+@pytest.mark.parametrize("factor, shift, expected", [(1, 0, []), (0.5, 0, ["TW-CONV-05"]), (1, 1, ["TW-CONV-08"])])
+def test_relion4(data: SimulatedData, tmp_path: Path, factor: float, shift: float, expected: list[str]) -> None:
+    folder = tmp_path / "relion4"
+    arguments = ["export", "--to", "relion4", "--i", str(data.optimisation_set), "--o", str(folder), "--quiet"]
+    assert main(arguments) == 0
+    document = read_star(folder / "particles.star")
+    for label in PIXEL_LABELS:
+        block = document["particles"]
+        block.set_floats(label, block.floats(label) * factor + shift)
+    write_star(folder / "particles.star", document)
+    assert codes(examine(folder / "optimisation_set.star", data.reference)) == expected
 
 
 def test_contrast_mirror_and_a_map_of_something_else(data: SimulatedData, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tiltwise.check.convention.readings import Reading
 from tiltwise.check.convention.scoring import Level, binned, read_binned
 from tiltwise.errors import DataError
 from tiltwise.exec import Progress
-from tiltwise.io.documents import Documents
+from tiltwise.io.documents import CoordinateStyle, Documents
 from tiltwise.kernels.api import Backend
 from tiltwise.maps.initial import prepare_map
 from tiltwise.model import OptimisationSet
@@ -91,13 +91,16 @@ def _stated(optset: OptimisationSet, number: int, members: NDArray[np.intp]) -> 
     position_px = position[members] / series.pixel_size_angstrom
     stored = optset.particles.coordinate_px[members]
     documents = optset.documents
-    centred = not isinstance(documents, Documents) or documents.coordinates.kind == "centred"
-    units = stored - (np.asarray(series.tomogram_size) / 2 if centred else 0.0)
+    style = documents.coordinates if isinstance(documents, Documents) else CoordinateStyle()
+    centred = style.kind == "centred"
+    # What RELION-4 adds to pixels is added whatever their unit.
+    origin = np.asarray(series.tomogram_size) / 2 if centred else np.full(3, style.offset)
+    units = stored - origin
     return Reading(
         series=series,
         units=units,
         from_centre=centred,
-        offset_px=position_px - stored,
+        offset_px=position_px - stored + (0.0 if centred else origin),
         position_px=position_px,
         rotation=rotation[members],
     )

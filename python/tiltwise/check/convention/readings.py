@@ -30,7 +30,7 @@ class Reading:
     from_centre: bool
     """whether they count from the centre of the tomogram"""
     offset_px: F64
-    """(P, 3) what rlnOrigin adds along tomogram axes"""
+    """(P, 3) what rlnOrigin, and RELION-4's rule, add along tomogram axes"""
     position_px: F64
     """(P, 3) from the corner"""
     rotation: F64
