@@ -19,6 +19,7 @@ from tiltwise.ctf.refine_ctf import RefineCtfResult, refuse_mixed_optics
 from tiltwise.errors import ConfigError, DataError, ShapeError, TiltwiseError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set, write_particles, write_tomograms
+from tiltwise.io.star import read_star, write_star
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.optics.zernike import odd_phase
@@ -151,6 +152,26 @@ def test_good_ctfs_stay_to_the_last_digit(data: SimulatedData, tmp_path: Path) -
 def test_threads_do_not_matter(data: SimulatedData, first: RefineCtfResult, tmp_path: Path) -> None:
     alone = refined(data.optimisation_set, tmp_path / "alone", threads=1)
     assert alone.outputs["ctf"].read_bytes() == first.outputs["ctf"].read_bytes()
+
+
+def test_order_of_particles_and_tilts_does_not_matter(data: SimulatedData, tmp_path: Path) -> None:
+    """Both files with their rows turned around: sums are added in another order, and that is all."""
+    straight = refined(data.optimisation_set, tmp_path / "straight", split="keep")
+    good = load_optimisation_set(data.optimisation_set)
+    rows = np.arange(len(good.particles))[::-1]
+    write_particles(tmp_path / "particles.star", good, particles=good.particles.take(rows))
+    write_tomograms(tmp_path / "tomograms.star", good)
+    (file,) = (tmp_path / "tilt_series").glob("*.star")
+    document = read_star(file)
+    (block,) = document.blocks
+    write_star(file, document.replace(block.take(np.arange(len(block))[::-1])))
+    write_optimisation_set(
+        tmp_path / "set.star", tomograms=tmp_path / "tomograms.star", particles=tmp_path / "particles.star"
+    )
+    turned = refined(tmp_path / "set.star", tmp_path / "turned", split="keep")
+    (one,), (other,) = straight.series, turned.series
+    np.testing.assert_allclose(other.after[::-1], one.after, atol=0.05)
+    np.testing.assert_allclose(other.scale[::-1], one.scale, rtol=1e-4)
 
 
 def test_given_half_maps(data: SimulatedData, first: RefineCtfResult, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def simulated(folder: Path, **changes: Any) -> SimulatedData:
     """Small series with wrong defoci."""
     values: dict[str, Any] = {
         "tilt_series": 2,
-        "particles": 30,
+        "particles": 40,
         "width_px": 256,
         "height_px": 256,
         "thickness": 900.0,
@@ -41,7 +41,7 @@ def simulated(folder: Path, **changes: Any) -> SimulatedData:
         "tilt_step": 20.0,
         "defocus": 20000.0,
         "error_defocus": 600.0,
-        "snr": 1.0,
+        "snr": 3.0,
         "spacing": 90.0,
         "margin_px": 16,
         "threads": 2,

@@ -141,7 +141,9 @@ def cross_fitted(
         particle, tilts = asked
         return source.cut(particle, poses.displacement_angstrom[particle], tilts)
 
-    noise = initial_noise_power(source, lambda i: load((i, None)), threads, lambda count: None, NOISE_SAMPLE, visible)
+    noise = initial_noise_power(
+        source, lambda i: load((i, None)), threads, lambda count: None, NOISE_SAMPLE, sample(source, visible)
+    )
     batches: list[tuple[tuple[int, int], int, list[int], NDArray[np.bool_]]] = []
     for half, part in fit.keys:
         for number, series in enumerate(source.optset.series):
@@ -170,6 +172,16 @@ def cross_fitted(
         level_amplitudes(volumes, partition.count)
     density = 0.5 * (fit.halves[0] + fit.halves[1])
     return References(volumes, halves, folds, partition, fit.curve, density)
+
+
+def sample(source: ParticleSource, visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(P,) some of the visible particles of every series, the same ones whatever their order in the file."""
+    chosen = np.zeros(len(visible), bool)
+    order = np.argsort(source.optset.particles.name, kind="stable")
+    for number in range(len(source.optset.series)):
+        own = order[(source.series_of[order] == number) & visible[order]]
+        chosen[own[:NOISE_SAMPLE]] = True
+    return chosen
 
 
 def level_amplitudes(volumes: dict[tuple[int, int], C64], count: int) -> None:
