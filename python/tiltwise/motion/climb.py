@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from tiltwise.motion.curvature import Curvature, Factorised, Parts
 from tiltwise.motion.geometry import Alignment, Specimen, gauge
-from tiltwise.motion.normal import NormalEquations, Solver
 from tiltwise.motion.objective import Evidence, Free, Gradient, gradient
 
 F64 = NDArray[np.float64]
-Parts = tuple[F64, ...]
-"""Tilts (F, 5), particles (P, 3), coefficients (F - 1, B, 3), amplitudes (N, M)."""
 
 FAR, NEAR = 2.0**-10, 2.0**-24
 """Damping of the first step from a start far from the end, and near to it.  Curvatures of a random walk differ by
@@ -34,23 +32,6 @@ REMEMBERED = 8
 """Steps whose changes of the gradient correct the curvature."""
 
 
-class Curvature:
-    """Fisher information at the start of a climb, factorised with the dampings that are asked for.
-
-    Turns are small: the geometry of the start serves the whole climb.
-    """
-
-    def __init__(self, specimen: Specimen, evidence: Evidence, start: Alignment, free: Free) -> None:
-        self.normal, self.free = NormalEquations.of(specimen, evidence, start), free
-        self._solvers: dict[float, Solver] = {}
-
-    def solver(self, damping: float) -> Solver:
-        """With this damping."""
-        if damping not in self._solvers:
-            self._solvers[damping] = Solver(self.normal, self.free, damping)
-        return self._solvers[damping]
-
-
 @dataclass(frozen=True, slots=True)
 class Climbed:
     """Where a climb ended."""
@@ -62,7 +43,7 @@ class Climbed:
     curvature: Curvature
 
     @property
-    def solver(self) -> Solver:
+    def solver(self) -> Factorised:
         """Curvature at the start, hardly damped."""
         return self.curvature.solver(NEAR)
 
@@ -81,7 +62,7 @@ class _Memory:
             return self
         return _Memory((*self.pairs[1 - REMEMBERED :], (step, change, product)))
 
-    def step(self, solver: Solver, here: Gradient) -> Parts:
+    def step(self, solver: Factorised, here: Gradient) -> Parts:
         """Towards the top: the two loops of L-BFGS around a step of the solver."""
         right, weights = _parts(here), []
         for step, change, product in reversed(self.pairs):
@@ -104,7 +85,7 @@ def _parts(found: Gradient) -> Parts:
     return found.tilt, found.particle, found.coefficients, found.amplitudes
 
 
-def _solve(solver: Solver, here: Gradient, right: Parts) -> Parts:
+def _solve(solver: Factorised, here: Gradient, right: Parts) -> Parts:
     tilt, particle, coefficients, amplitudes = right
     return solver.step(replace(here, tilt=tilt, particle=particle, coefficients=coefficients, amplitudes=amplitudes))
 

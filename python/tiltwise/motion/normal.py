@@ -23,6 +23,45 @@ UNDETERMINED = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
+class ImageBlocks:
+    """Fisher information of single images, in what moves them."""
+
+    space: F64
+    """(P, F, 3, 3) in displacements of the particle"""
+    crossed: F64
+    """(P, F, 5, 3) in (w, t) and displacements"""
+    own: F64
+    """(F, 5, 5) in (w, t), of all particles"""
+    by_tilt: F64
+    """(P, F, 2, 5) see `tiltwise.motion.geometry.tilt_jacobian`"""
+    rotation: F64
+    """(F, 2, 3)"""
+    fields: _Fields | None
+    """of deformations that are fitted"""
+
+    @classmethod
+    def of(cls, specimen: Specimen, evidence: Evidence, alignment: Alignment) -> ImageBlocks:
+        """At an alignment."""
+        arms = alignment.arms(specimen)
+        information = np.zeros((*arms.shape[:2], 2, 2))
+        information[evidence.particle, evidence.tilt] = evidence.information
+        deformation, of_fields = alignment.deformation(specimen), None
+        if deformation is not None:
+            seen = alignment.projected(specimen, arms)
+            through = deformation.at(seen).jacobian
+            if specimen.fields is not None:
+                of_fields = _Fields.of(specimen.fields, specimen.fields.derivative(seen), information, through)
+            information = np.einsum("pfki,pfkl,pflj->pfij", through, information, through, optimize=True)
+        by_tilt = tilt_jacobian(arms)
+        rotation = alignment.rotations(specimen)[:, :2]
+        weighted = np.einsum("pfij,fjk->pfik", information, rotation, optimize=True)  # F R
+        space = np.einsum("fij,pfik->pfjk", rotation, weighted, optimize=True)  # R^T F R
+        crossed = np.einsum("pfia,pfik->pfak", by_tilt, weighted, optimize=True)  # J^T F R
+        own = np.einsum("pfia,pfij,pfjb->fab", by_tilt, information, by_tilt, optimize=True)
+        return cls(space, crossed, own, by_tilt, rotation, of_fields)
+
+
+@dataclass(frozen=True, slots=True)
 class NormalEquations:
     """Fisher information of all parameters, without priors."""
 
@@ -42,24 +81,14 @@ class NormalEquations:
     @classmethod
     def of(cls, specimen: Specimen, evidence: Evidence, alignment: Alignment) -> NormalEquations:
         """At an alignment."""
-        arms = alignment.arms(specimen)
-        count, tilts = arms.shape[:2]
-        modes = specimen.basis.shape[1]
-        information = np.zeros((count, tilts, 2, 2))
-        information[evidence.particle, evidence.tilt] = evidence.information
-        deformation, of_fields = alignment.deformation(specimen), None
-        if deformation is not None:
-            seen = alignment.projected(specimen, arms)
-            through = deformation.at(seen).jacobian
-            if specimen.fields is not None:
-                of_fields = _Fields.of(specimen.fields, specimen.fields.derivative(seen), information, through)
-            information = np.einsum("pfki,pfkl,pflj->pfij", through, information, through, optimize=True)
-        by_tilt = tilt_jacobian(arms)
-        rotation = alignment.rotations(specimen)[:, :2]
-        weighted = np.einsum("pfij,fjk->pfik", information, rotation, optimize=True)  # F R
-        space = np.einsum("fij,pfik->pfjk", rotation, weighted, optimize=True)  # R^T F R
-        crossed = np.einsum("pfia,pfik->pfak", by_tilt, weighted, optimize=True)  # J^T F R
-        own = np.einsum("pfia,pfij,pfjb->fab", by_tilt, information, by_tilt, optimize=True)
+        return cls.from_blocks(specimen, alignment, ImageBlocks.of(specimen, evidence, alignment))
+
+    @classmethod
+    def from_blocks(cls, specimen: Specimen, alignment: Alignment, blocks: ImageBlocks) -> NormalEquations:
+        """From what single images say."""
+        space, crossed, own, by_tilt = blocks.space, blocks.crossed, blocks.own, blocks.by_tilt
+        rotation, of_fields = blocks.rotation, blocks.fields
+        (count, tilts), modes = space.shape[:2], specimen.basis.shape[1]
         n_tilt, n_modes = 5 * tilts, 3 * modes * (tilts - 1)
         ahead, n_fields = n_tilt + n_modes, alignment.amplitudes.size
         common = np.zeros((ahead + n_fields,) * 2)
@@ -149,6 +178,18 @@ class _Fields:
         return self.laid_out(block).reshape(-1, self.own.shape[0])
 
 
+def fixed_tilts(known: F64, free: Free) -> NDArray[np.bool_]:
+    """(5 F,) parameters that are not fitted, and those of tilts that see nothing; `known` is their information."""
+    return np.asarray(~np.tile(free.tilt, len(known) // 5) | (known <= 1e-12 * known.max(initial=0.0)))
+
+
+def damped_particles(particle: F64, position_weight: float, damping: float) -> F64:
+    """(P, 3, 3) with the prior, and something for particles that no image shows."""
+    typical = max(float(np.trace(particle.sum(axis=0))) / max(1, 3 * len(particle)), 1e-12)
+    diagonal = np.einsum("pii->pi", particle)
+    return np.asarray(particle + (damping * diagonal + position_weight + 1e-9 * typical)[:, :, None] * np.eye(3))
+
+
 class Solver:
     """Factorised normal equations with priors and damping."""
 
@@ -156,13 +197,8 @@ class Solver:
         self.normal, self.free = normal, free
         n_tilt, n = len(normal.conditions), len(normal.common)
         self.fixed = np.zeros(n, bool)
-        known = np.diagonal(normal.common)[:n_tilt]
-        # tilts that see nothing stay where they are
-        self.fixed[:n_tilt] = ~np.tile(free.tilt, n_tilt // 5) | (known <= 1e-12 * known.max(initial=0.0))
-        typical = max(float(np.trace(normal.particle.sum(axis=0))) / max(1, 3 * len(normal.particle)), 1e-12)
-        eye = np.eye(3)
-        diagonal = np.einsum("pii->pi", normal.particle)
-        self.blocks = normal.particle + (damping * diagonal + normal.position_weight + 1e-9 * typical)[:, :, None] * eye
+        self.fixed[:n_tilt] = fixed_tilts(np.diagonal(normal.common)[:n_tilt], free)
+        self.blocks = damped_particles(normal.particle, normal.position_weight, damping)
         common = normal.common.copy()
         # few particles leave angles undetermined: enough to factorise, and far less than any evidence
         common[np.arange(n), np.arange(n)] += max(damping, UNDETERMINED) * np.diagonal(normal.common)
@@ -207,15 +243,17 @@ class Solver:
             total += float(np.linalg.slogdet(self.blocks)[1].sum())
         return total
 
-    def covariance(self) -> tuple[F64, F64]:
-        """Covariance of tilts and modes (C, C), and of the particles (P, 3, 3)."""
+    def covariance(self) -> tuple[F64, F64, F64]:
+        """Variances of the tilts (5 F,), covariance of the particles (P, 3, 3) and of amplitudes (N M, N M)."""
         n = len(self.fixed)
         common = cho_solve(self.factor, np.eye(n), check_finite=False)
         common[self.fixed] = 0.0
         common[:, self.fixed] = 0.0
+        ahead = n - int(np.prod(self.normal.fields))
+        tilts, fields = np.diagonal(common)[: len(self.normal.conditions)], common[ahead:, ahead:]
         if not self.free.positions:
-            return common, np.zeros_like(self.blocks)
-        return common, self.inverse + np.matmul(self.carried @ common, np.swapaxes(self.carried, 1, 2))
+            return tilts, np.zeros_like(self.blocks), fields
+        return tilts, self.inverse + np.matmul(self.carried @ common, np.swapaxes(self.carried, 1, 2)), fields
 
     def draw(self, rng: np.random.Generator, modes: int) -> tuple[F64, F64, F64, F64]:
         """A step drawn from the Gaussian with this curvature, in the parts of `step`."""

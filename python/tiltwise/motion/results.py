@@ -22,8 +22,8 @@ from tiltwise.io.optimisation_set import (
     write_trajectories,
 )
 from tiltwise.model import OptimisationSet
+from tiltwise.motion.curvature import Curvature
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.normal import NormalEquations, Solver
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.priors import Priors
 from tiltwise.motion.series import SeriesData
@@ -128,10 +128,10 @@ def after_search(
 
 def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free: Free, seed: int) -> Errors:
     """From the Fisher information at the alignment, in Å by the pixel size of `evidence`'s series."""
-    solver = Solver(NormalEquations.of(specimen, evidence, alignment), free)
-    common, particle = solver.covariance()
+    solver = Curvature(specimen, evidence, alignment, free).solver(0.0)
+    variance, particle, modes = solver.covariance()
     tilts = specimen.n_tilts
-    sigma = np.sqrt(np.maximum(np.diagonal(common)[: 5 * tilts], 0.0)).reshape(tilts, 5)
+    sigma = np.sqrt(np.maximum(variance, 0.0)).reshape(tilts, 5)
     here = alignment.predict(specimen)
     rng = np.random.default_rng(seed)
     square = np.zeros((len(here), tilts))
@@ -144,7 +144,6 @@ def errors_of(specimen: Specimen, evidence: Evidence, alignment: Alignment, free
     pixel, shape, basis = specimen.pixel_size_angstrom, alignment.amplitudes.shape, specimen.fields
     coefficients, field = np.zeros((shape[0], 0)), np.zeros(shape[0])
     if basis is not None:
-        modes = common[len(common) - alignment.amplitudes.size :, len(common) - alignment.amplitudes.size :]
         each = np.einsum("nanb->nab", modes.reshape(*shape, *shape))
         coefficients = np.sqrt(np.einsum("ca,nab,cb->nc", basis.units, each, basis.units, optimize=True))
         field = np.sqrt(np.einsum("naa->n", each)) * basis.mode_px * pixel
