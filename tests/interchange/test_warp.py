@@ -339,9 +339,7 @@ def test_stacks_of_warptools_come_in_as_they_are(
     folder = shared_data / "data/real_70S_warptools_2dstacks"
     monkeypatch.chdir(folder)
     source = folder / "warptools_test_4-tomos_10-ptcls_box-32_angpix-12_optimisation_set.star"
-    assert (
-        main(["import", "--i", str(source), "--coord-binning", "7.19856", "--o", str(tmp_path / "out"), "--quiet"]) == 0
-    )
+    assert main(["import", "--i", str(source), "--o", str(tmp_path / "out"), "--quiet"]) == 0
     before = load_optimisation_set(source, need_images=False, coordinate_binning=7.19856)
     after = load_optimisation_set(tmp_path / "out/optimisation_set.star", need_images=False)
     assert after.stacks_are_2d
@@ -352,6 +350,11 @@ def test_stacks_of_warptools_come_in_as_they_are(
         assert new.hand == old.hand == -1.0
     report = (tmp_path / "out/report.html").read_text()
     assert "projection matrices are kept" in report
+    assert "7.19856 unbinned ones" in report
+    # what is said counts more than what is known of WarpTools
+    options = ImportOptions(input=source, output=tmp_path, coordinate_binning=1.0)
+    told = choose(options).read(options).optset.particles.coordinate_px
+    np.testing.assert_allclose(told * 7.19856, before.particles.coordinate_px, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -377,6 +380,22 @@ def test_tomograms_of_warptools(shared_data: Path, tmp_path: Path, file: str, na
         angles = np.degrees(np.arctan2(-one.projection[:, 2, 0], one.projection[:, 2, 2]))
         assert np.abs(np.sort(angles) - np.sort(one.nominal_tilt_deg)).max() <= 0.05
         assert np.abs(np.diff(np.sort(one.pre_exposure))).max() <= 4.0 * 3.0
+
+
+def test_a_matching_set_of_warptools(shared_data: Path, tmp_path: Path) -> None:
+    """Optimisation set, tomograms and particles of the real export; unbinned, particles fill their tomograms."""
+    folder = shared_data / "data/cryocat_formats/motl_data/relion5"
+    for name, source in (("matching", "warp2_particles_matching"), ("matching_tomograms", "warp2_matching_tomograms")):
+        (tmp_path / f"{name}.star").write_bytes(gzip.decompress((folder / f"{source}.star.gz").read_bytes()))
+    (tmp_path / "set.star").write_bytes((folder / "warp2_matching_optimisation_set.star").read_bytes())
+    options = ImportOptions(input=tmp_path / "set.star", output=tmp_path)
+    optset = choose(options).read(options).optset
+    size = np.array(
+        [{one.name: one.tomogram_size for one in optset.series}[name] for name in optset.particles.tomogram]
+    )
+    position = optset.particles.coordinate_px
+    assert ((position >= 0) & (position <= size)).all()
+    assert (np.ptp(position, axis=0) > 0.4 * size[0]).all()
 
 
 def test_natural_splines() -> None:

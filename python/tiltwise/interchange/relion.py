@@ -49,6 +49,11 @@ def read(options: ImportOptions, source: str) -> Imported:
     optset = _load(options)
     documents = optset.documents
     assert isinstance(documents, Documents)
+    exported = _binning_of_warptools(documents, options)
+    if exported is not None:
+        optset = _load(options.model_copy(update={"coordinate_binning": exported}))
+        documents = optset.documents
+        assert isinstance(documents, Documents)
     embedded = not documents.tilt_tables
     if embedded != (source == "relion4"):
         found = "RELION-4 (embedded tables)" if embedded else "RELION-5 (one table per tilt series)"
@@ -60,6 +65,11 @@ def read(options: ImportOptions, source: str) -> Imported:
             fix=f"give --from {'relion4' if embedded else 'relion5'}",
         )
     notes = notes_of(optset)
+    if exported is not None:
+        notes += (
+            f"WarpTools wrote this set: coordinates are in pixels of the extracted images, {exported:g} unbinned ones; "
+            "its frame is the mirror image of Warp's own along z, with particles to match",
+        )
     size = choices.image_size(options)
     if size is not None:
         optset = with_image_size(optset, size)
@@ -126,6 +136,19 @@ def _binning(options: ImportOptions) -> float | None:
             "--coord-angpix needs --angpix", fix="give the pixel size of the tilt images, or --coord-binning"
         )
     return choices.coordinate_binning(RELION5_PIXEL, options, options.pixel_size)
+
+
+def _binning_of_warptools(documents: Documents, options: ImportOptions) -> float | None:
+    """Unit of pixel coordinates of `ts_export_particles` in unbinned pixels; None for other programs, or if given."""
+    given = options.coordinate_binning is not None or options.coordinate_pixel_size is not None
+    if given or documents.coordinates.kind != "pixel" or not len(documents.particles):
+        return None
+    if not all(one.name.endswith(".tomostar") for one in documents.series):
+        return None
+    optics = documents.particle_table.get("optics")
+    label = "rlnTomoSubtomogramBinning"
+    factors = optics.floats(label) if optics is not None and label in optics else np.ones(0)
+    return float(factors[0]) if len(set(factors.tolist())) == 1 and factors[0] > 0 else None
 
 
 def _names_particles(path: Path) -> bool:
