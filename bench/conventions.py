@@ -7,6 +7,7 @@ prints how often the mistake was named, how often something else was, and how of
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections import Counter
@@ -79,6 +80,8 @@ def main() -> None:
     parser.add_argument("--pixel", type=float, default=5.0)
     parser.add_argument("--verbose", action="store_true")
     chosen = parser.parse_args()
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # the processes share the cores already
+        os.environ.setdefault(name, "1")
     began = time.perf_counter()
     named, other, runs = Counter[str](), Counter[str](), Counter[str]()
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
