@@ -29,6 +29,7 @@ from tiltwise.ctf.results import (
 from tiltwise.ctf.series import SeriesModel, Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
+from tiltwise.exec.threads import blas_threads
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
@@ -337,4 +338,5 @@ def refuse_mixed_optics(optset: OptimisationSet) -> None:
 
 def run(options: RefineCtfOptions, job: Job, progress: Progress) -> RefineCtfResult:
     """Refine CTFs; the entry point of `tiltwise refine-ctf` and of Python scripts."""
-    return CtfRefinement(options, job, progress).run()
+    with blas_threads(1):
+        return CtfRefinement(options, job, progress).run()
