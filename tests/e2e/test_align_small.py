@@ -12,6 +12,7 @@ import pytest
 
 from helpers.small_alignments import align_options, predicted, rms_px, run, simulated
 from tiltwise.errors import ConfigError, DataError
+from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.io.optimisation_set import (
     load_optimisation_set,
@@ -21,10 +22,12 @@ from tiltwise.io.optimisation_set import (
 )
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.kernels.select import load_backend
 from tiltwise.model.poses import poses_of
 from tiltwise.motion import align
 from tiltwise.motion.align import AlignResult
-from tiltwise.motion.series import SeriesData
+from tiltwise.motion.geometry import Alignment
+from tiltwise.motion.series import Correlator, SeriesData
 from tiltwise.sim.simulate import SimulatedData
 
 
@@ -158,6 +161,25 @@ def test_a_stopped_run_continues_to_the_same_bytes(data: SimulatedData, result: 
     again = run(data.optimisation_set, folder)
     for name in ("particles", "trajectories", "table"):
         assert again.outputs[name].read_bytes() == result.outputs[name].read_bytes()
+
+
+def test_noise_without_power_is_refused(data: SimulatedData) -> None:
+    """Given references are never whitened: correlations look at the noise themselves."""
+    optset = load_optimisation_set(data.optimisation_set)
+    source = ParticleSource(optset, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
+    poses = Poses.of(optset)
+    one = SeriesData.of(source, poses, 0, np.inf)
+    correlator = Correlator(source.disc, load_backend(), 1, 1, 1.0, 8.0, 3.0)
+    noise = np.ones((one.series.n_tilts, 17))
+    noise[2, 5] = 0.0
+    volumes = dict.fromkeys(range(len(one.members)), np.zeros((64, 64, 33), np.complex64))
+    specimen = one.specimen()
+
+    def load(particle: int) -> ParticleImages:
+        return source.load(particle, poses.displacement_angstrom[particle])
+
+    with pytest.raises(DataError, match="noise power is not a positive number"):
+        correlator.evidence(one, Alignment.none(specimen), specimen, load, volumes, noise)
 
 
 def keep_particles(data: SimulatedData, folder: Path, counts: dict[str, int]) -> Path:
