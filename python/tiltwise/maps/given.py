@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from tiltwise.maps.volumes import reference_volume
 from tiltwise.spectral.fft import irfft3, rfft3
 from tiltwise.spectral.fsc import fsc
 from tiltwise.spectral.shells import spread
+
+CERTAIN = 5.0
+"""Standard deviations from which maps are said to have the wrong hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,11 @@ class GivenReferences:
         weighted = [irfft3(rfft3(density) * gain, size) * mask for density in maps]
         return cls((weighted[0], weighted[1]), curve, opposite)
 
+    def mirrored(self, axis: int) -> GivenReferences:
+        """The other hand: mirrored across a plane through the centre, axes z, y, x."""
+        first, second = (np.roll(np.flip(density, axis), 1 - len(density) % 2, axis) for density in self.maps)
+        return replace(self, maps=(first, second))
+
     @property
     def shell(self) -> int:
         """Last shell that references have."""
@@ -84,3 +93,24 @@ class GivenReferences:
         """Padded Fourier volume for the particles of a half set, whatever their fold."""
         number = 2 - half if self.opposite else half - 1
         return reference_volume(self.maps[number].astype(np.float32), PADDING)
+
+
+def refuse_mirrored(correlation: NDArray[np.float64], mirrored: Sequence[NDArray[np.float64]]) -> None:
+    """Compares correlations (n,) of particles with maps and with these mirrored along z, y and x.
+
+    Raises
+    ------
+    DataError
+        if they fit their mirror image better, by `CERTAIN` standard deviations.
+    """
+    gains = [other - correlation for other in mirrored]
+    surely = [gain.mean() / max(gain.std(ddof=1) / np.sqrt(len(gain)), 1e-30) for gain in gains]
+    best = int(np.argmax(surely))
+    if surely[best] > CERTAIN:
+        raise DataError(
+            f"the half maps fit the images better if they are mirrored along {'zyx'[best]}",
+            where="--ref1, --ref2",
+            expected="maps of the hand of the tilt series and particles",
+            found=f"a correlation of mirrored maps that is {surely[best]:.0f} standard deviations higher",
+            fix="give maps that were reconstructed from these particles, or --force",
+        )

@@ -8,7 +8,7 @@ parameters, series by series.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import refuse_nonrigid
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import HALVES, CrossFit, assign_folds
-from tiltwise.maps.given import GivenReferences
+from tiltwise.maps.given import GivenReferences, refuse_mirrored
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.inputs import read_set, record, source_of
@@ -48,6 +48,8 @@ from tiltwise.motion.whole_images import ImageSearch, WholeShifts, search_is_use
 
 F64 = NDArray[np.float64]
 
+HAND_SAMPLE = 40
+"""Particles that tell maps from their mirror images."""
 NOISE_SAMPLE = 40
 """Particles per series whose images give the noise power."""
 BYTES_OF_COMPONENT = 12
@@ -284,8 +286,15 @@ class Alignments:
             return {}
         return common_drift(self.data, [one.alignment.displacement_px for one in fitted], self.halves)
 
-    def evidences(self, fit: CrossFit | GivenReferences, noise: list[F64], fitted: list[Fitted]) -> list[Evidence]:
-        """Correlations of all series."""
+    def evidences(
+        self,
+        fit: CrossFit | GivenReferences,
+        noise: Sequence[F64],
+        fitted: Sequence[Fitted],
+        series: Sequence[SeriesData] | None = None,
+    ) -> list[Evidence]:
+        """Correlations of all series, or of some."""
+        series = self.data if series is None else series
         correlator = Correlator(
             self.disc,
             self.backend,
@@ -297,8 +306,8 @@ class Alignments:
         )
         volumes = self._volumes(fit)
         found = []
-        with self.progress.task("correlations", len(self.data)) as task:
-            for data, now, power in zip(self.data, fitted, noise, strict=True):
+        with self.progress.task("correlations", len(series)) as task:
+            for data, now, power in zip(series, fitted, noise, strict=True):
                 keys = zip(self.halves[data.members], self.fold[data.members], strict=True)
                 references = {row: volumes[int(half), int(fold)] for row, (half, fold) in enumerate(keys)}
                 found.append(
@@ -334,6 +343,21 @@ class Alignments:
 
         return self.fits.each(full, len(self.data), lambda done: None), priors
 
+    def refuse_wrong_hand(self, given: GivenReferences, noise: list[F64], fitted: list[Fitted]) -> None:
+        """Raises DataError if images look like mirror images of the maps that were given, at the alignment found."""
+        number = int(np.argmax([data.seen.sum() for data in self.data]))
+        data, now = self.data[number], fitted[number]
+        sample = np.flatnonzero(data.seen)[:HAND_SAMPLE]
+        data = replace(data, seen=np.isin(np.arange(len(data.seen)), sample))
+
+        def correlation(maps: GivenReferences) -> F64:
+            (one,) = self.evidences(maps, [noise[number]], [now], [data])
+            found, _ = one.at(now.alignment.predict(now.specimen))
+            return np.bincount(one.particle, found, len(data.seen))[sample].astype(np.float64)
+
+        if len(sample) > 2:
+            refuse_mirrored(correlation(given), [correlation(given.mirrored(axis)) for axis in range(3)])
+
     # ---- the run -----------------------------------------------------------------------------------------
 
     def run(self) -> AlignResult:
@@ -367,6 +391,8 @@ class Alignments:
                 if given is not None:
                     evidence = [in_scale(one) for one in evidence]
                 fitted, priors = self.fit(evidence, fitted, priors, number, last=last)
+                if given is not None and not options.force:
+                    self.refuse_wrong_hand(given, noise, fitted)
                 if not last:
                     drift = self.drift(fitted)
                     settled = [self.fits.settled(data, one, drift) for data, one in zip(self.data, fitted, strict=True)]
