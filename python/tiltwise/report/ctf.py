@@ -118,20 +118,25 @@ def verdict_section(results: list[SeriesResult], groups: Sequence[GroupResult]) 
     rows: list[list[Cell]] = []
     for one in results:
         for family, verdict in one.verdicts().items():
-            rows.append([one.name, NAMES[family], verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
+            rows.append([one.name, NAMES[family], verdict.verdict, nats(verdict.gain), nats(verdict.limit)])
         if one.fit is None:
             rows.append([one.name, "", "no evidence", "", ""])
     for group in groups:
         for fit in group.fits.values():
             name, verdict = aberration_name(fit), fit.verdict
-            rows.append([group.name, name, verdict.verdict, round(verdict.gain, 1), round(verdict.limit, 1)])
+            rows.append([group.name, name, verdict.verdict, nats(verdict.gain), nats(verdict.limit)])
     caption = (
         "CTFs were fitted to one half set and scored on the other, and conversely. The gain in log-likelihood must "
         "exceed the limit: what chance allows in one of twenty series that have nothing to gain. Worse or unchanged: "
         "the CTFs stay as they were."
     )
-    table = Table(["tilt series or optics group", "what", "verdict", "gain", "limit"], rows)
-    return Section("Verdict", caption, table=table, folded=len(rows) > 24)
+    table = Table(["of", "what", "verdict", "gain", "limit"], rows)
+    return Section("Verdict", caption, table=table, folded=len(rows) > 24, shape="wide" if groups else "")
+
+
+def nats(value: float) -> str:
+    """A log-likelihood, to a tenth where that matters."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def series_section(series: TiltSeries, one: SeriesResult) -> Section:
