@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from helpers.alignments import moving, observed, planted, rms, specimen, whole_matrix
+from helpers.alignments import DOSE, PIXEL, moving, observed, planted, rms, specimen, whole_matrix
 from tiltwise.motion.climb import Climbed, climb, climb_lbfgs
 from tiltwise.motion.fits import back_in_reach
 from tiltwise.motion.gaussian_process import MotionBasis, covariance
@@ -150,6 +150,29 @@ def test_motion_errors_are_those_of_the_posterior(kernel: str, length: float, si
     with_motion = rms(one, found, one, truth)
     assert with_motion <= 1.2 * limit
     assert with_motion < rms(still, rigid, one, truth)
+
+
+def test_quadratic_motion_is_followed() -> None:
+    """Drifts v t + a t^2 / 2, t being the dose over 120: no draw of the prior, and known at the first tilt exactly."""
+    rng = np.random.default_rng(21)
+    still = specimen(80, 41, rng)
+    fields = MotionBasis.create(still.position_px * PIXEL, 3000.0, "gaussian").functions
+    speed, bend = (fields @ rng.normal(size=(fields.shape[1], 3)) * size / np.sqrt(3.0) for size in (4.0, 6.0))
+    time = np.arange(41) * DOSE / 120.0
+    drift = (speed[:, None] * time[:, None] + 0.5 * bend[:, None] * time[:, None] ** 2) / PIXEL
+    true = replace(still, motion_px=drift)
+    truth = planted(still, rng)
+    evidence = observed(true, truth, 0.3, rng)
+    one = moving(still, 3000.0, 0.06)
+    found = climb(one, evidence, Alignment.none(one)).alignment
+    rigid = climb(still, evidence, Alignment.none(still)).alignment
+    solver = Solver(NormalEquations.of(one, evidence, found), Free())
+    drawn = [found.moved(*solver.draw(rng, one.basis.shape[1])) for _ in range(20)]
+    posterior = np.sqrt(np.mean([rms(one, draw, one, found) ** 2 for draw in drawn]))
+    error = rms(one, found, true, truth)
+    assert error * PIXEL < max(0.5, 1.2 * posterior * PIXEL)
+    assert 2.0 * error < rms(still, rigid, true, truth)
+    assert not found.motion(one)[:, 0].any()
 
 
 def test_error_bars_cover_predicted_positions() -> None:

@@ -405,6 +405,9 @@ class Alignments:
             series = self.fits.each(lambda i: self.fits.conclude(*parts[i], priors, drift), len(parts), lambda n: None)
             for i, whole in enumerate(self.searched):
                 series[i] = after_search(series[i], self.original[i], whole, evidence[i], self.free, options.seed)
+        for one in series:
+            if one.outlier_tilts or one.outlier_particles:
+                self.job.warn(words_of_outliers(one))
         optset, outputs = write_results(self.job, self.optset, self.halves, series, priors)
         return AlignResult(optset, series, priors, curves, self.pixel_size, outputs)
 
@@ -437,6 +440,23 @@ class Alignments:
                 "deformation_angstrom": priors.deformation.sigma_angstrom if priors.deformation else 0.0,
             }
         )
+
+
+def words_of_outliers(one: SeriesResult) -> str:
+    """What is to be said of tilts and particles that stand out."""
+    tilt = one.data.series.nominal_tilt_deg[one.data.order]
+    blank = [f"{tilt[own.index]:.0f}°" for own in one.outlier_tilts if not own.signal]
+    weak = [f"{tilt[own.index]:.0f}°" for own in one.outlier_tilts if own.signal]
+    less = "less than half as well as the others"
+    parts = []
+    if blank:
+        parts.append(f"no signal in tilts ({', '.join(blank)}), which stay where they were")
+    if weak:
+        parts.append(f"tilts ({', '.join(weak)}) agree {less}")
+    if one.outlier_particles:
+        count = len(one.outlier_particles)
+        parts.append(f"{count} particle agrees {less}" if count == 1 else f"{count} particles agree {less}")
+    return f"{one.data.series.name}: {'; '.join(parts)}: see outlier_tilts and outlier_particles in align.json"
 
 
 def in_scale(evidence: Evidence) -> Evidence:

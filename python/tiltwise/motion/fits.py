@@ -17,6 +17,7 @@ from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import SERIES, MotionPrior, learn, learn_width, log_evidence, usual_prior
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
+from tiltwise.motion.outliers import Agreement, named, particles_at, put_back, tilts_at
 from tiltwise.motion.priors import DeformationPrior, Priors
 from tiltwise.motion.results import SeriesResult, errors_of
 from tiltwise.motion.series import SeriesData
@@ -151,6 +152,32 @@ class Fits:
             priors = replace(priors, motion=motion(priors, priors.motion))
         return priors
 
+    def recovered(
+        self, found: Fitted, evidence: Evidence, lost: NDArray[np.bool_], free: Free
+    ) -> tuple[Fitted, NDArray[np.bool_]]:
+        """Tilts (F,) that were lost, looked for once more from where they were; and which of them were found there.
+
+        The others stay where they were, and nothing is fitted to them.
+        """
+        specimen = found.specimen
+
+        def fitted(start: Alignment, left_out: NDArray[np.bool_]) -> Alignment:
+            return self.climb(specimen, evidence.only(~left_out[evidence.tilt]), start, free, NEAR).alignment
+
+        without = fitted(put_back(specimen, found.alignment, lost), lost)
+        back = np.zeros(len(lost), bool)
+        if free.shifts:
+            own = evidence.only(lost[evidence.tilt])
+            looked = shared_shifts(own, specimen.n_tilts, without.predict(specimen)).start(without)
+            again = fitted(looked, back)
+            back = lost & tilts_at(specimen, evidence, again).like_others()
+            if back.any():
+                without = fitted(put_back(specimen, again, lost & ~back), lost & ~back)
+        shared = found.shared
+        if shared is not None:
+            shared = replace(shared, clipped=shared.clipped & ~lost)
+        return Fitted(specimen, without, shared), back
+
     def settled(self, data: SeriesData, now: Fitted, drift: Mapping[int, F64]) -> Fitted:
         """Without the drift of the maps; particles that no image shows move with the others."""
         moved = without_drift(data, now.alignment.displacement_px, self.halves, drift)
@@ -170,10 +197,21 @@ class Fits:
         families = int(free.angles or free.shifts) + int(free.positions) + judgements(priors)
         halves = self.halves[data.members]
         verdicts: list[Verdict] = []
+        held_out: Agreement | None = None
         if free.angles or free.shifts:
             start = found.shared.start(none) if found.shared is not None and free.shifts else none
-            verdicts.append(Judge(data, evidence, halves, free, self.climb, families, self.inside).tilts(start))
-            if not (verdicts[-1].improved or force):
+            judge = Judge(data, evidence, halves, free, self.climb, families, self.inside)
+            verdict, held_out = judge.tilts(start)
+            verdicts.append(verdict)
+            lost = held_out.without_signal
+            if lost.any() and (verdict.improved or force):
+                found, back = self.recovered(found, evidence, lost, free)
+                # nothing is fitted to the others any more
+                evidence = evidence.only(~(lost & ~back)[evidence.tilt])
+                here = tilts_at(found.specimen, evidence, found.alignment)
+                held_out = replace(held_out, value=np.where(back, here.value, held_out.value))
+            if not (verdict.improved or force):
+                held_out = None
                 # everything else is fitted again, to the tilts as they were
                 free = Free(angles=False, shifts=False, positions=free.positions)
                 found = self.rigid(data, evidence, Fitted(data.specimen(), none, found.shared), free)
@@ -196,11 +234,15 @@ class Fits:
                 alone = replace(kept.alignment, displacement_px=np.zeros_like(kept.alignment.displacement_px))
                 kept = replace(kept, alignment=self.climb(kept.specimen, evidence, alone, free).alignment)
         applied = {verdict.family: verdict.improved or force for verdict in verdicts}
+        of_tilts = held_out or tilts_at(kept.specimen, evidence, kept.alignment)
+        of_particles = particles_at(kept.specimen, evidence, kept.alignment)
+        outliers = named(of_tilts), named(of_particles)
         if not any(applied.values()):
-            return SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
+            same = SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
+            return replace(same, outlier_tilts=outliers[0], outlier_particles=outliers[1])
         kept = self.settled(data, kept, drift)
         errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
-        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared)
+        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared, "", *outliers)
 
 
 def back_in_reach(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Alignment:
@@ -214,9 +256,7 @@ def back_in_reach(specimen: Specimen, evidence: Evidence, alignment: Alignment) 
     lost = np.bincount(evidence.tilt, outside, specimen.n_tilts) > 0.5 * np.maximum(count, 1)
     if not lost.any():
         return alignment
-    none = Alignment.none(specimen)
-    turn = np.where(lost[:, None, None], none.turn, alignment.turn)
-    return replace(alignment, turn=turn, shift_px=np.where(lost[:, None], none.shift_px, alignment.shift_px))
+    return put_back(specimen, alignment, lost)
 
 
 def judgements(priors: Priors) -> int:

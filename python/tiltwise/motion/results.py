@@ -25,6 +25,7 @@ from tiltwise.model import OptimisationSet
 from tiltwise.motion.curvature import Curvature
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.outliers import Outlier
 from tiltwise.motion.priors import Priors
 from tiltwise.motion.series import SeriesData
 from tiltwise.motion.shifts import SharedShifts
@@ -68,6 +69,8 @@ class SeriesResult:
     shared: SharedShifts | None = None
     reason: str = ""
     """why nothing was applied"""
+    outlier_tilts: Sequence[Outlier] = ()
+    outlier_particles: Sequence[Outlier] = ()
 
     @classmethod
     def unchanged(
@@ -208,7 +211,7 @@ def write_results(
         mask=optset.paths.get("mask"),
     )
     with atomic_path(outputs["table"]) as path:
-        path.write_text(json.dumps(table_of(results, priors), indent=1) + "\n")
+        path.write_text(json.dumps(table_of(results, priors, optset.particles.name), indent=1) + "\n")
     labels = {
         "tomograms": "TomogramGroupMetadata.star.relion.tomo.polish",
         "particles": "ParticleGroupMetadata.star.relion.tomo.polish",
@@ -220,8 +223,17 @@ def write_results(
     return new, outputs
 
 
-def table_of(results: Sequence[SeriesResult], priors: Priors) -> dict[str, Any]:
-    """`align.json`: tilts in the order of their rows."""
+def figures_of(one: Outlier) -> dict[str, Any]:
+    """Of a tilt or particle that is named."""
+    return {
+        "share_of_the_median": round(one.share, 4),
+        "standard_deviations": round(one.deviation, 2),
+        "signal": one.signal,
+    }
+
+
+def table_of(results: Sequence[SeriesResult], priors: Priors, names: Sequence[str]) -> dict[str, Any]:
+    """`align.json`: tilts in the order of their rows; `names` are those of all particles of the set."""
 
     def rounded(values: F64) -> list[Any]:
         return (
@@ -291,6 +303,12 @@ def table_of(results: Sequence[SeriesResult], priors: Priors) -> dict[str, Any]:
         if result.shared is not None:
             entry["clipped"] = result.shared.clipped[rank].tolist()
             entry["no_evidence"] = result.shared.unseen[rank].tolist()
+        entry["outlier_tilts"] = [
+            {"row": int(result.data.order[one.index]), **figures_of(one)} for one in result.outlier_tilts
+        ]
+        entry["outlier_particles"] = [
+            {"particle": names[result.data.members[one.index]], **figures_of(one)} for one in result.outlier_particles
+        ]
         if result.reason:
             entry["unchanged_because"] = result.reason
         table["series"][result.data.series.name] = entry

@@ -18,6 +18,7 @@ from tiltwise.exec.threads import ordered_map
 from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.learning import Climb
 from tiltwise.motion.objective import Evidence, Free
+from tiltwise.motion.outliers import Agreement
 from tiltwise.motion.priors import Priors
 from tiltwise.motion.series import SeriesData
 
@@ -122,23 +123,36 @@ class Judge:
         seen = np.bincount(self.evidence.particle, minlength=len(gains)) > 0
         return judged(family, gains[seen], self._blocks()[seen], self.families)
 
-    def tilts(self, start: Alignment) -> Verdict:
-        """Turns and shifts."""
+    def tilts(self, start: Alignment) -> tuple[Verdict, Agreement]:
+        """Turns and shifts, and how the tilts agree with what the other half set says of them.
+
+        Tilts without signal do not enter the verdict: they are to be put back to where they were.
+        """
         still, only = self.data.specimen(), Free(angles=False, shifts=False, positions=self.free.positions)
         blurred = self.evidence.blurred()
+        none = Alignment.none(still)
 
-        def of_half(half: int) -> F64:
+        def of_half(half: int) -> tuple[Evidence, F64, F64]:
             fitting, testing = (self.evidence.of(chosen) for chosen in (self.halves == half, self.halves != half))
             if not (len(fitting.particle) and len(testing.particle)):
-                return np.zeros(len(self.halves))
+                nothing = testing.only(np.zeros(len(testing.particle), bool))
+                return nothing, np.zeros(0), np.zeros(0)
             near = self.climb(still, blurred.of(self.halves == half), start, self.free).alignment
             fitted = self.climb(still, fitting, near, self.free).alignment
-            none = Alignment.none(still)
             after = self.climb(still, testing, tilts_alone(fitted, still), only).alignment
             before = self.climb(still, testing, none, only).alignment
-            return gains_of(still, testing, after, before, still)
+            return testing, testing.at(after.predict(still))[0], testing.at(before.predict(still))[0]
 
-        return self._judge("tilts", self._of_parts(of_half, (1, 2)))
+        parts = ordered_map(of_half, (1, 2), min(self.threads, 2))
+        particle, tilt, power = (
+            np.concatenate([getattr(testing, name) for testing, _, _ in parts])
+            for name in ("particle", "tilt", "power")
+        )
+        after, before = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        agreement = Agreement.of_tilts(after, power, tilt, still.n_tilts)
+        counted = ~agreement.without_signal[tilt]
+        gains = np.bincount(particle, (after - before) * counted, minlength=len(self.halves))
+        return self._judge("tilts", gains.astype(np.float64)), agreement
 
     def positions(self, fitted: Alignment, specimen: Specimen) -> Verdict:
         """Positions, the rigid part of which belongs to the tilts."""

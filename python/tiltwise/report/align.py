@@ -51,7 +51,7 @@ def write_align_report(path: Path, options: AlignOptions, result: AlignResult, m
         facts["deformation, width"] = f"{deformation.sigma_angstrom:.2g} Å"
     words = " ".join(result.words())
     summary = Summary(words, facts, manifest["warnings"], next_after_align(options, result))
-    sections = [verdict_section(result)]
+    sections = [verdict_section(result), *outlier_sections(result)]
     for one in result.series[:SHOWN]:
         if not one.reason:
             sections += series_sections(one)
@@ -84,6 +84,28 @@ def verdict_section(result: AlignResult) -> Section:
         "limit (99 %, over blocks of particles, all families together) is above zero; others are not applied.",
         table=Table(["series", "family", "verdict", "gain (nats)", "lower limit", ""], rows),
     )
+
+
+def outlier_sections(result: AlignResult) -> list[Section]:
+    """Tilts and particles that stand out, if there are any."""
+    rows: list[list[Scalar]] = []
+    for one in result.series:
+        series, particle = one.data.series, result.optset.particles.name
+        tilt = series.nominal_tilt_deg[one.data.order]
+        names = [f"tilt at {tilt[own.index]:.1f}°" for own in one.outlier_tilts]
+        names += [particle[one.data.members[own.index]] for own in one.outlier_particles]
+        for name, own in zip(names, [*one.outlier_tilts, *one.outlier_particles], strict=True):
+            word = "weak" if own.signal else "no signal"
+            rows.append([series.name, name, word, round(own.share, 3), round(own.deviation, 1)])
+    if not rows:
+        return []
+    words = (
+        "Tilts and particles whose images agree with their predictions less than half as well as the median of the "
+        "series, by more than chance explains (1 % for any tilt, and for any particle, of a series). Tilts without "
+        "signal stay where they were. Look at the images: such tilts and particles may be better left out."
+    )
+    table = Table(["series", "tilt or particle", "", "share of the median", "standard deviations"], rows)
+    return [Section("Outliers", words, table=table)]
 
 
 def series_sections(one: SeriesResult) -> list[Section]:
