@@ -18,7 +18,7 @@ import pytest
 from tiltwise.cli.main import main
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.star import read_star, write_star
-from tiltwise.jobs.relion import FAILURE, SUCCESS
+from tiltwise.jobs.relion import ALSO_FOR_CCPEM, FAILURE, SUCCESS
 from tiltwise.sim.simulate import SimulatedData
 
 pytestmark = pytest.mark.filterwarnings("ignore:Data array contains NaN values")  # they are wanted here
@@ -101,7 +101,7 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
             assert (case.output / FAILURE).exists()
             assert not (case.output / SUCCESS).exists()
             names = {path.name for path in case.output.iterdir()}
-            assert names == {"job.json", "events.jsonl", "note.txt", ".state", FAILURE}
+            assert names == {"job.json", "events.jsonl", "note.txt", ".state", FAILURE, ALSO_FOR_CCPEM[FAILURE]}
             assert {path.name for path in (case.output / ".state").iterdir()} == {"lock"}
         else:
             assert not case.output.exists()
