@@ -272,3 +272,15 @@ def test_codes_are_documented() -> None:
 def test_only_codes_of_the_registry_can_be_found() -> None:
     with pytest.raises(KeyError):
         Findings().add("TW-NONE-01", "", "")
+
+
+def test_folder_of_another_job_is_left_alone(tiny_data: SimulatedData, tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "job.json").write_text(json.dumps({"command": "refine", "status": "aborted", "parameters": {}}))
+    (folder / ".state").mkdir()
+    (folder / ".state" / "refine.npz").write_bytes(b"checkpoint")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["check", "--i", str(tiny_data.optimisation_set), "--o", str(folder)]) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (folder / "RELION_JOB_EXIT_SUCCESS").exists()

@@ -16,7 +16,7 @@ from tiltwise.cli import external
 from tiltwise.cli.app import COMMANDS
 from tiltwise.io.star import read_star
 from tiltwise.jobs.interrupt import Interrupts
-from tiltwise.jobs.relion import ABORT_FILES, SUCCESS
+from tiltwise.jobs.relion import ABORT_FILES, FAILURE, SUCCESS
 from tiltwise.sim.simulate import SimulatedData
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,23 @@ def test_every_job_has_a_program() -> None:
             assert (getattr(external, function).__doc__ or "").startswith(
                 f"Run `tiltwise {name.removeprefix('tiltwise-')}`"
             )
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in NOT_JOBS])
+def test_what_relion_adds_is_accepted_and_failures_are_marked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Inputs of the form that a command has no use for are no errors; one that cannot begin still ends for RELION."""
+    added = {"in_parts": "particles.star", "in_3dref": "map.mrc", "in_mask": "mask.mrc", "j": "2"}
+    (tmp_path / "job").mkdir()
+    words = [word for label, value in added.items() for word in (f"--{label}", value)]
+    monkeypatch.setattr(sys, "argv", [f"tiltwise-{name}", "--o", str(tmp_path / "job"), *words, "--no_such_label", "1"])
+    program = getattr(external, name.replace("-", "_").replace("import", "import_project"))
+    assert program() == 2
+    message = capsys.readouterr().err
+    assert "no-such-label" in message
+    assert not any(label in message.replace("_", "-") for label in ("--in-", "--j "))
+    assert (tmp_path / "job" / FAILURE).exists()
 
 
 def test_an_abort_file_of_either_pipeliner_stops(tmp_path: Path) -> None:

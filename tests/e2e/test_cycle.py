@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.refinements import DIAMETER, simulated
 
 from tiltwise.cli.main import main
+from tiltwise.cycle import run
 from tiltwise.cycle.project import newest_set
 from tiltwise.cycle.run import resampled_mask, verdicts
 from tiltwise.errors import FormatError
@@ -68,9 +69,36 @@ def test_every_step_is_a_job_and_a_row(finished: Path) -> None:
     assert len(result.particles) == 20
 
 
-def test_nothing_of_the_input_is_changed(data: SimulatedData, finished: Path) -> None:
+def test_what_was_before_is_named(data: SimulatedData, finished: Path) -> None:
     before = load_optimisation_set(finished / "before_optimisation_set.star", need_images=False)
     assert before.paths["particles"] == load_optimisation_set(data.optimisation_set).paths["particles"]
+
+
+def test_a_cycle_of_particles_that_is_stopped_goes_on_and_changes_no_input(
+    data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an External job has it, with --p; stopped by the abort file in the folder of the cycle."""
+    optset = load_optimisation_set(data.optimisation_set)
+    files = {path: path.read_bytes() for path in data.folder.rglob("*.star")}
+    words = ["--p", optset.paths["particles"], "--t", optset.paths["tomograms"], "--bins", "2,1", "--order", "ctf"]
+    words = [*arguments(data, tmp_path / "out")[2:], *words]
+    measured = run.Cycle._measured
+
+    def stop(self: run.Cycle, *given: Any, **named: Any) -> None:
+        measured(self, *given, **named)
+        (tmp_path / "out" / "RELION_JOB_ABORT_NOW").touch()
+
+    monkeypatch.setattr(run.Cycle, "_measured", stop)
+    assert main(["cycle", *words]) == 6
+    assert (tmp_path / "out" / "RELION_JOB_EXIT_ABORTED").exists()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("round*/*/job.json")}
+    assert len(done) == 3  # start, before, mask
+    monkeypatch.undo()
+    assert main(["cycle", *words]) == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    steps = table(tmp_path / "out")["steps"]
+    assert [one["binning"] for one in steps if one["name"] == "refine"] == [1.0]  # finer pixels are a reason to refine
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_goes_on_where_it_stopped(data: SimulatedData, finished: Path) -> None:
@@ -112,7 +140,7 @@ def test_masks_keep_their_centre_and_size_in_angstrom() -> None:
         return soft_edge(distances(size, 3), radius + 3, 6).astype(np.float32)
 
     fine = sphere(48, 14.0)
-    coarse = resampled_mask(fine, 2.0, 24, 4.0)
+    coarse = resampled_mask(fine, 24)
     assert coarse.shape == (24, 24, 24)
     assert coarse.sum() * 8 == pytest.approx(fine.sum(), rel=0.02)
     np.testing.assert_allclose(coarse[12, 12], fine[24, 24, ::2], atol=0.02)

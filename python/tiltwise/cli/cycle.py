@@ -22,7 +22,7 @@ def run(options: CycleOptions, session: Session) -> Outcome:
     def step(chosen: OutputOptions) -> Mapping[str, Any]:
         words = ["tiltwise", chosen.command, *chosen.to_arguments()]
         job = FolderJob(chosen, words, session.progress)
-        if not job.is_finished():
+        if chosen.redo or not job.is_finished():
             session.progress.note(" ".join(words))
             module = import_module(f"tiltwise.cli.{COMMANDS[chosen.command].module}")
             module.run(chosen, Session(tuple(words), session.progress))

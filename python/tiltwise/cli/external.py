@@ -1,23 +1,38 @@
 """One program per job: RELION's External jobs call an executable without a sub-command.
 
 `pyproject.toml` names them, `tiltwise-refine` for `tiltwise refine`.  RELION adds `--in_parts`, `--in_3dref` and
-`--in_mask`, up to ten labels with values, and `--j`; the options of the commands accept them.
+`--in_mask`, up to ten labels with values, and `--j`; a command that has no use for one of them says so and goes on.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tiltwise.cli.main import main
+from tiltwise.jobs.relion import ABORTED, FAILURE, SUCCESS, write_marker
 
 
 def _program(command: str) -> Callable[[], int]:
     def run() -> int:
-        return main([command, *sys.argv[1:]])
+        code = main([command, *sys.argv[1:]])
+        if code != 0:
+            _mark_failure(sys.argv[1:])
+        return code
 
     run.__doc__ = f"Run `tiltwise {command}` as a program of its own."
     return run
+
+
+def _mark_failure(arguments: Sequence[str]) -> None:
+    """Writes the marker of a job that failed before it had begun: RELION would wait for it for ever."""
+    if "--o" not in arguments[:-1]:
+        return
+    folder = Path(arguments[arguments.index("--o") + 1])
+    markers = (SUCCESS, FAILURE, ABORTED)
+    if folder.is_dir() and not any((folder / name).exists() for name in markers):
+        write_marker(folder, FAILURE)
 
 
 align = _program("align")

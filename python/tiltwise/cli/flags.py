@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from tiltwise.config import Options
 
+EXTERNAL_FLAGS = dict.fromkeys(
+    ("--j", "--in-movies", "--in-mics", "--in-parts", "--in-coords", "--in-3dref", "--in-mask"), 1
+)
+"""What RELION's External jobs add, and their number of values."""
+
 
 def translate(arguments: Sequence[str], model: type[Options]) -> tuple[list[str], list[str]]:
     """Replace every alias by the canonical flag and take out flags that have no effect here.
@@ -19,7 +24,9 @@ def translate(arguments: Sequence[str], model: type[Options]) -> tuple[list[str]
             if spec.kind is bool:
                 canonical["--no-" + flag[2:]] = "--no-" + spec.flag[2:]
     # RELION passes the job folder once more to whatever has `relion_` in its command line.
-    without_effect = {"--pipeline-control": 1, **model.ignored_flags}
+    # External jobs always get --j, and the inputs of the form whether a command has a use for them or not.
+    without_effect = {"--pipeline-control": 1, **EXTERNAL_FLAGS, **model.ignored_flags}
+    without_effect = {flag: values for flag, values in without_effect.items() if flag not in canonical}
     kept: list[str] = []
     ignored: list[str] = []
     remaining = iter(arguments)

@@ -22,11 +22,13 @@ from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.cycle.project import newest_set
 from tiltwise.em.options import ReconstructOptions, RefineOptions
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.files import write_text
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
 from tiltwise.maps.masks import read_mask
+from tiltwise.model import OptimisationSet
 from tiltwise.motion.options import AlignOptions
 from tiltwise.post.half_maps import read_cube
 from tiltwise.post.options import MaskOptions, PostprocessOptions
@@ -108,12 +110,23 @@ class Cycle:
     """Options of one run and its folder."""
 
     def __init__(self, options: CycleOptions, job: Job, progress: Progress, step: Steps) -> None:
-        self.options, self.job, self.progress, self.step = options, job, progress, step
-        self.pixel_size = load_optimisation_set(self._input(), need_images=False).series[0].pixel_size_angstrom
+        self.options, self.job, self.progress, self.run_step = options, job, progress, step
+        self.start = self._input()
+        self.pixel_size = self.load(self.start).series[0].pixel_size_angstrom
         self.common: dict[str, Any] = {
             name: getattr(options, name) for name in ("symmetry", "particle_diameter", "threads", "memory", "backend")
         }
-        self.common |= {"seed": options.seed, "split": options.split, "split_distance": options.split_distance}
+        self.light: dict[str, Any] = {"threads": options.threads, "redo": options.redo}
+        self.common |= {name: getattr(options, name) for name in ("seed", "coordinate_binning", "redo")}
+
+    def load(self, path: Path) -> OptimisationSet:
+        """A set, without its images."""
+        return load_optimisation_set(path, need_images=False, coordinate_binning=self.options.coordinate_binning)
+
+    def step(self, options: OutputOptions) -> Mapping[str, Any]:
+        """Run one command, unless the cycle is to stop."""
+        self.job.check_abort()
+        return self.run_step(options)
 
     # ---- options of the steps -------------------------------------------------------------------------------
 
@@ -131,9 +144,12 @@ class Cycle:
             return max(1.0, present / 2)
         return present
 
-    def images(self, state_set: Path, binning: float) -> dict[str, Any]:
-        """Options that all commands on images share."""
-        return {**self.common, **self.boxes(binning), "input": state_set}
+    def images(self, optset: Path, binning: float) -> dict[str, Any]:
+        """Options that all commands on images share.  Half sets are drawn once: later steps find them in their set."""
+        chosen = {**self.common, **self.boxes(binning), "input": optset}
+        if optset == self.start:
+            chosen |= {"split": self.options.split, "split_distance": self.options.split_distance}
+        return chosen
 
     # ---- steps ----------------------------------------------------------------------------------------------
 
@@ -149,19 +165,20 @@ class Cycle:
         if path is None:
             return None
         size, pixel = _even(self.options.map_size / binning), self.pixel_size * binning
-        mask, own = read_map(path)
+        mask, _ = read_map(path)
         if mask.shape == (size,) * 3:
             return path
-        resampled = self.job.path(f"mask_bin{binning:g}.mrc")
-        if not resampled.exists():
-            write_map(resampled, resampled_mask(mask, own, size, pixel), pixel)
+        resampled, values = self.job.path(f"mask_bin{binning:g}.mrc"), resampled_mask(mask, size)
+        # Steps that are finished look at the time of their inputs: the same mask stays as it is.
+        if not (resampled.exists() and np.array_equal(read_map(resampled)[0], values)):
+            write_map(resampled, values, pixel)
         return resampled
 
     def first(self) -> State:
         """Half maps to start with: from a refinement of its own, or from the poses in the file."""
         options, given = self.options, self.options.binnings
         binning = given[0] if given else options.binning
-        start = self._input()
+        start = self.start
         if options.reference is None:
             maps, manifest = self.reconstruct(0, "reconstruct", start, binning)
             state = State(
@@ -188,28 +205,35 @@ class Cycle:
         self._record(state, 0, "refine", folder, binning, manifest, str(manifest["metrics"].get("stop_reason", "")))
         return state
 
-    def round(self, number: int, state: State) -> int:
-        """One round; the number of tilt series that were changed."""
+    def round(self, number: int, state: State) -> bool:
+        """One round; False if it brought neither a correction nor finer pixels, and poses were not refined."""
         binning = self.binning_of(number, state.binning, state.resolution)
         optset = state.optimisation_set
         before, manifest = self.reconstruct(number, "before", optset, binning)
         state.mask = self.given_mask(binning)
         if state.mask is None:
             state.mask = self.job.path(f"round{number}") / "mask" / "mask.mrc"
-            self.step(MaskOptions(input=before, output=state.mask.parent, threads=self.options.threads))
+            self.step(MaskOptions(input=before, output=state.mask.parent, **self.light))
         self._measured(state, number, "before", before, binning, [manifest], "poses of the last refinement", 0)
         changed = 0
         for name in self.options.order.split(","):
             folder = self.job.path(f"round{number}") / name
-            found = self.step(self._correction(name, folder, optset, binning, state.mask))
+            try:
+                found = self.step(self._correction(name, folder, optset, binning, state.mask))
+            except (ConfigError, DataError) as error:
+                # As where half maps agree to 35 Å and phases are fitted from 30 Å on: later rounds may have more.
+                words = str(error).splitlines()[0]
+                self.job.warn(f"round {number}, {name}: {words}; left out")
+                self._measured(state, number, name, before, binning, [manifest], f"not possible: {words}", 0)
+                continue
             words, applied = verdicts(folder / ("ctf.json" if name == "ctf" else "align.json"))
             changed += applied
             optset = folder / "optimisation_set.star"
             after, maps = self.reconstruct(number, f"{name}_map", optset, binning)
             self._measured(state, number, name, after, binning, [found, maps], words, applied, folder)
             before = after
-        if not changed:
-            return 0
+        if not changed and binning == state.binning:
+            return False
         folder = self.job.path(f"round{number}") / "refine"
         manifest = self.step(
             RefineOptions(
@@ -228,7 +252,7 @@ class Cycle:
         state.resolution = float(manifest["metrics"]["resolution_angstrom"])
         reason = str(manifest["metrics"].get("stop_reason", ""))
         self._measured(state, number, "refine", folder, binning, [manifest], reason, 0)
-        return changed
+        return True
 
     def _correction(
         self, name: str, folder: Path, optset: Path, binning: float, mask: Path | None
@@ -250,7 +274,6 @@ class Cycle:
             False,
         )
         for number in range(1, options.rounds + 1):
-            self.job.check_abort()
             kept = State(state.optimisation_set, state.maps, state.binning, state.resolution, state.mask)
             if not self.round(number, state):
                 reason = f"held-out data support no change in round {number}"
@@ -266,17 +289,14 @@ class Cycle:
         return self._conclude(state, reason, taken_back)
 
     def _conclude(self, state: State, reason: str, taken_back: bool) -> CycleResult:
-        job, options = self.job, self.options
+        job = self.job
         folder = job.path("postprocess")
         manifest = self.step(
-            PostprocessOptions(
-                input=state.maps, output=folder, mask=self.given_mask(state.binning), threads=options.threads
-            )
+            PostprocessOptions(input=state.maps, output=folder, mask=self.given_mask(state.binning), **self.light)
         )
         resolution = float(manifest["metrics"]["resolution_angstrom"])
-        self._record(state, options.rounds, "postprocess", folder, state.binning, manifest, "", resolution)
-        final, before = load_optimisation_set(state.optimisation_set, need_images=False), self._input()
-        start = load_optimisation_set(before, need_images=False)
+        self._record(state, state.steps[-1].round, "postprocess", folder, state.binning, manifest, "", resolution)
+        final, start = self.load(state.optimisation_set), self.load(self.start)
         outputs = {
             "optimisation_set": job.path("optimisation_set.star"),
             "before": job.path("before_optimisation_set.star"),
@@ -304,9 +324,8 @@ class Cycle:
     def _input(self) -> Path:
         """The set to start from, in one file."""
         options = self.options
-        if options.input is not None and options.particles is None and options.tomograms is None:
+        if options.input is not None and not (options.particles or options.tomograms or options.trajectories):
             return newest_set(options.input) if options.input.is_dir() else options.input
-        path = self.job.path("start_optimisation_set.star")
         named = load_optimisation_set(
             options.input,
             tomograms=options.tomograms,
@@ -315,7 +334,13 @@ class Cycle:
             need_images=False,
             coordinate_binning=options.coordinate_binning,
         )
-        write_optimisation_set(path, **_files(named.paths))
+        path, new = self.job.path("start_optimisation_set.star"), self.job.path("start_new.star")
+        write_optimisation_set(new, **_files(named.paths))
+        # Steps that are finished look at the time of their inputs: the same set stays as it is.
+        if path.exists() and path.read_bytes() == new.read_bytes():
+            new.unlink()
+        else:
+            new.replace(path)
         return path
 
     def _measured(
@@ -436,11 +461,12 @@ def _improved(series: Mapping[str, Any]) -> dict[str, bool]:
     return {family: one["verdict"] == "improved" for family, one in series.get("verdict", {}).items()}
 
 
-def resampled_mask(
-    mask: NDArray[np.float32], pixel_size: float, size: int, new_pixel_size: float
-) -> NDArray[np.float32]:
-    """Mask `(N, N, N)` on another grid, interpolated linearly; centres N // 2 coincide.  Pixel sizes in Å."""
-    step = new_pixel_size / pixel_size
+def resampled_mask(mask: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Mask `(N, N, N)` on a grid of `size` voxels with the same field of view, interpolated linearly; centres coincide.
+
+    Headers of masks are not asked: many hold no pixel size, or 1 Å.
+    """
+    step = len(mask) / size
     offset = len(mask) // 2 - step * (size // 2)
     values = ndimage.affine_transform(mask, np.full(3, step), offset, (size,) * 3, order=1)
     return np.asarray(np.clip(values, 0.0, 1.0), np.float32)

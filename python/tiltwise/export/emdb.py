@@ -75,7 +75,7 @@ def emdb(optset: OptimisationSet, options: ExportOptions, job: Job) -> list[str]
         write_map(job.path(f"emd_{name}.mrc"), array, pixel)
         job.add_output(job.path(f"emd_{name}.mrc"))
     write_fsc_xml(job.path("emd_fsc.xml"), frequencies(halves.size, pixel), curves.corrected)
-    fields = _fields(optset, options, resolution, contour, pixel, halves.size)
+    fields = _fields(optset, halves.paths[0], resolution, contour, pixel, halves.size)
     write_text(job.path("deposition.json"), json.dumps(fields, indent=1) + "\n")
     write_text(job.path("methods.txt"), methods(fields))
     for name in ("emd_fsc.xml", "deposition.json", "methods.txt"):
@@ -86,16 +86,17 @@ def emdb(optset: OptimisationSet, options: ExportOptions, job: Job) -> list[str]
 
 
 def _fields(
-    optset: OptimisationSet, options: ExportOptions, resolution: float, contour: float, pixel: float, size: int
+    optset: OptimisationSet, half_map: Path, resolution: float, contour: float, pixel: float, size: int
 ) -> dict[str, Any]:
     """Values of the deposition form that the data know."""
-    series = optset.series
-    used = sorted(set(optset.particles.tomogram))
+    used = set(optset.particles.tomogram)
+    series = [one for one in optset.series if one.name in used]
     steps = [float(np.median(np.diff(np.sort(one.nominal_tilt_deg)))) for one in series if one.n_tilts > 1]
     dose = [float(np.max(one.pre_exposure)) for one in series if one.n_tilts]
     return {
         "method": "subtomogram averaging",
-        "software": f"tiltwise {__version__}",
+        # Half maps of another program are not ours to describe.
+        "software": f"tiltwise {__version__}" if (half_map.parent / "job.json").is_file() else None,
         "particles": len(optset.particles),
         "tilt_series": len(used),
         "resolution_angstrom": round(resolution, 2),
@@ -118,11 +119,14 @@ def methods(fields: dict[str, Any]) -> str:
     """Methods in sentences, from what `deposition.json` holds; what the data do not know is left to the author."""
     low, high = fields["tilt_range_deg"]
     step = f" in steps of {fields['tilt_step_deg']:g}°" if fields["tilt_step_deg"] is not None else ""
+    by = ""
+    if fields["software"] is not None:
+        by = f" with {fields['software']}, which maximises the regularised likelihood of the tilt images "
+        by += "(Zivanov et al., eLife 2022, 11:e83724)"
     voltage = ", ".join(f"{value:g}" for value in fields["voltage_kv"])
     return (
         f"{fields['particles']:,} particles from {fields['tilt_series']} tilt series ({low:g}° to {high:g}°{step}, "
-        f"{voltage} kV) were averaged with {fields['software']}, which maximises the regularised likelihood of the "
-        "tilt images (Zivanov et al., eLife 2022, 11:e83724). The resolution is "
+        f"{voltage} kV) were averaged{by}. The resolution is "
         f"{fields['resolution_angstrom']:g} Å ({fields['resolution_method']}). "
         f"The map has voxels of {fields['voxel_size_angstrom']:g} Å; the recommended contour level is "
         f"{fields['contour_level']:g}.\n"

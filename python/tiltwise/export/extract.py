@@ -182,6 +182,7 @@ class Extraction:
         if single:
             job.warn(f"{single} files hold values that half precision would lose, and are in single precision")
         job.metric("particles", len(particles))
+        total = sum(file.path.stat().st_size for group in files for file in group)
         job.metric("disk_gb", round(total / 1e9, 4))
         visible = np.array([len(tilts) for tilts in self.visible])
         with job.timing("write"):

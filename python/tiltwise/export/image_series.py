@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import OutputError
+from tiltwise.errors import DataError, OutputError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.export.options import ExportOptions
@@ -39,10 +39,19 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
 
     Raises
     ------
+    DataError
+        if projection matrices mirror the tomogram.
     OutputError
         if the disk has no room.
     """
     assert options.box is not None
+    mirrored = [one.name for one in optset.series if (np.linalg.det(one.projection[:, :3, :3]) < 0).any()]
+    if mirrored:
+        raise DataError(
+            "projection matrices mirror the tomogram: no angles describe them",
+            where=", ".join(mirrored[:5]),
+            fix="turn the set right first: tiltwise import",
+        )
     crop = options.crop or options.box
     source = ParticleSource(optset, box_px=options.box, crop_px=crop, binning=options.binning, diameter_angstrom=None)
     poses = Poses.of(optset)

@@ -64,6 +64,14 @@ class ExtractOptions(ComputeOptions, BoxOptions, OutputOptions):
         return self
 
 
+ONLY_FOR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("box", "crop", "binning"), ("cryodrgn", "tomodrgn")),
+    (("coordinate_pixel_size",), ("warp",)),
+    (("map",), ("chimerax", "emdb")),
+    (("mask", "half1", "half2"), ("emdb",)),
+)
+"""Options, and the forms they are for."""
+
 Form = Literal["relion5", "relion4", "warp", "cryodrgn", "tomodrgn", "chimerax", "emdb", "csv"]
 
 
@@ -112,4 +120,6 @@ class ExportOptions(ComputeOptions, InputOptions, OutputOptions):
             )
         if self.form in ("cryodrgn", "tomodrgn") and self.box is None:
             raise ConfigError(f"{self.form} needs the size of the images", where="--b", fix="give --b, as for refine")
+        idle = [name for names, forms in ONLY_FOR if self.form not in forms for name in names]
+        self.refuse_without_effect(idle, because=f"--to {self.form} has no use for it", fix="leave it out")
         return self

@@ -214,6 +214,8 @@ def mirrored_back(optset: OptimisationSet) -> tuple[OptimisationSet, tuple[str, 
         angles_deg=angles,
         subtomogram_angles_deg=subtomogram,
         prior_angles_deg=prior,
+        image_files=old.image_files if optset.stacks_are_2d else (),
+        ctf_files=(),
     )
     motion = {
         name: values * (1.0, 1.0, -1.0) if name in {old.name[i] for i in np.flatnonzero(rows)} else values
@@ -233,10 +235,13 @@ def mirrored_back(optset: OptimisationSet) -> tuple[OptimisationSet, tuple[str, 
         if TILT_PRIOR_LABEL in block:
             known = block.floats(TILT_PRIOR_LABEL)
             block.set_floats(TILT_PRIOR_LABEL, np.where(rows & (known != 999.0), -known, known))
+        if not optset.stacks_are_2d:
+            block.drop("rlnImageName", "rlnCtfImage")
         table = _replaced(table, block)
     note = (
         f"{len(mirrored)} tilt series had matrices that mirror the tomogram (IMOD import with flipYZ alone): they are "
-        "mirrored back along z with their particles. A map made from them before is the mirror image: flip it along z"
+        "mirrored back along z with their particles. A map made from them before is the mirror image: flip it along z. "
+        "Pseudo-subtomograms of theirs are mirror images too, and are left out"
     )
     new = replace(
         optset,

@@ -75,7 +75,10 @@ class FolderJob:
         self._lock = FolderLock(self._state / "lock")
         self._lock.acquire()
         try:
-            previous = manifest.read_manifest(self._folder) if not self.options.redo else None
+            found = manifest.read_manifest(self._folder)
+            if found is not None:
+                self._refuse_other_command(found)
+            previous = None if self.options.redo else found
             if previous is not None:
                 self._check_resume(previous)
             if previous is None or not self._may_continue(previous):
@@ -215,7 +218,7 @@ class FolderJob:
                 reasons.append(f"input {entry['path']}: changed since")
         return reasons
 
-    def _check_resume(self, previous: Mapping[str, Any]) -> None:
+    def _refuse_other_command(self, previous: Mapping[str, Any]) -> None:
         if previous["command"] != self.options.command:
             raise ConfigError(
                 "the job folder belongs to another command",
@@ -224,6 +227,8 @@ class FolderJob:
                 found=f"`tiltwise {previous['command']}`",
                 fix="choose another --o",
             )
+
+    def _check_resume(self, previous: Mapping[str, Any]) -> None:
         worth_keeping = previous.get("status") == "success" or any(self._state.glob("*.npz"))
         reasons = self._reasons(previous)
         if worth_keeping and reasons:

@@ -85,7 +85,7 @@ def steps_table(steps: list[Step]) -> Table:
         ]
         for one in steps
     ]
-    heads = ["round", "step", "bin", "Å", "mean FSC", "held-out data, reason", "s", "peak GB", "disk GB"]
+    heads = ["round", "step", "bin", "Å", "mean FSC", "held-out data, reason", "s", "peak GB so far", "disk GB"]
     return Table(heads, rows)
 
 
