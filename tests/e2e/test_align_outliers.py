@@ -46,7 +46,7 @@ def test_junk_is_named_and_put_back(tmp_path: Path) -> None:
     with mrcfile.mmap(optset.series[0].image_files[JUNK_TILT], mode="r+") as file:
         index = int(optset.series[0].image_index[JUNK_TILT])
         image = file.data[index] if file.data.ndim == 3 else file.data
-        image[:] = rng.normal(0.0, 1.0, image.shape) * image.std()
+        image[:] = rng.normal(0.0, 1.0, image.shape) * image.std(dtype=np.float64)
     moved = optset.particles.coordinate_px.copy()
     others = np.delete(moved, JUNK_PARTICLE, axis=0)
     spots = rng.uniform(30.0, 170.0, (400, 3)) * [1.0, 1.0, 0.0] + [0.0, 0.0, moved[JUNK_PARTICLE, 2]]

@@ -95,16 +95,17 @@ def outlier_sections(result: AlignResult) -> list[Section]:
         names = [f"tilt at {tilt[own.index]:.1f}°" for own in one.outlier_tilts]
         names += [particle[one.data.members[own.index]] for own in one.outlier_particles]
         for name, own in zip(names, [*one.outlier_tilts, *one.outlier_particles], strict=True):
-            word = "weak" if own.signal else "no signal"
+            word = "weak" if own.signal else "none"
             rows.append([series.name, name, word, round(own.share, 3), round(own.deviation, 1)])
     if not rows:
         return []
     words = (
         "Tilts and particles whose images agree with their predictions less than half as well as the median of the "
-        "series, by more than chance explains (1 % for any tilt, and for any particle, of a series). Tilts without "
-        "signal stay where they were. Look at the images: such tilts and particles may be better left out."
+        "series (share: of the median; sd: standard deviations from it), by more than chance explains (1 % for any "
+        "tilt, and for any particle, of a series). Tilts without signal stay where they were. Look at the images: such "
+        "tilts and particles may be better left out."
     )
-    table = Table(["series", "tilt or particle", "", "share of the median", "standard deviations"], rows)
+    table = Table(["series", "which", "signal", "share", "sd"], rows)
     return [Section("Outliers", words, table=table)]
 
 
