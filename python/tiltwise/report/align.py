@@ -83,6 +83,7 @@ def verdict_section(result: AlignResult) -> Section:
         "whole images from one half set and judged by the other. A family is improved if the lower "
         "limit (99 %, over blocks of particles, all families together) is above zero; others are not applied.",
         table=Table(["series", "family", "verdict", "gain (nats)", "lower limit", ""], rows),
+        shape="wide",
     )
 
 
