@@ -192,7 +192,11 @@ class OutputOptions(Options):
 
 
 class ComputeOptions(Options):
-    """How to compute; the result depends on the backend to rounding, on nothing else."""
+    """How to compute.
+
+    The result depends on the backend to rounding, and where memory is short on how much there is: fewer folds or
+    blocks are then held, and a warning says so.
+    """
 
     threads: int = option(0, flags=("--threads", "--j"), may_change=True, ge=0, help="threads; 0 means all cores")
     memory: float | None = option(
