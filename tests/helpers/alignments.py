@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from tiltwise.motion.climb import climb
 from tiltwise.motion.gaussian_process import MotionBasis
 from tiltwise.motion.geometry import Alignment, Specimen
-from tiltwise.motion.normal import NormalEquations
-from tiltwise.motion.objective import Evidence
+from tiltwise.motion.normal import NormalEquations, Solver
+from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.tables import TableGrid
 from tiltwise.spectral.disc import FourierDisc
 
@@ -86,3 +88,16 @@ def whole_matrix(normal: NormalEquations) -> F64:
         matrix[rows, :common] = normal.mixed[i]
         matrix[:common, rows] = normal.mixed[i].T
     return matrix
+
+
+def error_ratio(one: Specimen, truths: Iterable[Alignment], rng: np.random.Generator) -> float:
+    """Mean square error of predicted positions over that of draws from the posterior, image errors of 1 px."""
+    ratios = []
+    for truth in truths:
+        evidence = observed(one, truth, 1.0, rng)
+        found = climb(one, evidence, Alignment.none(one)).alignment
+        solver = Solver(NormalEquations.of(one, evidence, found), Free())
+        drawn = [found.moved(*solver.draw(rng, one.basis.shape[1])).predict(one) for _ in range(60)]
+        sigma2 = np.mean([((d - found.predict(one)) ** 2).sum(axis=2) for d in drawn], axis=0)
+        ratios.append((((found.predict(one) - truth.predict(one)) ** 2).sum(axis=2) / sigma2).mean())
+    return float(np.mean(ratios))

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from tiltwise.check.findings import Findings, some
-from tiltwise.geometry.projection import is_visible
 from tiltwise.maps.half_sets import HEAVY
 from tiltwise.model import OptimisationSet
-from tiltwise.model.poses import poses_of, series_index
+from tiltwise.model.poses import poses_of, series_index, tilts_seen
 
 F64 = NDArray[np.float64]
 
@@ -24,7 +23,6 @@ _FEW_TILTS = 0.5
 _SMALL_PART = 0.3
 _ENOUGH = 20
 """Particles from which the part of the field that they fill means something."""
-_CHUNK = 20000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,6 @@ def place(optset: OptimisationSet) -> Placement:
     """Positions of all particles, and how many tilts show their centres."""
     _, position = poses_of(optset)
     series = series_index(optset)
-    seen = np.full(len(position), -1, np.intp)
     inside = np.ones(len(position), bool)
     for number, one in enumerate(optset.series):
         members = np.flatnonzero(series == number)
@@ -53,12 +50,7 @@ def place(optset: OptimisationSet) -> Placement:
         if min(one.tomogram_size) > 0:
             size = np.asarray(one.tomogram_size)
             inside[members] = ((pixels >= -0.5) & (pixels <= size - 0.5)).all(axis=1)
-        if min(one.image_size) > 0:
-            for start in range(0, len(members), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                points = one.project(pixels[part])[..., :2]
-                seen[members[part]] = is_visible(points, one.image_size, 0.0).sum(axis=1)
-    return Placement(position, series, seen, inside)
+    return Placement(position, series, tilts_seen(optset, position), inside)
 
 
 def check_field(optset: OptimisationSet, placed: Placement, findings: Findings) -> None:

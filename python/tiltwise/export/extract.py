@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import ConfigError, DataError, OutputError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.export.options import ExtractOptions
-from tiltwise.extract.images import ImageExtractor
+from tiltwise.export.particles import images_of, place_of, refuse_without_room, seen_tilts
 from tiltwise.extract.pseudo import pseudo_subtomogram
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
@@ -73,8 +72,7 @@ class Extraction:
         poses = Poses.of(optset)
         displacement = poses.displacement_angstrom * options.apply_offsets
         source = _source(options, optset)
-        points = [_points(source, particle, displacement) for particle in range(len(optset.particles))]
-        tilts = [_seen(_images(source, p), q) for p, q in enumerate(points)]
+        tilts = [seen_tilts(source, particle, moved) for particle, moved in enumerate(displacement)]
         rows = np.flatnonzero([len(t) >= options.min_frames for t in tilts])
         self.left_out = len(tilts) - len(rows)
         if not len(rows):
@@ -117,13 +115,8 @@ class Extraction:
 
     def write(self, particle: int) -> int:
         """Cut and write the images of one particle; the number of files that did not fit into half precision."""
-        extractor = _images(self.source, particle)
-        series = extractor.series
-        position = (
-            self.optset.particles.coordinate_px[particle] + self.displacement[particle] / series.pixel_size_angstrom
-        )
-        motion = self.optset.trajectories.get(self.optset.particles.name[particle])
-        motion_px = None if motion is None else motion / series.pixel_size_angstrom
+        extractor = images_of(self.source, particle)
+        position, motion_px = place_of(self.source, particle, self.displacement[particle])
         if self.options.stack2d:
             arrays = [extractor.stack(position, motion_px, premultiplied=not self.options.raw)[1]]
         else:
@@ -155,7 +148,9 @@ class Extraction:
         missing = [
             particle for particle, group in enumerate(files) if not (resumed and all(file.is_there() for file in group))
         ]
-        self._check_disk(sum(self.bytes_of(file) for particle in missing for file in files[particle]))
+        needed = sum(self.bytes_of(file) for particle in missing for file in files[particle])
+        fix = "write 2D stacks, a smaller --crop or --float16, or choose another disk"
+        refuse_without_room(job.folder, needed, self.options.output, fix)
         # From here on files in the folder belong to these options: only such a run may go on with them.
         job.save_checkpoint("extract", {}, {"began": True})
         self.progress.title(
@@ -188,17 +183,6 @@ class Extraction:
         with job.timing("write"):
             result, outputs = self._write_tables(files)
         return ExtractResult(result, self.left_out, visible, total, single, outputs)
-
-    def _check_disk(self, needed: int) -> None:
-        free = shutil.disk_usage(self.job.folder).free
-        if needed > free:
-            raise OutputError(
-                "the disk has no room for the images",
-                where=f"--o {self.options.output}",
-                expected=f"{needed / 1e9:.1f} GB free",
-                found=f"{free / 1e9:.1f} GB",
-                fix="write 2D stacks, a smaller --crop or --float16, or choose another disk",
-            )
 
     def _write_tables(self, files: list[list[_File]]) -> tuple[OptimisationSet, dict[str, Path]]:
         job, old = self.job, self.optset
@@ -241,7 +225,7 @@ class Extraction:
                 for name, seen in zip(particles.tomogram, self.visible, strict=True)
             )
         if self.options.apply_offsets:
-            pixel = np.array([_images(self.source, p).series.pixel_size_angstrom for p in range(len(particles))])
+            pixel = np.array([images_of(self.source, p).series.pixel_size_angstrom for p in range(len(particles))])
             changes["coordinate_px"] = particles.coordinate_px + self.displacement / pixel[:, None]
             changes["origin_angstrom"] = np.zeros_like(particles.origin_angstrom)
         if self.options.apply_orientations:
@@ -274,26 +258,6 @@ def _source(options: ExtractOptions, optset: OptimisationSet) -> ParticleSource:
         diameter_angstrom=None,
         max_dose=options.max_dose,
     )
-
-
-def _images(source: ParticleSource, particle: int) -> ImageExtractor:
-    loader = source.loader(particle)
-    assert isinstance(loader, ImageExtractor)  # the set was read with the demand for tilt images
-    return loader
-
-
-def _seen(images: ImageExtractor, points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Tilts that see a particle at `points` (F, 3)."""
-    return images.visible_tilts(points, images.visibility_radius_px)
-
-
-def _points(source: ParticleSource, particle: int, displacement: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3) where a particle is in every image, unbinned pixels."""
-    extractor, optset = _images(source, particle), source.optset
-    pixel = extractor.series.pixel_size_angstrom
-    motion = optset.trajectories.get(optset.particles.name[particle])
-    position = optset.particles.coordinate_px[particle] + displacement[particle] / pixel
-    return extractor.project(position, None if motion is None else motion / pixel)
 
 
 def _refuse_same_names(optset: OptimisationSet) -> None:

@@ -7,17 +7,16 @@ weighted by dose, protein is white, and shifts are in the cut.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.errors import DataError, OutputError
+from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.threads import ordered_map
 from tiltwise.export.options import ExportOptions
-from tiltwise.extract.images import ImageExtractor
+from tiltwise.export.particles import images_of, place_of, refuse_without_room, seen_tilts
 from tiltwise.extract.source import ParticleSource, Poses
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.stack_writer import new_stack
@@ -58,32 +57,22 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
     source.leave_out_unseen(poses.displacement_angstrom)
     threads = options.threads or default_threads()
 
-    def position(particle: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        pixel = source.optset.series[source.series_of[particle]].pixel_size_angstrom
-        motion = optset.trajectories.get(optset.particles.name[particle])
-        at = poses.stored_px[particle] + poses.displacement_angstrom[particle] / pixel
-        return at, None if motion is None else motion / pixel
+    def place(particle: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        return place_of(source, particle, poses.displacement_angstrom[particle])
 
     def tilts_of(particle: int) -> NDArray[np.intp]:
         """Tilts that see a particle, in the order of their dose."""
-        loader = _images(source, particle)
-        seen = loader.visible_tilts(loader.project(*position(particle)), loader.visibility_radius_px)
-        return seen[np.argsort(loader.series.pre_exposure[seen], kind="stable")]
+        seen = seen_tilts(source, particle, poses.displacement_angstrom[particle])
+        return seen[np.argsort(images_of(source, particle).series.pre_exposure[seen], kind="stable")]
 
     tilts = [tilts_of(particle) for particle in range(len(optset.particles))]
     first = np.concatenate([[0], np.cumsum([len(seen) for seen in tilts])])
-    needed, free = int(first[-1]) * crop**2 * 4, shutil.disk_usage(job.folder).free
-    if needed > free:
-        raise OutputError(
-            "the disk has no room for the images",
-            where=f"--o {options.output}",
-            expected=f"{needed / 1e9:.1f} GB free",
-            found=f"{free / 1e9:.1f} GB",
-            fix="take a smaller --crop or a larger --bin, or choose another disk",
-        )
+    needed = int(first[-1]) * crop**2 * 4
+    fix = "take a smaller --crop or a larger --bin, or choose another disk"
+    refuse_without_room(job.folder, needed, options.output, fix)
 
     def cut(particle: int) -> tuple[int, NDArray[np.float32]]:
-        seen, images = _images(source, particle).stack(*position(particle), premultiplied=False)
+        seen, images = images_of(source, particle).stack(*place(particle), premultiplied=False)
         return particle, images[np.searchsorted(seen, tilts[particle])]
 
     stack = job.path("particles.mrcs")
@@ -96,7 +85,7 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
             for particle, images in ordered_map(cut, range(start, min(start + CHUNK, len(tilts))), threads):
                 writer.write(int(first[particle]), images)
                 task.advance()
-    rows = [_rows(source, poses, particle, position(particle)[0], seen) for particle, seen in enumerate(tilts)]
+    rows = [_rows(source, poses, particle, place(particle)[0], seen) for particle, seen in enumerate(tilts)]
     block = StarBlock("", "loop", {})
     block.set_text("rlnImageName", [f"{row + 1:06d}@{stack.name}" for row in range(first[-1])])
     for label in rows[0]:
@@ -116,17 +105,11 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
     return notes
 
 
-def _images(source: ParticleSource, particle: int) -> ImageExtractor:
-    loader = source.loader(particle)
-    assert isinstance(loader, ImageExtractor)  # the set was read with the demand for tilt images
-    return loader
-
-
 def _rows(
     source: ParticleSource, poses: Poses, particle: int, position_px: NDArray[np.float64], tilts: NDArray[np.intp]
 ) -> Mapping[str, Column]:
     """Columns of the images of one particle: direction of projection A_f A_sub A_part, and CTF at its depth."""
-    loader = _images(source, particle)
+    loader = images_of(source, particle)
     series, particles = loader.series, source.optset.particles
     optics = source.optset.optics[particles.optics_index[particle]]
     angles = matrix_to_euler(series.projection[tilts, :3, :3] @ poses.rotation[particle])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,16 @@ from tiltwise.interchange.conventions import (
     RELION_ANGLES,
     STOPGAP,
     CoordinateConvention,
+    EulerConvention,
 )
 from tiltwise.interchange.drafts import Imported, ParticleDraft
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.io.foreign.csv_coordinates import read_coordinates
-from tiltwise.io.foreign.dynamo import read_table, read_tomogram_list
+from tiltwise.io.foreign.dynamo import DynamoTable, read_table, read_tomogram_list
+from tiltwise.io.foreign.em import EmMotives
 from tiltwise.io.foreign.em import read_motives as read_em_motives
 from tiltwise.io.foreign.imod_model import read_model, read_points
+from tiltwise.io.foreign.stopgap import StopgapMotives
 from tiltwise.io.foreign.stopgap import read_motives as read_stopgap_motives
 
 MODEL_SUFFIXES, POINT_SUFFIXES = (".mod",), (".pt", ".pts", ".point", ".points")
@@ -131,38 +135,53 @@ def _folder(folder: Path, options: ImportOptions, series: Mapping[str, float]) -
     return drafts
 
 
+def _numbered(
+    path: Path,
+    options: ImportOptions,
+    series: Mapping[str, float],
+    found: DynamoTable | StopgapMotives | EmMotives,
+    conventions: tuple[CoordinateConvention, EulerConvention],
+    **more: Any,
+) -> ParticleDraft:
+    """Particles of a list that names tomograms by numbers, with what else it holds."""
+    convention, binning = _placed(path, options, series, conventions[0])
+    return ParticleDraft(
+        where=str(path),
+        tomogram=_tomograms(found.tomogram_number, options, series, str(path)),
+        coordinate=found.coordinate,
+        convention=convention,
+        coordinate_binning=binning,
+        angles_deg=found.angles_deg,
+        euler=conventions[1],
+        shift=found.shift,
+        **more,
+    )
+
+
 def _dynamo(path: Path, options: ImportOptions, series: Mapping[str, float]) -> ParticleDraft:
-    convention, binning = _placed(path, options, series, DYNAMO)
     table = read_table(path)
     columns: dict[str, Sequence[object]] = {"rlnAutopickFigureOfMerit": list(table.correlation)}
     if (table.class_number > 0).all():
         columns["rlnClassNumber"] = [int(number) for number in table.class_number]
-    return ParticleDraft(
-        where=str(path),
-        tomogram=_tomograms(table.tomogram_number, options, series, str(path)),
-        coordinate=table.coordinate,
-        convention=convention,
-        coordinate_binning=binning,
-        angles_deg=table.angles_deg,
-        euler=DYNAMO_ANGLES,
-        shift=table.shift,
+    return _numbered(
+        path,
+        options,
+        series,
+        table,
+        (DYNAMO, DYNAMO_ANGLES),
         columns=columns,
     )
 
 
 def _stopgap(path: Path, options: ImportOptions, series: Mapping[str, float]) -> ParticleDraft:
-    convention, binning = _placed(path, options, series, STOPGAP)
     motives = read_stopgap_motives(path)
     half = None if motives.half_set is None else np.where(np.array(motives.half_set) == "A", 1, 2).astype(np.int64)
-    return ParticleDraft(
-        where=str(path),
-        tomogram=_tomograms(motives.tomogram_number, options, series, str(path)),
-        coordinate=motives.coordinate,
-        convention=convention,
-        coordinate_binning=binning,
-        angles_deg=motives.angles_deg,
-        euler=AV3_ANGLES,
-        shift=motives.shift,
+    return _numbered(
+        path,
+        options,
+        series,
+        motives,
+        (STOPGAP, AV3_ANGLES),
         half_set=half,
         columns={
             "rlnAutopickFigureOfMerit": list(motives.score),
@@ -172,17 +191,13 @@ def _stopgap(path: Path, options: ImportOptions, series: Mapping[str, float]) ->
 
 
 def _em(path: Path, options: ImportOptions, series: Mapping[str, float]) -> ParticleDraft:
-    convention, binning = _placed(path, options, series, EM_MOTL)
     motives = read_em_motives(path)
-    return ParticleDraft(
-        where=str(path),
-        tomogram=_tomograms(motives.tomogram_number, options, series, str(path)),
-        coordinate=motives.coordinate,
-        convention=convention,
-        coordinate_binning=binning,
-        angles_deg=motives.angles_deg,
-        euler=AV3_ANGLES,
-        shift=motives.shift,
+    return _numbered(
+        path,
+        options,
+        series,
+        motives,
+        (EM_MOTL, AV3_ANGLES),
         columns={
             "rlnAutopickFigureOfMerit": list(motives.score),
             "rlnClassNumber": [int(number) for number in motives.class_number],

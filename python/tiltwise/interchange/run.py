@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from tiltwise.exec import Job, Progress
-from tiltwise.geometry.projection import is_visible
 from tiltwise.interchange.drafts import Imported
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.interchange.programs import choose
 from tiltwise.io.optimisation_set import write_optimisation_set, write_particles, write_tomograms
 from tiltwise.io.trajectories import write_trajectories
 from tiltwise.model import OptimisationSet
-from tiltwise.model.poses import poses_of
+from tiltwise.model.poses import poses_of, tilts_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,7 @@ def visibility(optset: OptimisationSet) -> tuple[int, float]:
     if not len(particles) or not all(min(one.image_size) > 0 for one in optset.series):
         return 0, float("nan")
     _, positions = poses_of(optset)
-    seen = np.zeros(len(particles), np.int64)
-    tomogram = np.array(particles.tomogram, dtype=object)
-    for one in optset.series:
-        rows = np.flatnonzero(tomogram == one.name)
-        points = one.project(positions[rows] / one.pixel_size_angstrom)
-        seen[rows] = is_visible(points[..., :2], one.image_size, 0.0).sum(axis=1)
+    seen = tilts_seen(optset, positions)
     return int((seen > 0).sum()), float(np.median(seen))
 
 
