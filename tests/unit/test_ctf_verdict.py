@@ -124,3 +124,7 @@ def test_contrast_of_series_is_judged_by_the_other_half(contrast: float, improve
     assert factors.factor.mean() == pytest.approx(1.0)
     np.testing.assert_allclose(factors.factor / factors.factor[1], [contrast, 1.0, 1.0], atol=0.1)
     assert any(verdict.improved for verdict in factors.verdicts) == improved
+    # a series without particles in both half sets says nothing, and silences no other
+    known = fit_factors([*series, ContrastEvidence(series[2].total, {}, {})], 3).verdicts
+    assert any(verdict.improved for verdict in known[:3]) == improved
+    assert not known[3].improved

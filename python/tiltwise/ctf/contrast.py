@@ -58,13 +58,14 @@ def fit_factors(series: Sequence[ContrastEvidence], families: int) -> Factors:
     gains: list[list[float]] = [[] for _ in series]
     information = np.zeros(len(series))
     for half in HALVES:
-        if not all(half in one.halves for one in series):
+        known = [number for number, one in enumerate(series) if half in one.halves]
+        if len(known) < 2:
             continue
-        own = stacked([one.halves[half] for one in series])
+        own = stacked([series[number].halves[half] for number in known])
         new, old = calibrate(*own), calibrate(*own, fit_scale=False)
-        for number, one in enumerate(series):
-            with_factor, without = new.product[number], old.product[number]
-            for linear, quadratic in one.held_out[half]:
+        for row, number in enumerate(known):
+            one, with_factor, without = series[number], new.product[row], old.product[row]
+            for linear, quadratic in one.held_out.get(half, ()):
                 scores = log_likelihood(linear, quadratic, np.stack([with_factor, without]))
                 gains[number].append(float(scores[0] - scores[1]))
                 information[number] += float(((with_factor - without) ** 2) @ quadratic)

@@ -54,7 +54,9 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
     crop = options.crop or options.box
     source = ParticleSource(optset, box_px=options.box, crop_px=crop, binning=options.binning, diameter_angstrom=None)
     poses = Poses.of(optset)
-    source.leave_out_unseen(poses.displacement_angstrom)
+    _, lost = source.leave_out_unseen(poses.displacement_angstrom)
+    if lost:
+        job.warn(lost)
     threads = options.threads or default_threads()
 
     def place(particle: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -99,7 +101,7 @@ def image_series(optset: OptimisationSet, options: ExportOptions, job: Job, prog
     write_star(job.path("particles.star"), StarDocument([block]))
     job.add_output(stack)
     job.add_output(job.path("particles.star"), "ParticlesData.star.relion")
-    notes = [f"{first[-1]:,} images of {len(tilts):,} particles; protein is white"]
+    notes = [f"{first[-1]:,} images of {sum(len(seen) > 0 for seen in tilts):,} particles; protein is white"]
     if any(group.even_zernike.any() for group in optset.optics):
         notes.append("symmetric aberrations of optics groups are left out: the programs have no columns for them")
     return notes

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.export import sets
 from tiltwise.export.chimerax import chimerax
@@ -52,6 +53,8 @@ def run(options: ExportOptions, job: Job, progress: Progress) -> ExportResult:
         need_images=images,
         coordinate_binning=options.coordinate_binning,
     )
+    if not len(optset.particles):
+        raise DataError("there are no particles to export", where=optset.paths.get("particles"), fix="check --i, --p")
     record(optset, job, progress)
     progress.title(
         "export", {"form": options.form, "particles": len(optset.particles), "tilt series": len(optset.series)}

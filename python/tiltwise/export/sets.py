@@ -64,7 +64,10 @@ def warp(optset: OptimisationSet, options: ExportOptions, path: Callable[[str], 
         block.set_integers("rlnRandomSubset", optset.particles.half_set)
     block.set_text("rlnTomoParticleName", optset.particles.name)
     write_star(path("particles.star"), StarDocument([block]))
-    notes = [f"coordinates in pixels of {unit[0]:.6g} Å: WarpTools' --coords_angpix, M's pixel size of coordinates"]
+    sizes = ", ".join(f"{value:.6g}" for value in np.unique(unit))
+    notes = [f"coordinates in pixels of {sizes} Å: WarpTools' --coords_angpix, M's pixel size of coordinates"]
+    if np.ptp(unit) > 0:
+        notes.append("tilt series differ in pixel size: --coord-angpix gives all coordinates one unit")
     if optset.trajectories:
         notes.append("motion of the particles is left out: M takes particles that stand still")
     return notes

@@ -131,4 +131,8 @@ def put_back(specimen: Specimen, alignment: Alignment, lost: Bool) -> Alignment:
     """Tilts (F,) as they were at the start."""
     none = Alignment.none(specimen)
     turn = np.where(lost[:, None, None], none.turn, alignment.turn)
-    return replace(alignment, turn=turn, shift_px=np.where(lost[:, None], none.shift_px, alignment.shift_px))
+    amplitudes = alignment.amplitudes
+    if specimen.fields is not None and specimen.fields.per_tilt:
+        amplitudes = np.where(lost[:, None], none.amplitudes, amplitudes)
+    shift = np.where(lost[:, None], none.shift_px, alignment.shift_px)
+    return replace(alignment, turn=turn, shift_px=shift, amplitudes=amplitudes)

@@ -87,5 +87,8 @@ def shared_shifts(evidence: Evidence, tilts: int, displacement: F64 | None = Non
         # noise alone has the variance `power` at every point, and a maximum of some three standard deviations
         if gain[tilt] >= STANDS_OUT * np.sqrt(2.0 * power[tilt]):
             shift[tilt] = (best[::-1] - grid.half) * grid.step_px * evidence.scale
-            clipped[tilt] = np.abs(shift[tilt]).max() >= evidence.reach_px - grid.step_px * evidence.scale
+            end = shift[tilt]
+            if displacement is not None:
+                end = end + displacement[evidence.particle[evidence.tilt == tilt], tilt].mean(axis=0)
+            clipped[tilt] = np.abs(end).max() >= evidence.reach_px - grid.step_px * evidence.scale
     return SharedShifts(shift, gain, clipped, unseen)
