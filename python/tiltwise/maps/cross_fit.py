@@ -41,7 +41,8 @@ def assign_folds(
     """(P,) fold 0 .. K - 1 of every particle within its half set (P,).
 
     Particles of one half linked by neighbours closer than `distance_angstrom` share pixels and stay together, as long
-    as no such group is larger than a fold; a larger one (a lattice) is cut into blocks along its longest extent.
+    as no such group is larger than half a fold, which keeps folds of a size; a larger one (a lattice) is cut into
+    blocks along its longest extent.
     """
     count = len(optset.particles)
     pairs = all_neighbours(optset, distance_angstrom)
