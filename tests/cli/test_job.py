@@ -86,6 +86,20 @@ def test_success_leaves_marker_manifest_events_and_note(tmp_path: Path) -> None:
     assert str(folder) in (folder / "note.txt").read_text()
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not forget peaks")
+def test_memory_is_that_of_each_job(tmp_path: Path) -> None:
+    """Of a job within another one, and of one that comes after a larger one."""
+    with job(tmp_path / "outer"):
+        with job(tmp_path / "large"):
+            held = np.ones(40_000_000)
+            held += 1
+            del held
+        with job(tmp_path / "small"):
+            pass
+    outer, large, small = (manifest(tmp_path / name)["peak_memory_gb"] for name in ("outer", "large", "small"))
+    assert small + 0.25 < large <= outer
+
+
 def test_output_nodes_have_the_columns_of_both_generations(tmp_path: Path) -> None:
     with job(tmp_path / "job") as running:
         for name, label in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tests.helpers.refinements import DIAMETER, simulated
 from tiltwise.cli.main import main
 from tiltwise.cycle import run
 from tiltwise.cycle.project import newest_set
-from tiltwise.cycle.run import resampled_mask, verdicts
+from tiltwise.cycle.run import resampled_mask
+from tiltwise.cycle.table import verdicts
 from tiltwise.errors import FormatError
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import load_optimisation_set, write_tomograms
 from tiltwise.jobs.manifest import read_manifest
 from tiltwise.sim.simulate import SimulatedData
 from tiltwise.spectral.masks import distances, soft_edge
@@ -57,7 +59,7 @@ def test_every_step_is_a_job_and_a_row(finished: Path) -> None:
     content = table(finished)
     names = [(one["round"], one["name"]) for one in content["steps"]]
     assert names[:4] == [(0, "refine"), (1, "before"), (1, "align"), (1, "ctf")]
-    assert names[-1][1] == "postprocess"
+    assert names[-2][1] == "postprocess"
     for one in content["steps"]:
         manifest = read_manifest(Path(one["folder"]))
         assert manifest is not None
@@ -67,6 +69,42 @@ def test_every_step_is_a_job_and_a_row(finished: Path) -> None:
     assert (finished / "report.html").stat().st_size < 6e6
     result = load_optimisation_set(finished / "optimisation_set.star", need_images=False)
     assert len(result.particles) == 20
+
+
+def test_what_every_correction_bought(finished: Path) -> None:
+    """The first search took the poses from 8° to 1°, and nothing else is to be put back in a set without errors."""
+    content = table(finished)
+    rows = {row["family"]: row for row in content["ablation"]["rows"]}
+    first = rows["poses of the first search"]
+    assert first["gain_nats"] > 5.0 * first["gain_sigma_nats"] > 0
+    assert first["mean_fsc_gain"] > 3.0 * first["mean_fsc_gain_sigma"] > 0
+    assert first["resolution_without_angstrom"] > content["ablation"]["resolution_angstrom"]
+    assert sum(first["gain_nats_by_series"].values()) == pytest.approx(first["gain_nats"], abs=0.1)
+    names = [(one["name"], one["peak_memory_gb"]) for one in content["steps"]]
+    assert names[-1][0] == "ablation"
+    assert all(memory > 0.05 for _, memory in names)
+
+
+def test_wrong_tilts_cost(data: SimulatedData, tmp_path: Path) -> None:
+    """Planted shifts as if they were a correction of the truth."""
+    truth = load_optimisation_set(data.truth.parent / "optimisation_set.star")
+    rng, series = np.random.default_rng(3), []
+    for one in truth.series:
+        projection = one.projection.copy()
+        projection[:, :2, 3] += rng.normal(scale=1.0, size=(one.n_tilts, 2))
+        series.append(replace(one, projection=projection))
+    write_tomograms(tmp_path / "tomograms.star", truth, series=series)
+    words = ["--t", str(tmp_path / "tomograms.star"), "--p", truth.paths["particles"]]
+    words += ["--before", str(data.truth.parent / "optimisation_set.star")]
+    assert main(["ablate", *arguments(data, tmp_path / "out")[2:-3], *words]) == 0
+    content = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    # particles did not follow what the shifts have in common: that is a change of poses
+    assert [row["family"] for row in content["rows"]] == ["tilt shifts", "poses"]
+    row = content["rows"][0]
+    assert row["correction"].endswith("Å")
+    assert row["gain_nats"] < -5.0 * row["gain_sigma_nats"] < 0
+    assert row["mean_fsc_gain"] < 0
+    assert (tmp_path / "out" / "report.html").stat().st_size < 6e6
 
 
 def test_what_was_before_is_named(data: SimulatedData, finished: Path) -> None:

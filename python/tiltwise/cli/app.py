@@ -34,6 +34,7 @@ COMMANDS = {
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),
     "cycle": Entry("cycle", "refine, refine-ctf and align in turn, as long as each helps"),
     "polish": Entry("polish", "the cycle on the newest refinement of a RELION project"),
+    "ablate": Entry("ablate", "what every correction bought: each put back to what it was before"),
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),

@@ -40,6 +40,11 @@ class CycleOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
     even_order: int = option(0, ge=0, le=8, group="advanced", help="even aberrations in CTF refinements; 0: none")
     odd_order: int = option(0, ge=0, le=7, group="advanced", help="odd aberrations in CTF refinements; 0: none")
+    ablation: bool = option(
+        True,
+        help="at the end, put back every family of corrections by itself and measure what it bought; about as long as "
+        "one reconstruction for each",
+    )
     healpix_order: int = option(2, ge=0, le=7, group="advanced", help="angular sampling of the first refinement")
     auto_local_healpix_order: int = option(
         4, ge=1, le=9, group="advanced", help="HEALPix order of searches near the last orientations"

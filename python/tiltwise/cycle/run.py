@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from scipy import ndimage
 
 from tiltwise.config import OutputOptions
 from tiltwise.ctf.options import RefineCtfOptions
+from tiltwise.cycle.ablation_options import AblateOptions
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.cycle.project import newest_set
+from tiltwise.cycle.table import CycleResult, State, Step, verdicts
 from tiltwise.em.options import ReconstructOptions, RefineOptions
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
@@ -48,70 +50,12 @@ Steps = Callable[[OutputOptions], Mapping[str, Any]]
 """Runs the command that options belong to, or takes the results of a run that is finished; returns its manifest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One row of the table."""
-
-    round: int
-    name: str
-    folder: Path
-    binning: float
-    wall_s: float
-    peak_memory_gb: float
-    disk_gb: float
-    words: str
-    """what held-out data say, or why it ended"""
-    applied: int
-    """tilt series that were changed; 0 for other steps"""
-    resolution_angstrom: float | None = None
-    """FSC 0.143 of the half maps after the step, inside the mask"""
-    mean_fsc: float | None = None
-    """over all shells but 0"""
-    curve: NDArray[np.float64] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """For `cycle.json`."""
-        names = ("round", "name", "binning", "wall_s", "peak_memory_gb", "disk_gb", "words", "applied")
-        values = {name: getattr(self, name) for name in names}
-        values |= {"folder": str(self.folder), "resolution_angstrom": self.resolution_angstrom}
-        return {**values, "mean_fsc": self.mean_fsc}
-
-
-@dataclass(frozen=True, slots=True)
-class CycleResult:
-    """What a cycle ends with."""
-
-    steps: list[Step]
-    reason: str
-    """why it ended"""
-    taken_back: bool
-    """the last round made the map worse: the results are those of the round before"""
-    resolution_angstrom: float
-    outputs: Mapping[str, Path]
-    final: Path
-    """folder of the refinement or reconstruction with the final maps"""
-
-
-@dataclass(slots=True)
-class State:
-    """Where the cycle stands."""
-
-    optimisation_set: Path
-    maps: Path
-    """folder of the last half maps"""
-    binning: float
-    resolution: float
-    """Å"""
-    mask: Path | None = None
-    steps: list[Step] = field(default_factory=list)
-
-
 class Cycle:
     """Options of one run and its folder."""
 
     def __init__(self, options: CycleOptions, job: Job, progress: Progress, step: Steps) -> None:
         self.options, self.job, self.progress, self.run_step = options, job, progress, step
-        self.start = self._input()
+        self.start = self.first_set = self._input()
         self.pixel_size = self.load(self.start).series[0].pixel_size_angstrom
         self.common: dict[str, Any] = {
             name: getattr(options, name) for name in ("symmetry", "particle_diameter", "threads", "memory", "backend")
@@ -217,14 +161,14 @@ class Cycle:
         self._measured(state, number, "before", before, binning, [manifest], "poses of the last refinement", 0)
         changed = 0
         for name in self.options.order.split(","):
-            folder = self.job.path(f"round{number}") / name
+            folder, began = self.job.path(f"round{number}") / name, monotonic()
             try:
                 found = self.step(self._correction(name, folder, optset, binning, state.mask))
             except (ConfigError, DataError) as error:
                 # As where half maps agree to 35 Å and phases are fitted from 30 Å on: later rounds may have more.
-                words = str(error).splitlines()[0]
+                words, own = str(error).splitlines()[0], {"wall_s": monotonic() - began, "peak_memory_gb": 0.0}
                 self.job.warn(f"round {number}, {name}: {words}; left out")
-                self._measured(state, number, name, before, binning, [manifest], f"not possible: {words}", 0)
+                self._measured(state, number, name, before, binning, [own], f"not possible: {words}", 0, folder)
                 continue
             words, applied = verdicts(folder / ("ctf.json" if name == "ctf" else "align.json"))
             changed += applied
@@ -269,6 +213,7 @@ class Cycle:
         """All rounds, post-processing, and the table."""
         options = self.options
         state = self.first()
+        self.first_set = state.optimisation_set
         reason, taken_back = (
             f"all of {options.rounds} rounds done" if options.rounds > 1 else "the one round is done",
             False,
@@ -296,6 +241,7 @@ class Cycle:
         )
         resolution = float(manifest["metrics"]["resolution_angstrom"])
         self._record(state, state.steps[-1].round, "postprocess", folder, state.binning, manifest, "", resolution)
+        bought = self.ablation(state) if self.options.ablation else None
         final, start = self.load(state.optimisation_set), self.load(self.start)
         outputs = {
             "optimisation_set": job.path("optimisation_set.star"),
@@ -309,6 +255,7 @@ class Cycle:
             "taken_back": taken_back,
             "resolution_angstrom": resolution,
             "steps": [one.plain() for one in state.steps],
+            "ablation": bought,
         }
         write_text(outputs["table"], json.dumps(table, indent=1, allow_nan=False) + "\n")
         job.add_output(outputs["optimisation_set"], "TomoOptimisationSet.star.relion.refine3d")
@@ -317,7 +264,22 @@ class Cycle:
             job.add_output(outputs[key])
         job.metric("resolution_angstrom", resolution)
         job.metric("reason", reason)
-        return CycleResult(state.steps, reason, taken_back, resolution, outputs, state.maps)
+        return CycleResult(state.steps, reason, taken_back, resolution, outputs, state.maps, bought)
+
+    def ablation(self, state: State) -> dict[str, Any]:
+        """What every correction of the rounds bought, and the first refinement, from `ablation.json`."""
+        folder, first = self.job.path("ablation"), self.options.reference is not None
+        options = AblateOptions(
+            output=folder,
+            before=self.first_set,
+            first_poses=self.start if first else None,
+            mask=state.mask,
+            **self.images(state.optimisation_set, state.binning),
+        )
+        manifest = self.step(options)
+        self._record(state, state.steps[-1].round, "ablation", folder, state.binning, manifest, "")
+        content: dict[str, Any] = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+        return content
 
     # ---- records --------------------------------------------------------------------------------------------
 
@@ -366,8 +328,10 @@ class Cycle:
             name,
             folder or maps,
             binning,
-            {key: sum(one[key] for one in manifests) for key in ("wall_s",)}
-            | {"peak_memory_gb": max(one["peak_memory_gb"] for one in manifests)},
+            {
+                "wall_s": sum(one["wall_s"] for one in manifests),
+                "peak_memory_gb": max(one["peak_memory_gb"] for one in manifests),
+            },
             words,
             resolution_angstrom(curve, len(first), pixel, THRESHOLD),
             curve,
@@ -431,34 +395,6 @@ def run(options: CycleOptions, job: Job, progress: Progress, step: Steps) -> Cyc
     """
     progress.title(options.command, {"rounds": options.rounds, "order": options.order, "box_px": options.box})
     return Cycle(options, job, progress, step).run()
-
-
-def verdicts(path: Path) -> tuple[str, int]:
-    """What held-out data say, in words, and the number of tilt series that were changed; from `ctf.json` or
-    `align.json`.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    counts: dict[str, list[int]] = {}
-    changed = 0
-    for series in content["series"].values():
-        improved = _improved(series)
-        changed += any(improved.values())
-        for family, yes in improved.items():
-            counts.setdefault(family, []).append(int(yes))
-    for group in content.get("optics", {}).values():
-        for family, one in group.items():
-            if isinstance(one, Mapping) and "applied" in one:
-                counts.setdefault(f"{family} aberrations", []).append(int(bool(one["applied"])))
-                changed += bool(one["applied"])
-    words = [f"{family} improved in {sum(yes)} of {len(yes)}" for family, yes in counts.items()]
-    return "; ".join(words) or "no evidence", changed
-
-
-def _improved(series: Mapping[str, Any]) -> dict[str, bool]:
-    """Family -> whether it was applied, from one series of either file."""
-    if "verdicts" in series:  # of an alignment
-        return {one["family"]: bool(one["applied"]) for one in series["verdicts"]}
-    return {family: one["verdict"] == "improved" for family, one in series.get("verdict", {}).items()}
 
 
 def resampled_mask(mask: NDArray[np.float32], size: int) -> NDArray[np.float32]:

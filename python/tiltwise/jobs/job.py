@@ -33,6 +33,7 @@ from tiltwise.jobs.checkpoint import read_checkpoint, write_checkpoint
 from tiltwise.jobs.guard import Guard
 from tiltwise.jobs.interrupt import Interrupts
 from tiltwise.jobs.lock import FolderLock
+from tiltwise.jobs.peak_memory import PeakMemory
 
 _REQUEUE_SIGNALS = ("SIGTERM", "SIGUSR1")
 _EXIT_REQUEUE = 75
@@ -67,6 +68,7 @@ class FolderJob:
         self._began = 0.0
         self._saved = False
         self._content: dict[str, Any] = {}
+        self._memory: PeakMemory | None = None
 
     # ---- entry and exit ---------------------------------------------------------------------------------
 
@@ -87,9 +89,12 @@ class FolderJob:
                 for folder in (self._folder, self._state):
                     remove_leftovers(folder)
             relion.clear_markers(self._folder)
+            self._memory = PeakMemory()
             self._begin(previous)
             self._guard = Guard(self._folder)
         except BaseException:
+            if self._memory is not None:
+                self._memory.close()
             self._lock.release()
             raise
         self._interrupts.start()
@@ -121,6 +126,8 @@ class FolderJob:
             with suppress(OSError):
                 relion.write_marker(self._folder, marker)
             self._guard.dismiss()
+            if self._memory is not None:
+                self._memory.close()
             self._lock.release()
 
     def _make_folder(self) -> None:
@@ -177,7 +184,7 @@ class FolderJob:
         wall = round(time.monotonic() - self._began, 3)
         self._content["status"] = status
         self._content["wall_s"] = wall
-        self._content["peak_memory_gb"] = round(manifest.peak_memory_gb(), 3)
+        self._content["peak_memory_gb"] = self._peak_gb()
         self._content["runs"][-1].update(finished=manifest.now(), status=status, wall_s=wall)
         if error is not None:
             self._content["error"] = {"type": type(error).__name__, "message": str(error)}
@@ -191,6 +198,10 @@ class FolderJob:
                 relion.write_output_nodes(self._folder, nodes)
         manifest.write_manifest(self._folder, self._content)
         self.event("done", status=status, wall_s=wall, error=self._content["error"])
+
+    def _peak_gb(self) -> float:
+        """Largest memory while this job ran."""
+        return 0.0 if self._memory is None else round(self._memory.gb, 3)
 
     # ---- continuing -------------------------------------------------------------------------------------
 
@@ -276,7 +287,7 @@ class FolderJob:
         """Record and show one iteration."""
         self.event("iteration", **row)
         self._progress.iteration(row)
-        self._content["peak_memory_gb"] = round(manifest.peak_memory_gb(), 3)
+        self._content["peak_memory_gb"] = self._peak_gb()
         manifest.write_manifest(self._folder, self._content)
 
     def warn(self, message: str) -> None:

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.io.mrc import read_map
 from tiltwise.report import pages
+from tiltwise.report.ablation import ablation_sections
 from tiltwise.report.html import Cell, Section, Summary, Table, write_report
 from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
 
 if TYPE_CHECKING:
-    from tiltwise.cycle.run import CycleResult, Step
+    from tiltwise.cycle.table import CycleResult, Step
 
 NAMES = {
     "refine": "poses",
@@ -25,6 +26,7 @@ NAMES = {
     "ctf": "CTF",
     "align": "alignment",
     "postprocess": "result",
+    "ablation": "ablation",
 }
 
 
@@ -34,7 +36,7 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
     facts = {
         "resolution": f"{result.resolution_angstrom:.1f} Å",
         "at the start": "unknown" if first is None else f"{first:.1f} Å",
-        "rounds": str(max(one.round for one in result.steps if one.name != "postprocess")),
+        "rounds": str(max(one.round for one in result.steps if one.name not in ("postprocess", "ablation"))),
         "time": f"{sum(one.wall_s for one in result.steps):.0f} s",
         "disk": f"{sum(one.disk_gb for one in result.steps):.3g} GB",
     }
@@ -47,8 +49,9 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
     )
     density, pixel = read_map(options.output / "postprocess" / "postprocess.mrc")
     sections = [
+        *([] if result.ablation is None else ablation_sections(result.ablation)),
         Section(
-            "What every step bought",
+            "Every step",
             "FSC of half maps reconstructed after every step, inside the mask of its round. Worry if a step that "
             "held-out data support makes the resolution worse.",
             table=steps_table(result.steps),
@@ -85,7 +88,7 @@ def steps_table(steps: list[Step]) -> Table:
         ]
         for one in steps
     ]
-    heads = ["round", "step", "bin", "Å", "mean FSC", "held-out data, reason", "s", "peak GB so far", "disk GB"]
+    heads = ["round", "step", "bin", "Å", "mean FSC", "held-out data, reason", "s", "peak GB", "disk GB"]
     return Table(heads, rows)
 
 
