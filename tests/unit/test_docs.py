@@ -15,7 +15,7 @@ def test_every_dependency_has_its_licence() -> None:
     """The first table of the page on licences has the dependencies, no more and no fewer."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {_name(one) for one in project["dependencies"]}
-    for extra in ("models", "dask"):  # what commands use; the others are for tests and developers
+    for extra in ("models", "dask", "viz"):  # what commands use; the others are for tests and developers
         names |= {f"{_name(one)} (extra `{extra}`)" for one in project["optional-dependencies"][extra]}
     page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
     table = page[page.index("| dependency |") :].split("\n\n")[0]

@@ -17,10 +17,12 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.maps.inputs import read_set
+from tiltwise.maps.masks import focus_mask
 from tiltwise.maps.options import ImageOptions
 from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
 from tiltwise.report.html import Section, Summary, write_report
+from tiltwise.report.surface import surface_panel
 from tiltwise.sim.score import MapScore, score_map, score_poses
 from tiltwise.spectral.fsc import resolution_angstrom
 
@@ -149,6 +151,7 @@ def write_demo_report(
         pages.map_section(
             {"found": result.map, "truth": scores.map.true_map}, result.pixel_size, options.particle_diameter
         ),
+        _surface(options, result),
         pages.fsc_section(
             curves,
             result.pixel_size,
@@ -227,11 +230,24 @@ def _common_sections(
     symmetry = symmetry_matrices(options.symmetry)
     sections: list[Section | None] = [
         pages.map_section(maps, result.pixel_size, options.particle_diameter),
+        _surface(options, result),
         pages.fsc_section(curves or {"half maps": result.fsc}, result.pixel_size, inside="the mask of the particle"),
         pages.positions_section(result.optset, diameter),
         pages.angles_section(result.optset, symmetry if len(symmetry) > 1 else None),
     ]
     return [section for section in sections if section is not None]
+
+
+def _surface(options: ImageOptions, result: ReconstructResult | RefineResult) -> Section:
+    """Surface of the joined map inside the mask of the particle."""
+    outputs, size = result.outputs, result.map.shape[0]
+    return surface_panel(
+        result.map,
+        result.pixel_size,
+        resolution_angstrom=result.resolution_angstrom,
+        mask=focus_mask(options.mask, options.particle_diameter, size, result.pixel_size),
+        map_file=outputs["map" if "map" in outputs else "merged"],
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.io.mrc import read_map
+from tiltwise.maps.masks import focus_mask
 from tiltwise.report import pages
 from tiltwise.report.ablation import ablation_sections
 from tiltwise.report.html import Cell, Section, Summary, Table, write_report
 from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
+from tiltwise.report.surface import surface_panel
 
 if TYPE_CHECKING:
     from tiltwise.cycle.table import CycleResult, Step
@@ -47,7 +49,8 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
         manifest["warnings"],
         f"tiltwise refine --i {result.outputs['optimisation_set']} …",
     )
-    density, pixel = read_map(options.output / "postprocess" / "postprocess.mrc")
+    sharpened = options.output / "postprocess" / "postprocess.mrc"
+    density, pixel = read_map(sharpened)
     sections = [
         *([] if result.ablation is None else ablation_sections(result.ablation)),
         Section(
@@ -68,6 +71,13 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
             figure=curves_figure(result.steps),
         ),
         pages.map_section({"result": density}, pixel, options.particle_diameter),
+        surface_panel(
+            density,
+            pixel,
+            resolution_angstrom=result.resolution_angstrom,
+            mask=focus_mask(None, options.particle_diameter, density.shape[0], pixel),
+            map_file=sharpened,
+        ),
     ]
     write_report(path, f"Cycle {options.output}", summary, sections + pages.provenance_sections(manifest))
 

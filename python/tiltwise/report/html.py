@@ -1,4 +1,4 @@
-"""Self-contained HTML: one file, no network, no scripts."""
+"""Self-contained HTML: one file, no network, no scripts but the viewer of surfaces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from tiltwise import __version__
 from tiltwise.exec.protocols import Scalar
 from tiltwise.files import write_text
+from tiltwise.report import viewer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,8 @@ class Section:
     """table behind a line that opens it"""
     shape: Literal["", "wide", "tall"] = ""
     """`wide` is as wide as the page, `tall` stands beside two others"""
+    surface: viewer.Surface | None = None
+    """turned and contoured in the page where k3d is installed; see `tiltwise.report.surface`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("tiltwise.report") / "page.html").read_text(encoding="utf-8"))
     cards = []
+    scripts = viewer.is_available() and any(section.surface is not None for section in sections)
     for section in sections:
         picture = ""
         if section.figure is not None:
@@ -94,8 +98,19 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
             draw = inline_svg if section.form == "svg" else inline_png
             picture = draw(section.figure, f"{section.title}. {section.caption}")
         name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
-        cards.append({"section": section, "picture": picture, "csv": _data_uri(section.data), "file": f"{name}.csv"})
-    return template.render(title=title, summary=summary, cards=cards, version=__version__, cell=_cell)
+        card = {"section": section, "picture": picture, "csv": _data_uri(section.data), "file": f"{name}.csv"}
+        card["surface"] = section.surface.packed() if scripts and section.surface is not None else ""
+        cards.append(card)
+    return template.render(
+        title=title,
+        summary=summary,
+        cards=cards,
+        version=__version__,
+        cell=_cell,
+        policy=viewer.content_policy(scripts),
+        k3d=viewer.viewer_program() if scripts else "",
+        program=viewer.page_program() if scripts else "",
+    )
 
 
 def _data_uri(table: Table | None) -> str:

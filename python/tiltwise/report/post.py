@@ -16,6 +16,7 @@ from tiltwise.report.curves import fsc_curves, guinier_plot
 from tiltwise.report.directional import directional_figure
 from tiltwise.report.html import Section, Summary, Table, write_report
 from tiltwise.report.masked import masked_slices, resolution_histogram, resolution_slices
+from tiltwise.report.surface import Colouring, surface_panel
 from tiltwise.spectral.fsc import resolution_angstrom
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ def write_postprocess_report(
         post_fsc_section(result),
         guinier_section(result),
         *directional_sections(result),
+        surface_panel(
+            result.map,
+            pixel_size,
+            resolution_angstrom=result.resolution_angstrom,
+            mask=result.mask,
+            map_file=result.outputs["map"],
+        ),
         pages.map_section(maps, pixel_size),
     ]
     write_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
@@ -113,6 +121,7 @@ def write_local_resolution_report(
             form="png",
             shape="wide",
         ),
+        resolution_surface(result),
         Section(
             "Histogram",
             "Voxels of the particle by resolution. Two peaks are two bodies that move against each other, or a part "
@@ -123,6 +132,21 @@ def write_local_resolution_report(
     ]
     summary = Summary(sentence, facts, manifest["warnings"])
     write_report(path, f"Local resolution {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def resolution_surface(result: LocalResolutionResult) -> Section:
+    """The filtered map, coloured by its resolution."""
+    low, high = float(np.percentile(result.values, 2)), float(np.percentile(result.values, 98))
+    # Beyond the mask the resolution is 0, which would bleed into the colours of its edge.
+    values = np.where(result.resolution > 0, result.resolution, high).astype(np.float32)
+    return surface_panel(
+        result.filtered,
+        result.pixel_size,
+        title="Surface coloured by resolution",
+        mask=result.mask,
+        colour=Colouring(values, "local resolution (Å)", low, high),
+        map_file=result.outputs["filtered"],
+    )
 
 
 def post_fsc_section(result: PostprocessResult) -> Section:
