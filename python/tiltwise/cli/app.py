@@ -38,6 +38,7 @@ COMMANDS = {
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),
+    "report": Entry("report", "one page of all jobs of a project, of one job, or of two compared"),
     "star": Entry("star", "look into STAR files; filter, join and cut them without loss"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),

@@ -23,6 +23,7 @@ from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
 from tiltwise.report.html import Section, Summary, write_report
 from tiltwise.report.surface import surface_panel
+from tiltwise.report.units import duration
 from tiltwise.sim.score import MapScore, score_map, score_poses
 from tiltwise.spectral.fsc import resolution_angstrom
 
@@ -144,7 +145,7 @@ def write_demo_report(
         "pose error": f"{angle:.2f}°, {distance:.2f} Å",
         "pose error at the start": f"{start_angle:.2f}°, {start_distance:.2f} Å",
         "particles": str(len(result.optset.particles)),
-        "time": _duration(sum(manifest["timings_s"].values())),
+        "time": duration(sum(manifest["timings_s"].values())),
     }
     curves = {"half maps": result.fsc, "to the truth": scores.map.fsc}
     sections: list[Section | None] = [
@@ -216,7 +217,7 @@ def _facts(
         "pixel size": f"{result.pixel_size:.3g} Å",
         "box": f"{result.map.shape[0]} px",
         "symmetry": options.symmetry,
-        "time": _duration(sum(manifest["timings_s"].values())),
+        "time": duration(sum(manifest["timings_s"].values())),
     }
 
 
@@ -248,9 +249,3 @@ def _surface(options: ImageOptions, result: ReconstructResult | RefineResult) ->
         mask=focus_mask(options.mask, options.particle_diameter, size, result.pixel_size),
         map_file=outputs["map" if "map" in outputs else "merged"],
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

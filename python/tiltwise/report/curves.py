@@ -193,8 +193,11 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
 )
 
 
-def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: float) -> Figure:
-    """Resolution, sampling, accuracy, changes and certainty of every iteration, from the rows of its table."""
+def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: float | None) -> Figure:
+    """Resolution, sampling, accuracy, changes and certainty of every iteration, from the rows of its table.
+
+    Without `nyquist_angstrom` there is no line where the images end.
+    """
     with style():
         figure = new_figure(9.6, 4.9)
         figure.subplots_adjust(left=0.065, right=0.985, bottom=0.1, top=0.94, hspace=0.34, wspace=0.16)
@@ -205,7 +208,7 @@ def iteration_curves(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: flo
                 values = [_number(row.get(key)) for row in rows]
                 if np.isfinite(values).any():
                     axes.plot(numbers, values, "o-", color=colour, label=label, ms=3.5)
-            if title == "resolution":
+            if title == "resolution" and nyquist_angstrom is not None:
                 axes.axhline(nyquist_angstrom, color=GREY, lw=0.9, ls=":", label="Nyquist")
             if place > 2:
                 axes.set_xlabel("iteration")

@@ -19,7 +19,29 @@ from tiltwise.report import viewer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Cell = Scalar
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Cell that leads to another page; `href` is relative to the page that holds it."""
+
+    text: str
+    href: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Cell to copy: one click selects all of it."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Cell = Scalar | Link | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +50,8 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    whole_words: bool = False
+    """words are not broken: for many narrow columns; a narrow screen scrolls"""
 
     def csv(self) -> str:
         """Comma-separated text with the headings in the first line."""
@@ -120,6 +144,12 @@ def _data_uri(table: Table | None) -> str:
 
 
 def _cell(value: Cell) -> str:
+    from markupsafe import Markup
+
+    if isinstance(value, Link):
+        return Markup('<a href="{}">{}</a>').format(value.href, value.text)
+    if isinstance(value, Code):
+        return Markup('<code style="user-select: all">{}</code>').format(value.text)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

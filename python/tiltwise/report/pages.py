@@ -136,7 +136,7 @@ def positions_section(optset: OptimisationSet, diameter_angstrom: float) -> Sect
     )
 
 
-def iterations_section(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: float) -> Section:
+def iterations_section(rows: Sequence[Mapping[str, Scalar]], nyquist_angstrom: float | None) -> Section:
     """How a refinement went."""
     table = Table(list(rows[0]), [list(row.values()) for row in rows])
     return Section(
