@@ -115,7 +115,7 @@ def test_only_changed_values_of_particles_are_rewritten(project: Any, tmp_path: 
     assert block.columns["rlnAnglePsi"] == ["-30.00000", "-12.345679", "90.000000"]
     assert block.columns["rlnAngleRot"] == ["10.000000", "40.000000", "70.000000"]
     assert block.columns["rlnOriginXAngst"] == ["0.000000", "0.000000", "1.250000"]
-    assert "rlnOriginYAngst" not in block
+    assert block.columns["rlnOriginYAngst"] == ["0.000000"] * 3  # readers want all three, or none
     assert block.columns["rlnCenteredCoordinateYAngst"] == ["-2.000000", "8.000000", "1e-3"]
     assert block.columns["rlnCenteredCoordinateXAngst"] == ["10.000000", "-20.00000", "0.000000"]
     assert block.columns["rlnRandomSubset"] == ["2", "2", "1"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiltwise.errors import FormatError
 from tiltwise.io.documents import Documents
-from tiltwise.io.particles import read_particles
+from tiltwise.io.particles import particle_block_name, read_particles
 from tiltwise.io.paths import PathResolver, path_text
 from tiltwise.io.star import Reader, StarBlock, StarDocument, read_star, write_star
 from tiltwise.io.tomograms import read_tomograms
@@ -23,6 +23,7 @@ __all__ = [
     "load_optimisation_set",
     "notes_of",
     "refuse_nonrigid",
+    "table_of",
     "write_optimisation_set",
     "write_particles",
     "write_tomograms",
@@ -132,6 +133,24 @@ def load_optimisation_set(
 def notes_of(optset: OptimisationSet) -> tuple[str, ...]:
     """Sentences about the input that a user should read: what was assumed, ignored or not found."""
     return optset.documents.notes if isinstance(optset.documents, Documents) else ()
+
+
+def table_of(optset: OptimisationSet) -> StarBlock:
+    """The rows of the particle file for the particles of a set, as they were read, with every column there was.
+
+    Raises
+    ------
+    FormatError
+        if the particles were not read from a file.
+    """
+    documents = optset.documents
+    if not isinstance(documents, Documents) or not documents.particle_table.blocks:
+        raise FormatError("the particles were not read from a file", fix="write them first")
+    block = documents.particle_table[particle_block_name(documents.particle_table)]
+    if optset.particles.name == documents.particles.name:
+        return block
+    row_of = {name: row for row, name in enumerate(documents.particles.name)}
+    return block.take([row_of[name] for name in optset.particles.name])
 
 
 def write_optimisation_set(path: Name, **files: Name | None) -> None:

@@ -81,8 +81,9 @@ def write_particles(
         (SUBTOMOGRAM_ANGLE_LABELS, "subtomogram_angles_deg"),
     ):
         values, before = getattr(new, attribute), None if old is None else getattr(old, attribute)
+        absent = 0.0 if not values.any() else None  # all three columns, or none of them
         for axis, label in enumerate(labels):
-            update_floats(block, label, values[:, axis], None if before is None else before[:, axis], 0.0)
+            update_floats(block, label, values[:, axis], None if before is None else before[:, axis], absent)
     _half_sets(block, new, old, os.fspath(path))
     _images(block, path, new, old)
     numbers = np.array([optset.optics[i].number for i in new.optics_index], np.int64)

@@ -1,0 +1,28 @@
+"""`tiltwise select`: a set with the particles that fulfil criteria."""
+
+from __future__ import annotations
+
+from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.jobs.job import FolderJob
+from tiltwise.selection.options import SelectOptions
+
+
+def run(options: SelectOptions, session: Session) -> Outcome:
+    """Select, write the report, and say what is left."""
+    from tiltwise.report.select import write_select_report
+    from tiltwise.selection import run as selection
+
+    with FolderJob(options, session.command_line, session.progress) as job:
+        result = selection.run(options, job, session.progress)
+        with job.timing("report"):
+            write_select_report(job.path("report.html"), options, result, job.content)
+        job.add_output(job.path("report.html"))
+    kept, before = len(result.optset.particles), len(result.before.particles)
+    lines = [f"✓ {kept:,} of {before:,} particles kept: {result.outputs['optimisation_set']}"]
+    lines += [f"  {step.name} ({step.rule}): {step.removed:,} removed" for step in result.steps]
+    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"])
+
+
+command = command_from_options(
+    SelectOptions, run, "Particles by class, score, tilts, place and neighbours, as a set of their own."
+)
