@@ -62,7 +62,7 @@ def simulated(folder: Path, particles: int) -> SimulatedData:
 
 
 def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineOptions:
-    """Options of a short refinement."""
+    """Options of a short refinement; those that are None are not given."""
     values: dict[str, Any] = {
         "input": data.optimisation_set,
         "reference": data.reference,
@@ -77,7 +77,8 @@ def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineO
         "iterations": ITERATIONS,
         "threads": 1,
     }
-    return RefineOptions(output=folder, **{**values, **changes})
+    given = {name: value for name, value in {**values, **changes}.items() if value is not None}
+    return RefineOptions(output=folder, **given)
 
 
 def run_refine(

@@ -33,7 +33,7 @@ def test_value_out_of_range_names_flag_unit_expected_and_found() -> None:
 def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         RefineOptions(input="set.star")  # type: ignore[arg-type]
-    for flag in ("--o", "--b", "--ref"):
+    for flag in ("--o", "--b"):
         assert flag in str(caught.value)
 
 

@@ -40,8 +40,6 @@ from tiltwise.spectral.randomised import masked_fsc
 THRESHOLD = 0.143
 NEAR_NYQUIST = 1.25
 """A resolution of less than this times Nyquist asks for finer pixels."""
-INITIAL_LOW_PASS = 1.5
-"""Times the resolution: low-pass filter of the reference of later refinements."""
 WORSE = 1.0
 """Shells by which a round may make the resolution worse before it is taken back."""
 
@@ -182,9 +180,6 @@ class Cycle:
         manifest = self.step(
             RefineOptions(
                 output=folder,
-                reference=before / "merged.mrc",
-                ini_high=float(np.ceil(INITIAL_LOW_PASS * state.resolution)),
-                healpix_order=self.options.auto_local_healpix_order,
                 auto_local_healpix_order=self.options.auto_local_healpix_order,
                 offset_range_px=self.options.offset_range_px,
                 folds=self.options.folds,

@@ -50,8 +50,11 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         "--cpu": 0,
     }
 
-    reference: Path = option(
-        ..., flags=("--ref", "--in-3dref"), help="starting map (MRC); resampled and low-passed as needed"
+    reference: Path | None = option(
+        None,
+        flags=("--ref", "--in-3dref"),
+        help="starting map (MRC), resampled and low-passed as needed; without one, half maps from the poses in the "
+        "file, and searches stay near these",
     )
     ini_high: float = option(60.0, unit="Å", gt=0, help="low-pass filter of the starting map")
     data_model: Literal["stack2d", "pseudo3d"] = option(
@@ -169,6 +172,16 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
                 expected="--mask",
                 found="none",
                 fix="give the mask of the particle with --mask, or leave --solvent-correct-fsc out",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _start(self) -> RefineOptions:
+        if self.reference is None:
+            self.refuse_without_effect(
+                ("ini_high", "healpix_order"),
+                because="without --ref it starts from the poses in the file, and stays near them",
+                fix="give the starting map with --ref, or leave these options out",
             )
         return self
 

@@ -20,6 +20,7 @@ from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.folds import HalfSums, wanted_folds
+from tiltwise.em.from_poses import refuse_no_map, sums_at_poses
 from tiltwise.em.greyscale import fit_greyscale
 from tiltwise.em.half_fsc import HalfFsc, effect_of_mask
 from tiltwise.em.kept_sums import KeptSums
@@ -36,7 +37,7 @@ from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.symmetry_check import MOST_SHELLS, SymmetryCheck, SymmetryRelaxation
 from tiltwise.em.units import Key, RunningSums, Unit, UnitSums, total_noise, units_of
-from tiltwise.em.warnings import report_audit, report_drift
+from tiltwise.em.warnings import report_audit, report_drift, report_new_halves
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.executors import Executor, InProcess
 from tiltwise.extract.images import ParticleImages
@@ -172,8 +173,9 @@ class Refinement:
             self._share_out()
             return state
         self.files().clear()
-        options = self.options
-        density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high, self.progress.note)
+        options, density = self.options, None
+        if options.reference is not None:
+            density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high, self.progress.note)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
 
@@ -192,21 +194,36 @@ class Refinement:
             climb=options.climb,
             fixed=options.skip_align,
         )
-        curve = np.zeros(self.box // 2 + 1)
-        contrast = np.ones(len(self.optset.series))
-        state = State(
-            0, {1: density, 2: density}, poses, noise, schedule, options.sigma_offset or 10.0, curve, contrast
-        )
+        curve, contrast = np.zeros(self.box // 2 + 1), np.ones(len(self.optset.series))
+        state = State(0, {}, poses, noise, schedule, options.sigma_offset or 10.0, curve, contrast)
+        if density is None:
+            self._begin_at_poses(state)
+        else:
+            self._begin_at_map(state, density)
+        self.save(state)
+        return state
+
+    def _begin_at_map(self, state: State, density: NDArray[np.float32]) -> None:
+        """Both halves see one map, in the grey scale of the images."""
+        state.maps = dict.fromkeys(HALVES, density)
         with self.job.timing("grey scale"):
             expectation = self.runner.expectation(self._step(state, 0, final=False), HALF_1)
-            end = self.box * self.pixel_size / options.ini_high + EDGE_SHELLS / 2
+            end = self.box * self.pixel_size / self.options.ini_high + EDGE_SHELLS / 2
             factor = fit_greyscale(expectation, self._groups(state, None, expectation.map_count), end)
             self.runner.forget()
         self.job.event("greyscale", factor=factor)
-        density = density * np.float32(factor)
-        state.maps = {1: density, 2: density}
-        self.save(state)
-        return state
+        state.maps = dict.fromkeys(HALVES, density * np.float32(factor))
+
+    def _begin_at_poses(self, state: State) -> None:
+        """Every half sees the map of its own particles."""
+        if not self.optset.particles.half_set.any():
+            report_new_halves(self.job)
+        with self.job.timing("half maps"), self.progress.task("half maps", len(self.optset.particles)) as task:
+            sums = sums_at_poses(self.units, self.runner, state, self.symmetry, task.advance)
+        self.half_fsc.flat = False
+        self.maximise(state, sums, self.nyquist)
+        refuse_no_map(state.curve, self.shell_of(self.options.low_resol_join_halves))
+        state.schedule.begin_near(state.curve)
 
     def save(self, state: State) -> None:
         """Checkpoint from which `start` continues."""
@@ -228,7 +245,7 @@ class Refinement:
             symmetry=self.symmetry,
             climb=schedule.climb,
             fixed=schedule.fixed,
-            follow=final and schedule.local and schedule.sharp >= MOSTLY_SHARP,
+            follow=schedule.follows or (final and schedule.local and schedule.sharp >= MOSTLY_SHARP),
         )
         references = {unit.key: state.reference(unit.key) for unit in self.units}
         return Step(settings, state.poses, state.noise, references, state.contrast)

@@ -11,6 +11,7 @@ from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import climbing_radii
 from tiltwise.geometry.grids import MAX_ORDER
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
+from tiltwise.maps.spectra import last_shell_above, resolution_shell
 
 MOSTLY_SHARP = 0.9
 COARSE_RADII = 1.5
@@ -41,6 +42,10 @@ class Schedule:
     """whether a global search has found nearly all particles where they were, as sharp peaks"""
     climb: bool = True
     """peaks of the coarse pass are climbed where they are sharp; False scores finer grids only"""
+    near: bool = False
+    """poses were good from the start: once they stand still, searches begin at the last ones alone"""
+    still: bool = False
+    """whether they stood still in the last iteration"""
     fixed: bool = False
     """poses are given: there is no sampling, and refinement ends when the resolution does not improve"""
     converged: bool = False
@@ -49,6 +54,18 @@ class Schedule:
     def local(self) -> bool:
         """Whether searches stay near the last orientations."""
         return self.sigma_ang_deg is not None or self.order >= self.local_order or self.settled
+
+    @property
+    def follows(self) -> bool:
+        """Whether the next search begins at the last poses alone."""
+        return self.near and self.still and self.local and self.sharp >= MOSTLY_SHARP
+
+    def begin_near(self, curve: NDArray[np.float64]) -> None:
+        """Starts from poses whose half maps have an FSC `curve`."""
+        self.near, self.order = True, max(self.order, self.local_order)
+        self.resolution_shell = resolution_shell(curve)
+        self.best_shell143 = last_shell_above(curve, 0.143)
+        self.incr_size = max(self.incr_size, self.best_shell143 - self.resolution_shell + 5)
 
     def fine_step_deg(self) -> float:
         """Angular step of the second pass."""
@@ -112,10 +129,10 @@ class Schedule:
         are `sharp` the sampling does not limit poses: it stays, and refinement ends when poses stand still.
         """
         self.sharp = sharp
+        self.still = change_deg <= accuracy_deg and change_angstrom <= accuracy_angstrom
         # searching everywhere once more would find the same
         self.settled = self.settled or (sharp >= MOSTLY_SHARP and change_deg <= 15.0 / 2.0**self.order)
-        below = np.flatnonzero(~(curve[1:] >= 0.143))
-        last143 = int(below[0]) if len(below) else len(curve) - 1
+        last143 = last_shell_above(curve, 0.143)
         # Poses that are not tied to a grid improve while noisy shells do, which the strict threshold does not show.
         gained = shell > self.resolution_shell or (sharp >= MOSTLY_SHARP and last143 > self.best_shell143)
         self.best_shell143 = max(self.best_shell143, last143)
@@ -128,8 +145,7 @@ class Schedule:
             self.converged = True
             return
         if sharp >= MOSTLY_SHARP and self.local:
-            still = change_deg <= accuracy_deg and change_angstrom <= accuracy_angstrom
-            self.converged = still or self.stalled >= 3
+            self.converged = self.still or self.stalled >= 3
             return
         if self.fine_step_deg() < 0.75 * accuracy_deg or self.order >= MAX_ORDER:
             self.converged = self.stalled >= 2

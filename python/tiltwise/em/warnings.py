@@ -38,3 +38,11 @@ def report_drift(job: Job, state: State, pixel_size: float, accuracy_deg: float,
             f"against the others, more than the {accuracy_deg:.2f}° and {accuracy_angstrom:.2f} Å that one "
             "particle can notice: use fewer --folds, or none"
         )
+
+
+def report_new_halves(job: Job) -> None:
+    """Warns where half sets are drawn for poses that were found together."""
+    job.warn(
+        "the file has no half sets, and its poses may come from one map: halves that are drawn now would agree better "
+        "than they should. Give a low-passed map with --ref"
+    )
