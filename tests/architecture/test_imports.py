@@ -28,7 +28,7 @@ LEVELS = [
     {"jobs", "report"},
     {"watch"},
     {"cli"},
-    {"__main__"},
+    {"api", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

@@ -34,10 +34,16 @@ SMALL = {
 """Values that options of a block get when it is run: the images have 160 pixels of 6 Å."""
 FASTER = {
     "refine": {"--iter": "2", "--healpix-order": "3", "--auto-local-healpix-order": "3", "--offset-range": "3"},
-    "cycle": {"--order": "ctf", "--healpix-order": "3", "--auto-local-healpix-order": "3", "--offset-range": "3"},
-    "polish": {"--order": "ctf"},
+    "cycle": {
+        "--no-ablation": "",
+        "--order": "ctf",
+        "--healpix-order": "3",
+        "--auto-local-healpix-order": "3",
+        "--offset-range": "3",
+    },
+    "polish": {"--no-ablation": "", "--order": "ctf"},
 }
-"""Options that are added where a block does not give them."""
+"""Options that are added where a block does not give them, with their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,5 +149,5 @@ def smaller(words: list[str]) -> list[str]:
         kept[i + 1] = SMALL.get(word.replace("_", "-"), kept[i + 1])
     for flag, value in FASTER.get(words[0], {}).items():
         if flag not in kept:
-            kept += [flag, value]
+            kept += [flag, value] if value else [flag]
     return kept

@@ -30,8 +30,8 @@ def _name(requirement: str) -> str:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
-    assert set(re.findall(r"\]\((\w[\w-]*)\.md\)", index)) == pages
+    pages = {path.stem for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")} - {"index"}
+    assert set(re.findall(r"\]\((\w[\w-]*)\.(?:md|ipynb)\)", index)) == pages
     assert set(index[index.index("```{toctree}") :].split()) >= pages
 
 

@@ -23,7 +23,7 @@ def run(options: AblateOptions, session: Session) -> Outcome:
         for row in result.rows
     ]
     lines += [f"  table: {result.outputs['table']}", f"  report: {job.path('report.html')}"]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(AblateOptions, run, "What every correction bought, each put back to what it was before.")

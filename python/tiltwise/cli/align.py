@@ -23,7 +23,7 @@ def run(options: AlignOptions, session: Session) -> Outcome:
         f"  changes and errors: {result.outputs['table']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(AlignOptions, run, "Align tilt series by their particles; motion of the particles.")

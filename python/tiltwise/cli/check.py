@@ -35,7 +35,7 @@ def run(options: CheckOptions, session: Session) -> Outcome:
             for name in ("findings.json", "report.html"):
                 job.add_output(job.path(name))
         lines = [f"  report: {options.output / 'report.html'}"]
-    return Outcome(result.plain(), [*_lines(result), *lines], exit_code=result.exit_code(options.strict))
+    return Outcome(result.plain(), [*_lines(result), *lines], exit_code=result.exit_code(options.strict), result=result)
 
 
 def _lines(result: CheckResult) -> list[str]:

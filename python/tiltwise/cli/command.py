@@ -47,6 +47,8 @@ class Outcome:
     lines: list[str] = field(default_factory=list)
     """printed otherwise: what came out, and what to do next"""
     exit_code: int = 0
+    result: Any = None
+    """what the stage computed, for `tiltwise.api`"""
 
 
 class OptionsCommand(rich_click.RichCommand):

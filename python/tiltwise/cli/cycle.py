@@ -41,7 +41,7 @@ def run(options: CycleOptions, session: Session) -> Outcome:
         f"  optimisation set: {result.outputs['optimisation_set']} (before: {result.outputs['before']})",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(

@@ -19,7 +19,7 @@ def run(options: ExportOptions, session: Session) -> Outcome:
         job.add_output(job.path("report.html"))
     lines = [f"✓ {len(result.optset.particles):,} particles as {options.form}"]
     lines += [f"  {file}" for file in result.files[:6]]
-    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"])
+    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"], result=result)
 
 
 command = command_from_options(ExportOptions, run, "Sets, particles and maps in the forms of other programs.")

@@ -22,7 +22,7 @@ def run(options: ExtractOptions, session: Session) -> Outcome:
         f"  optimisation set: {result.outputs['optimisation_set']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(ExtractOptions, run, "Images of the particles as files: 2D stacks, pseudo-subtomograms.")

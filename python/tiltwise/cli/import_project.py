@@ -25,7 +25,7 @@ def run(options: ImportOptions, session: Session) -> Outcome:
     ]
     if "particles" in result.outputs:
         lines.append(f"  next: tiltwise check --i {result.outputs['optimisation_set']}")
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(

@@ -24,7 +24,7 @@ def run(options: LocalResolutionOptions, session: Session) -> Outcome:
         f"  filtered map: {result.outputs['filtered']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(LocalResolutionOptions, run, "Resolution at every voxel, and a map filtered by it.")

@@ -23,7 +23,7 @@ def run(options: MaskOptions, session: Session) -> Outcome:
         f"  report: {job.path('report.html')}",
         f"  next: {next_after_mask(options, result)}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(MaskOptions, run, "Soft mask of the particle, from half maps or a map.")

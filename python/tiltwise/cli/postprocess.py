@@ -24,7 +24,7 @@ def run(options: PostprocessOptions, session: Session) -> Outcome:
         f"  report: {job.path('report.html')}",
         f"  next: {next_after_postprocess(options, result)}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(PostprocessOptions, run, "Resolution and a sharpened map from half maps.")

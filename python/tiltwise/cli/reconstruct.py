@@ -22,7 +22,7 @@ def run(options: ReconstructOptions, session: Session) -> Outcome:
         f"  map: {result.outputs['merged']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(ReconstructOptions, run, "Map and half maps from the poses in the file.")

@@ -24,7 +24,7 @@ def run(options: RefineOptions, session: Session) -> Outcome:
         f"  report: {job.path('report.html')}",
         f"  next: {next_after_refine(options, result)}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(RefineOptions, run, "Refine poses and map from tilt series, in independent halves.")

@@ -32,7 +32,7 @@ def run(options: RefineCtfOptions, session: Session) -> Outcome:
         f"  optimisation set: {result.outputs['optimisation_set']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(RefineCtfOptions, run, "Refine defocus, astigmatism and contrast of every tilt.")

@@ -20,7 +20,7 @@ def run(options: SelectOptions, session: Session) -> Outcome:
     kept, before = len(result.optset.particles), len(result.before.particles)
     lines = [f"✓ {kept:,} of {before:,} particles kept: {result.outputs['optimisation_set']}"]
     lines += [f"  {step.name} ({step.rule}): {step.removed:,} removed" for step in result.steps]
-    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"])
+    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"], result=result)
 
 
 command = command_from_options(

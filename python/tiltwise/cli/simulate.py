@@ -24,7 +24,7 @@ def run(options: SimulateOptions, session: Session) -> Outcome:
         f"  truth: {data.truth.parent}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=data)
 
 
 command = command_from_options(SimulateOptions, run, "Simulate tilt series with known truth.")

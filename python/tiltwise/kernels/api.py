@@ -301,7 +301,8 @@ class Backend(Protocol):
 
         Image `i` has the slice `slices[i]` `(K,)`, V, and weights `weights[rows[i]]` `(K,)`, w, of `weights` `(m, K)`;
         of `images` and `powers` `(n, S)`, S >= K, the first K components of row i are C X and C^2.  `frequencies`
-        `(K, 2)` are different integers kx from 0 to L and ky from -L to L.
+        `(K, 2)` are different integers kx from 0 to L and ky from -L to L.  What is returned are bare sums over the
+        listed components: weights hold the factor 2 of sums over the full plane.
 
         Returns
         -------
@@ -313,8 +314,6 @@ class Backend(Protocol):
             makes coefficients of splines, can be applied to them beforehand.
         moments : (n, 4)
             `sum_k w C^2 |V|^2 (1, kx^2, kx ky, ky^2)`: power of the prediction, and its Fisher information in shifts.
-
-        These are bare sums over the listed components: weights hold the factor 2 of sums over the full plane.
         """
         ...
 
