@@ -20,7 +20,7 @@ PYTHON = ROOT / "python"
 
 _DOTTED = re.compile(r"tiltwise(\.[A-Za-z_]\w*)+")
 _FILE = re.compile(r"((?:tests|bench|cpp|cuda|python|docs)/[\w./-]+\.(?:py|pyi|hpp|cpp|cu|toml))(?:::(\w+))?")
-_SKIP = re.compile(r"tiltwise(\.\w+)*\.(star|mrc|json|html|so)")
+_SKIP = re.compile(r"tiltwise(\.\w+)*\.(star|mrc|json|html|so|def|sif)")
 
 
 class NotThereError(LookupError):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
 from tests.helpers.doc_blocks import Block, blocks_of, parse, run_shell, simple_commands, smaller, tiltwise_words
+
+from tiltwise import api
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -20,12 +24,22 @@ def test_commands_are_known(page: Path) -> None:
     for block in BLOCKS[page]:
         assert block.language in LANGUAGES, f"{block}: a block of code needs sh or python, other text ```text"
         if block.language == "python":
-            compile(block.text, str(block), "exec")
+            _know_options(block)
             continue
         for command in simple_commands(block.text):
             words = tiltwise_words(command)
             if words is not None:
                 parse(words)
+
+
+def _know_options(block: Block) -> None:
+    """Raises unless Python can be compiled and names functions and options of `tiltwise.api` that exist."""
+    for node in ast.walk(ast.parse(block.text, str(block))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="api"), attr=name)):
+                known = inspect.signature(getattr(api, name)).parameters
+                unknown = {keyword.arg for keyword in node.keywords if keyword.arg} - set(known)
+                assert not unknown, f"{block}: {unknown}"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +77,10 @@ def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no-such-option"):
         parse(words)
     (command,) = simple_commands(second.text)
-    assert tiltwise_words(command) == ["refine", "--b", "1", "--i", "x"]
-    with pytest.raises(Exception, match="--ref"):
-        parse(["refine", "--b", "64", "--i", "x", "--o", "y"])
+    assert tiltwise_words(command) == ["refine", "--b", "16", "--i", "x"]
+    with pytest.raises(Exception, match="--o"):
+        parse(["refine", "--b", "64", "--i", "x"])
+    for call in ("api.mask(inptu=3)", "api.no_such_job()"):
+        with pytest.raises((AssertionError, AttributeError)):
+            _know_options(Block(page, 1, "python", call, None))
     assert smaller(["check", "--particle_diameter", "250"])[-1] == "120"

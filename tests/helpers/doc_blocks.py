@@ -27,13 +27,13 @@ SMALL = {
     "--n": "1",
     "--ini-high": "40",
     "--particle-diameter": "120",
-    "--iter": "2",
+    "--iter": "1",
     "--j": "1",
     "--workers": "0",
 }
 """Values that options of a block get when it is run: the images have 160 pixels of 6 Å."""
 FASTER = {
-    "refine": {"--iter": "2", "--healpix-order": "3", "--auto-local-healpix-order": "3", "--offset-range": "3"},
+    "refine": {"--iter": "1", "--healpix-order": "3", "--auto-local-healpix-order": "3", "--offset-range": "3"},
     "cycle": {
         "--no-ablation": "",
         "--order": "ctf",
@@ -76,9 +76,9 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def simple_commands(text: str) -> list[list[str]]:
-    """Words of every command of a shell script, without redirections; variables stand for 1."""
+    """Words of every command of a shell script, without redirections; variables stand for 16."""
     text = re.sub(r"\\\n", " ", text)
-    text = re.sub(r"\$\{?\w+\}?|\$\([^)]*\)", "1", text)
+    text = re.sub(r"\$\{?\w+\}?|\$\([^)]*\)", "16", text)
     commands: list[list[str]] = []
     for line in text.splitlines():
         words: list[str] = []

@@ -43,8 +43,8 @@ def test_options_are_those_of_the_command(command: str) -> None:
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean particle_diameter"):
         api.reconstruct(input="a.star", box=32, output="there", particle_diametre=3)
-    with pytest.raises(ConfigError, match="--ref"):
-        api.refine(input="a.star", box=32, output="there")
+    with pytest.raises(ConfigError, match="--o"):
+        api.refine(input="a.star", box=32)
 
 
 @pytest.fixture(scope="module")
