@@ -101,7 +101,8 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
             assert (case.output / FAILURE).exists()
             assert not (case.output / SUCCESS).exists()
             names = {path.name for path in case.output.iterdir()}
-            assert names == {"job.json", "events.jsonl", "note.txt", ".state", FAILURE, ALSO_FOR_CCPEM[FAILURE]}
+            markers = {FAILURE, ALSO_FOR_CCPEM[FAILURE]}
+            assert names == {"job.json", "events.jsonl", "note.txt", "report.html", ".state"} | markers
             assert {path.name for path in (case.output / ".state").iterdir()} == {"lock"}
         else:
             assert not case.output.exists()

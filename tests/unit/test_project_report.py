@@ -12,8 +12,9 @@ import pytest
 from helpers.projects import OtherOptions, finished, gone, relion_job, toy, unfinished
 from tiltwise.cli.main import main
 from tiltwise.errors import DataError
+from tiltwise.exec.events import read_iterations
 from tiltwise.exec.records import JobRecord
-from tiltwise.jobs.records import find_jobs, read_iterations, read_record
+from tiltwise.jobs.records import find_jobs, read_record
 from tiltwise.report.lineage import Lineage, best_set, lanes
 from tiltwise.report.project import next_command, words
 

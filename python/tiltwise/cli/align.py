@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
-from tiltwise.jobs.job import FolderJob
+from tiltwise.cli.running import running
 from tiltwise.motion.options import AlignOptions
 
 
@@ -12,18 +12,16 @@ def run(options: AlignOptions, session: Session) -> Outcome:
     from tiltwise.motion import align
     from tiltwise.report.align import write_align_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = align.run(options, job, session.progress)
-        with job.timing("report"):
-            write_align_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = align.run(options, active.job, active.progress)
+        active.report(write_align_report, result)
     lines = [f"✓ {line}" for line in result.words()]
     lines += [
         f"  optimisation set: {result.outputs['optimisation_set']}",
         f"  changes and errors: {result.outputs['table']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(AlignOptions, run, "Align tilt series by their particles; motion of the particles.")

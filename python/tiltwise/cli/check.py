@@ -19,21 +19,19 @@ def run(options: CheckOptions, session: Session) -> Outcome:
     if options.output is None:
         result = check(options, session.progress)
     else:
+        from tiltwise.cli.running import running
         from tiltwise.files import write_text
-        from tiltwise.jobs.job import FolderJob
         from tiltwise.jobs.manifest import to_json
         from tiltwise.report.check import write_check_report
 
         given = {name: getattr(options, name) for name in options.model_fields_set}
         # A check is made anew each time: nothing of an earlier one is worth keeping.
         folder = CheckFolderOptions(**given, redo=True)
-        with FolderJob(folder, session.command_line, session.progress) as job:
-            result = check(folder, session.progress)
-            write_text(job.path("findings.json"), to_json(result.plain(), indent=1) + "\n")
-            with job.timing("report"):
-                write_check_report(job.path("report.html"), options, result, job.content)
-            for name in ("findings.json", "report.html"):
-                job.add_output(job.path(name))
+        with running(folder, session) as active:
+            result = check(folder, active.progress)
+            write_text(active.job.path("findings.json"), to_json(result.plain(), indent=1) + "\n")
+            active.job.add_output(active.job.path("findings.json"))
+            active.report(write_check_report, result)
         lines = [f"  report: {options.output / 'report.html'}"]
     return Outcome(result.plain(), [*_lines(result), *lines], exit_code=result.exit_code(options.strict), result=result)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tiltwise.cli.app import COMMANDS
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.config import OutputOptions
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.jobs.job import FolderJob
@@ -21,27 +22,26 @@ def run(options: CycleOptions, session: Session) -> Outcome:
 
     def step(chosen: OutputOptions) -> Mapping[str, Any]:
         words = ["tiltwise", chosen.command, *chosen.to_arguments()]
-        job = FolderJob(chosen, words, session.progress)
-        if chosen.redo or not job.is_finished():
-            session.progress.note(" ".join(words))
+        progress = active.progress
+        if chosen.redo or not FolderJob(chosen, words, progress).is_finished():
+            progress.note(" ".join(words))
             module = import_module(f"tiltwise.cli.{COMMANDS[chosen.command].module}")
-            module.run(chosen, Session(tuple(words), session.progress))
+            with progress.part(f"{chosen.command}: {chosen.output}", chosen.output):
+                module.run(chosen, Session(tuple(words), progress))
         manifest = read_manifest(chosen.output)
         assert manifest is not None  # the step has just written it
         return manifest
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = cycle.run(options, job, session.progress, step)
-        with job.timing("report"):
-            write_cycle_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = cycle.run(options, active.job, active.progress, step)
+        active.report(write_cycle_report, result)
     lines = [
         f"✓ {result.resolution_angstrom:.1f} Å; ended: {result.reason}",
         f"  map: {options.output / 'postprocess' / 'postprocess.mrc'}",
         f"  optimisation set: {result.outputs['optimisation_set']} (before: {result.outputs['before']})",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(

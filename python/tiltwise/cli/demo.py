@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.config import ComputeOptions, OutputOptions, option
 from tiltwise.em.options import RefineOptions
+from tiltwise.exec import Progress
 from tiltwise.files import write_text
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.manifest import to_json
@@ -19,7 +21,6 @@ from tiltwise.sim.options import SimulateOptions
 
 if TYPE_CHECKING:
     from tiltwise.em.refine import RefineResult
-    from tiltwise.report.commands import TruthScores
 
 
 class DemoOptions(ComputeOptions, OutputOptions):
@@ -77,16 +78,22 @@ def refine_options(options: DemoOptions, data: Data) -> RefineOptions:
 
 def run(options: DemoOptions, session: Session) -> Outcome:
     """Simulate, refine, score, and write `report.html` and `summary.json`."""
+    from tiltwise.report.commands import score_against_truth, write_demo_report
+
     began = time.monotonic()
-    with FolderJob(options, session.command_line, session.progress) as job:
-        with job.timing("simulate"):
-            data = _simulate(simulate_options(options), session)
+    with running(options, session) as active:
+        job, progress = active.job, active.progress
+        chosen_data = simulate_options(options)
+        with job.timing("simulate"), progress.part("simulate", chosen_data.output):
+            data = _simulate(chosen_data, progress)
         job.check_abort()
         chosen = refine_options(options, data)
-        with job.timing("refine"):
-            result = _refine(chosen, session)
-        with job.timing("report"):
-            scores = _score(chosen, data, result, job)
+        with job.timing("refine"), progress.part("refine", chosen.output):
+            result = _refine(chosen, progress)
+        scores = score_against_truth(
+            result, start=data.optimisation_set, truth=data.truth, true_map=data.true_map, options=chosen
+        )
+        active.report(write_demo_report, chosen, result, scores)
         summary: dict[str, Any] = {
             "resolution_angstrom": result.resolution_angstrom,
             "truth_resolution_angstrom": scores.resolution_angstrom,
@@ -100,8 +107,7 @@ def run(options: DemoOptions, session: Session) -> Outcome:
         for name, value in summary.items():
             job.metric(name, value)
         write_text(job.path("summary.json"), to_json(summary, indent=1) + "\n")
-        for name in ("summary.json", "report.html"):
-            job.add_output(job.path(name))
+        job.add_output(job.path("summary.json"))
     lines = [
         f"✓ {summary['particles']} particles refined in {summary['wall_s']:.0f} s",
         f"  resolution: {summary['resolution_angstrom']:.1f} Å (FSC 0.143 of the half maps), "
@@ -113,15 +119,13 @@ def run(options: DemoOptions, session: Session) -> Outcome:
     return Outcome(summary, lines)
 
 
-def _simulate(options: SimulateOptions, session: Session) -> Data:
+def _simulate(options: SimulateOptions, progress: Progress) -> Data:
     """Simulate unless an earlier run of the demo has done it."""
-    from tiltwise.sim import simulate
+    from tiltwise.cli import simulate
 
     folder = options.output
-    job = FolderJob(options, _command_line(options), session.progress)
-    if not job.is_finished():
-        with job:
-            simulate.run(options, job, session.progress)
+    if not FolderJob(options, _command_line(options), progress).is_finished():
+        simulate.run(options, Session(tuple(_command_line(options)), progress))
     return Data(
         optimisation_set=folder / "optimisation_set.star",
         reference=folder / f"ref{options.reference_resolution:g}.mrc",
@@ -130,25 +134,14 @@ def _simulate(options: SimulateOptions, session: Session) -> Data:
     )
 
 
-def _refine(options: RefineOptions, session: Session) -> RefineResult:
+def _refine(options: RefineOptions, progress: Progress) -> RefineResult:
     from tiltwise.em import refine
     from tiltwise.report.commands import write_refine_report
 
-    with FolderJob(options, _command_line(options), session.progress) as job:
-        result = refine.run(options, job, session.progress)
-        write_refine_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, Session(tuple(_command_line(options)), progress)) as active:
+        result = refine.run(options, active.job, active.progress)
+        active.report(write_refine_report, result)
     return result
-
-
-def _score(options: RefineOptions, data: Data, result: RefineResult, job: FolderJob) -> TruthScores:
-    from tiltwise.report.commands import score_against_truth, write_demo_report
-
-    scores = score_against_truth(
-        result, start=data.optimisation_set, truth=data.truth, true_map=data.true_map, options=options
-    )
-    write_demo_report(job.path("report.html"), options, result, scores, job.content)
-    return scores
 
 
 def _command_line(options: OutputOptions) -> list[str]:

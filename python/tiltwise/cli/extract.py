@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.export.options import ExtractOptions
-from tiltwise.jobs.job import FolderJob
 
 
 def run(options: ExtractOptions, session: Session) -> Outcome:
@@ -12,17 +12,15 @@ def run(options: ExtractOptions, session: Session) -> Outcome:
     from tiltwise.export import extract
     from tiltwise.report.extract import write_extract_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = extract.run(options, job, session.progress)
-        with job.timing("report"):
-            write_extract_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = extract.run(options, active.job, active.progress)
+        active.report(write_extract_report, result)
     lines = [
         f"✓ {len(result.optset.particles)} particles, {result.bytes_written / 1e9:.2f} GB",
         f"  optimisation set: {result.outputs['optimisation_set']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(ExtractOptions, run, "Images of the particles as files: 2D stacks, pseudo-subtomograms.")

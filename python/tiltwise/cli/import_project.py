@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.interchange.options import ImportOptions
-from tiltwise.jobs.job import FolderJob
 
 
 def run(options: ImportOptions, session: Session) -> Outcome:
@@ -12,20 +12,18 @@ def run(options: ImportOptions, session: Session) -> Outcome:
     from tiltwise.interchange import run as stage
     from tiltwise.report.imported import imported_text, write_import_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = stage.run(options, job, session.progress)
-        with job.timing("report"):
-            write_import_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = stage.run(options, active.job, active.progress)
+        active.report(write_import_report, result)
     lines = [
         f"✓ {imported_text(result)}",
         *(f"  {line}" for line in result.imported.conventions),
         f"  optimisation set: {result.outputs['optimisation_set']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
     if "particles" in result.outputs:
         lines.append(f"  next: tiltwise check --i {result.outputs['optimisation_set']}")
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
-from tiltwise.jobs.job import FolderJob
+from tiltwise.cli.running import running
 from tiltwise.post.options import PostprocessOptions
 
 
@@ -12,19 +12,17 @@ def run(options: PostprocessOptions, session: Session) -> Outcome:
     from tiltwise.post import postprocess
     from tiltwise.report.post import next_after_postprocess, resolution_text, write_postprocess_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = postprocess.run(options, job, session.progress)
-        with job.timing("report"):
-            write_postprocess_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = postprocess.run(options, active.job, active.progress)
+        active.report(write_postprocess_report, result)
     lines = [
         f"✓ {resolution_text(result)}",
         f"  B-factor: {result.bfactor_angstrom2:.0f} Å²",
         f"  map: {result.outputs['map']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
         f"  next: {next_after_postprocess(options, result)}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(PostprocessOptions, run, "Resolution and a sharpened map from half maps.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.em.options import ReconstructOptions
-from tiltwise.jobs.job import FolderJob
 
 
 def run(options: ReconstructOptions, session: Session) -> Outcome:
@@ -12,17 +12,15 @@ def run(options: ReconstructOptions, session: Session) -> Outcome:
     from tiltwise.em import reconstruct
     from tiltwise.report.commands import write_reconstruct_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = reconstruct.run(options, job, session.progress)
-        with job.timing("report"):
-            write_reconstruct_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = reconstruct.run(options, active.job, active.progress)
+        active.report(write_reconstruct_report, result)
     lines = [
         f"✓ {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps)",
         f"  map: {result.outputs['merged']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(ReconstructOptions, run, "Map and half maps from the poses in the file.")

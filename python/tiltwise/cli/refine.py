@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.em.options import RefineOptions
-from tiltwise.jobs.job import FolderJob
 
 
 def run(options: RefineOptions, session: Session) -> Outcome:
@@ -12,19 +12,17 @@ def run(options: RefineOptions, session: Session) -> Outcome:
     from tiltwise.em import refine
     from tiltwise.report.commands import next_after_refine, write_refine_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = refine.run(options, job, session.progress)
-        with job.timing("report"):
-            write_refine_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = refine.run(options, active.job, active.progress)
+        active.report(write_refine_report, result)
     lines = [
         f"✓ {result.stop_reason}",
         f"  resolution: {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps)",
         f"  map: {result.outputs['map']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
         f"  next: {next_after_refine(options, result)}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(RefineOptions, run, "Refine poses and map from tilt series, in independent halves.")

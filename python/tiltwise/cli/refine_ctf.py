@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
+from tiltwise.cli.running import running
 from tiltwise.ctf.options import RefineCtfOptions
-from tiltwise.jobs.job import FolderJob
 
 
 def run(options: RefineCtfOptions, session: Session) -> Outcome:
@@ -12,11 +12,9 @@ def run(options: RefineCtfOptions, session: Session) -> Outcome:
     from tiltwise.ctf import refine_ctf
     from tiltwise.report.ctf import write_ctf_report
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = refine_ctf.run(options, job, session.progress)
-        with job.timing("report"):
-            write_ctf_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = refine_ctf.run(options, active.job, active.progress)
+        active.report(write_ctf_report, result)
     words = [
         f"{name.replace('_', ' ')} {verdict.verdict} in {one.name}"
         for one in result.series
@@ -30,9 +28,9 @@ def run(options: RefineCtfOptions, session: Session) -> Outcome:
     lines = [
         "✓ " + ("; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "") or "no evidence"),
         f"  optimisation set: {result.outputs['optimisation_set']}",
-        f"  report: {job.path('report.html')}",
+        f"  report: {active.job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines, result=result)
+    return Outcome(active.job.summary(), lines, result=result)
 
 
 command = command_from_options(RefineCtfOptions, run, "Refine defocus, astigmatism and contrast of every tilt.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,14 +76,19 @@ def _project(project: Path, output: Path | None) -> tuple[dict[str, Any], list[s
 
 def _job(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
     """Page of one job: its own, or one from its records."""
+    from tiltwise.exec.live_page import KILLED, close_page
     from tiltwise.jobs.records import log_tail, read_record
     from tiltwise.report.record import write_record_report
 
     record = read_record(folder, folder)
     assert record is not None  # as `is_job` said
-    if output is None and record.report is not None and record.state == "finished":
+    if output is None and record.report is not None:
+        if record.state in ("killed", "failed", "stopped"):
+            # The page of a job whose machine went down with it still says that it runs.
+            with suppress(OSError):
+                close_page(str(record.report), record.state, record.error or KILLED)
         content = {"report": str(record.report), **_plain(record)}
-        return content, [f"✓ {record.name}: finished", f"  report: {record.report}"]
+        return content, [f"✓ {record.name}: {record.state}", f"  report: {record.report}"]
     path = output or folder / "report.html"
     check_place(path)
     write_record_report(path, record, log_tail(folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltwise.cli.command import Outcome, Session, command_from_options
-from tiltwise.jobs.job import FolderJob
+from tiltwise.cli.running import running
 from tiltwise.selection.options import SelectOptions
 
 
@@ -12,15 +12,13 @@ def run(options: SelectOptions, session: Session) -> Outcome:
     from tiltwise.report.select import write_select_report
     from tiltwise.selection import run as selection
 
-    with FolderJob(options, session.command_line, session.progress) as job:
-        result = selection.run(options, job, session.progress)
-        with job.timing("report"):
-            write_select_report(job.path("report.html"), options, result, job.content)
-        job.add_output(job.path("report.html"))
+    with running(options, session) as active:
+        result = selection.run(options, active.job, active.progress)
+        active.report(write_select_report, result)
     kept, before = len(result.optset.particles), len(result.before.particles)
     lines = [f"✓ {kept:,} of {before:,} particles kept: {result.outputs['optimisation_set']}"]
     lines += [f"  {step.name} ({step.rule}): {step.removed:,} removed" for step in result.steps]
-    return Outcome(job.summary(), [*lines, f"  report: {job.path('report.html')}"], result=result)
+    return Outcome(active.job.summary(), [*lines, f"  report: {active.job.path('report.html')}"], result=result)
 
 
 command = command_from_options(

@@ -282,6 +282,8 @@ class CtfRefinement:
                         moved = verdict is not None and (options.force or verdict.improved)
                         add_series(groups, model, fit, moved=moved)
                     results.append(SeriesResult.of(series, model, fit, held_out, shifted))
+                found = {name: verdict.verdict for name, verdict in results[-1].verdicts().items()}
+                self.job.event("series", name=series.name, particles=len(members), **found)
         if options.scale:
             share_contrast(results, self.families)
             fit_slabs(self.optset.series, results, common=options.scale_model == "lambert-global")

@@ -104,7 +104,9 @@ class RelionFiles:
         estimates: Sequence[PoseEstimate],
         progressed: Progressed,
     ) -> None:
-        """Files of the iteration that `state` is at, as `--write-iterations` asks."""
+        """Files of the iteration that `state` is at, as `--write-iterations` asks; its FSC is an event of the job."""
+        curve = np.round(state.curve, 5).tolist()
+        self.job.event("fsc", iteration=state.iteration, pixel_size_angstrom=self.pixel_size, curve=curve)
         if self.options.write_iterations == "none":
             return
         root = f"run_it{state.iteration:03d}"

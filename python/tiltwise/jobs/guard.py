@@ -2,27 +2,31 @@
 
 RELION waits for a marker for ever, and a process that is killed (out of memory, `kill -9`) cannot write
 one.  The guard holds the reading end of a pipe.  It is told when the job has written its own marker; if
-the pipe closes without that, the job is dead.  The guard uses the standard library alone and runs in a
-session of its own, so that a Ctrl-C on the terminal does not reach it.
+the pipe closes without that, the job is dead, and its live report is made to say so.  The guard uses the
+standard library alone and runs in a session of its own, so that a Ctrl-C on the terminal does not reach it.
 """
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
+from tiltwise.exec.live_page import KILLED, close_page
 from tiltwise.jobs.relion import ALSO_FOR_CCPEM, FAILURE
 
 _DONE = b"done"
 _PROGRAM = f"""
 import json, os, sys, time
+{inspect.getsource(close_page)}
 if sys.stdin.buffer.read() != {_DONE!r}:
     for marker in {(FAILURE, ALSO_FOR_CCPEM[FAILURE])!r}:
         os.close(os.open(os.path.join(sys.argv[1], marker), os.O_CREAT | os.O_WRONLY, 0o666))
     event = {{"t": round(time.time(), 3), "kind": "killed"}}
     with open(os.path.join(sys.argv[1], "events.jsonl"), "a") as file:
         file.write(json.dumps(event) + "\\n")
+    close_page(os.path.join(sys.argv[1], "report.html"), "killed", {KILLED!r})
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltwise.errors import FormatError, TiltwiseError
-from tiltwise.exec.protocols import Scalar
+from tiltwise.exec.events import read_iterations
 from tiltwise.exec.records import JobRecord, State
 from tiltwise.io.star import read_star
 from tiltwise.jobs import relion
@@ -64,34 +63,6 @@ def read_record(folder: Path, project: Path) -> JobRecord | None:
     except TiltwiseError as error:
         return JobRecord(folder, name, "?", "tiltwise", "unknown", error=str(error))
     return _of_relion(folder, name) if manifest is None else _of_tiltwise(folder, name, manifest)
-
-
-def read_iterations(folder: Path) -> list[dict[str, Scalar]]:
-    """Rows of the table of iterations from `events.jsonl`, without those that a later run did again."""
-    rows: list[dict[str, Scalar]] = []
-    for event in read_events(folder):
-        if event.get("kind") == "start":
-            rows = [row for row in rows if "iteration" in row]
-        elif event.get("kind") == "iteration":
-            row = {key: value for key, value in event.items() if key not in ("t", "kind")}
-            number = row.get("iteration")
-            if isinstance(number, (int, float)):
-                rows = [one for one in rows if float(one["iteration"] or 0) < number]
-            rows.append(row)
-    return rows
-
-
-def read_events(folder: Path) -> Iterator[dict[str, Any]]:
-    """Events of a job; a line that is being written, or that was cut, is left out."""
-    try:
-        text = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                yield event
 
 
 def log_tail(folder: Path, lines: int = 40) -> list[str]:

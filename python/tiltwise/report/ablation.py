@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tiltwise.report import pages
 from tiltwise.report.curves import fsc_curves
-from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_ablation_report(
                 figure=fsc_curves(curves, float(table["pixel_size_angstrom"])),
             )
         )
-    write_report(path, f"Ablation {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Ablation {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def sentence(table: Content) -> str:

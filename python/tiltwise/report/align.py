@@ -13,7 +13,7 @@ from tiltwise.exec.protocols import Scalar
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.report import pages
 from tiltwise.report.alignment import arrows, tilt_changes, trails
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 
 if TYPE_CHECKING:
     from tiltwise.motion.align import AlignResult
@@ -62,7 +62,7 @@ def write_align_report(path: Path, options: AlignOptions, result: AlignResult, m
             inside="the mask of the particle; references use the shells before the first one below 0.143",
         )
     )
-    write_report(path, f"Align {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Align {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def verdict_section(result: AlignResult) -> Section:

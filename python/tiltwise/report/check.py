@@ -17,7 +17,7 @@ from tiltwise.check.run import CheckResult
 from tiltwise.exec.protocols import Scalar
 from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import poses_of, series_index
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.pages import positions_section, provenance_sections
 from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
 
@@ -55,7 +55,7 @@ def write_check_report(path: Path, options: CheckOptions, result: CheckResult, m
         sections += _pictures(options, result, result.optset)
     kept = [section for section in sections if section is not None]
     summary = Summary(sentence, facts, manifest["warnings"])
-    write_report(path, f"Check {options.output}", summary, kept + provenance_sections(manifest))
+    write_job_report(path, f"Check {options.output}", summary, kept + provenance_sections(manifest))
 
 
 def _pictures(options: CheckOptions, result: CheckResult, optset: OptimisationSet) -> list[Section | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.config import OutputOptions
 from tiltwise.em.options import ReconstructOptions, RefineOptions
 from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
@@ -21,7 +22,8 @@ from tiltwise.maps.masks import focus_mask
 from tiltwise.maps.options import ImageOptions
 from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
-from tiltwise.report.html import Section, Summary, write_report
+from tiltwise.report.html import Section, Summary, write_job_report
+from tiltwise.report.live_figures import fsc_history
 from tiltwise.report.surface import surface_panel
 from tiltwise.report.units import duration
 from tiltwise.sim.score import MapScore, score_map, score_poses
@@ -45,7 +47,7 @@ def write_reconstruct_report(
     summary = Summary(sentence, _facts(options, result, manifest), manifest["warnings"])
     maps = {"map": result.map, "half 1": result.halves[0], "half 2": result.halves[1]}
     sections = _common_sections(options, result, maps) + pages.provenance_sections(manifest)
-    write_report(path, f"Reconstruct {options.output}", summary, sections)
+    write_job_report(path, f"Reconstruct {options.output}", summary, sections)
 
 
 def write_refine_report(path: Path, options: RefineOptions, result: RefineResult, manifest: Mapping[str, Any]) -> None:
@@ -69,6 +71,9 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
     if result.symmetry is not None:
         sections.append(pages.symmetry_section(result.symmetry, options.symmetry, result.pixel_size))
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
+    history = fsc_history(path.parent)
+    if history is not None:
+        sections.append(pages.fsc_history_section(*history))
     start = read_set(options, need_images=False)
     row_of = {name: row for row, name in enumerate(start.particles.name)}
     rows = [row_of[name] for name in result.optset.particles.name]  # some may have been left out
@@ -76,7 +81,7 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
     moved = pose_errors(*poses_of(result.optset), *before, symmetry=symmetry_matrices(options.symmetry))
     certainty = np.array([estimate.max_probability for estimate in result.estimates])
     sections.append(pages.poses_section(certainty, moved.angle_deg, moved.distance))
-    write_report(path, f"Refine {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Refine {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def write_simulate_report(
@@ -101,7 +106,7 @@ def write_simulate_report(
     kept = [section for section in sections if section is not None]
     sentence = f"{data.n_particles} particles with known truth; every true parameter is in {data.truth}."
     summary = Summary(sentence, facts, manifest["warnings"])
-    write_report(path, f"Simulate {options.output}", summary, kept + pages.provenance_sections(manifest))
+    write_job_report(path, f"Simulate {options.output}", summary, kept + pages.provenance_sections(manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,12 @@ def score_against_truth(
 
 
 def write_demo_report(
-    path: Path, options: RefineOptions, result: RefineResult, scores: TruthScores, manifest: Mapping[str, Any]
+    path: Path,
+    demo: OutputOptions,
+    options: RefineOptions,
+    result: RefineResult,
+    scores: TruthScores,
+    manifest: Mapping[str, Any],
 ) -> None:
     """Report of `tiltwise demo`: what was found beside what is true; `manifest` is the content of `job.json`."""
     symmetry = symmetry_matrices(options.symmetry)
@@ -170,7 +180,9 @@ def write_demo_report(
         f"and {distance:.2f} Å (median)."
     )
     summary = Summary(sentence, facts, manifest["warnings"], next_after_refine(options, result))
-    write_report(path, "Demo: simulated tilt series, refined", summary, [s for s in sections if s is not None])
+    write_job_report(
+        path, f"Demo {demo.output}: simulated tilt series, refined", summary, [s for s in sections if s is not None]
+    )
 
 
 def next_after_refine(options: RefineOptions, result: RefineResult) -> str:

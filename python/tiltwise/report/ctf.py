@@ -17,7 +17,7 @@ from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.results import GroupResult, SeriesResult
 from tiltwise.model import TiltSeries
 from tiltwise.report import pages
-from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, plain_image_axes, style
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_ctf_report(
         pages.map_section({"reference": result.references.density}, result.pixel_size, options.particle_diameter),
         pages.fsc_section({"half maps": result.references.curve}, result.pixel_size, inside="the mask of the particle"),
     ]
-    write_report(path, f"CTF refinement {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"CTF refinement {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 NAMES = {

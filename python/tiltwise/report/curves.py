@@ -82,6 +82,35 @@ def fsc_curves(
     return figure
 
 
+def fsc_history_curves(curves: Mapping[int, NDArray[np.floating]], pixel_size: float) -> Figure:
+    """FSC curves `(N // 2 + 1,)` by the number of their iteration: the last one bold, earlier ones fading away."""
+    length = len(next(iter(curves.values())))
+    frequency = np.arange(length) / (2 * (length - 1) * pixel_size)
+    nyquist = 0.5 / pixel_size
+    with style():
+        figure = new_figure(5.6, 3.7)
+        axes = figure.add_axes((0.105, 0.135, 0.865, 0.72))
+        for threshold in (0.143, 0.5):
+            axes.axhline(threshold, color=GREY, lw=0.9, ls=(0, (4, 3)))
+            axes.text(0.003 * nyquist, threshold, f"{threshold:g}", va="bottom", fontsize=8, color=GREY)
+        axes.axhline(0.0, color=INK, lw=0.8)
+        axes.axvline(nyquist, color=GREY, lw=0.9, ls=":")
+        for place, (number, curve) in enumerate(curves.items()):
+            last, shade = place == len(curves) - 1, (place + 1) / len(curves)
+            label = f"iteration {number}" if last or place == 0 else None
+            axes.plot(
+                frequency[1:], curve[1:], color=BLUE, alpha=0.15 + 0.85 * shade**2, lw=2.0 if last else 1.0, label=label
+            )
+        axes.set_xlim(0.0, nyquist * 1.02)
+        axes.set_ylim(-0.1, 1.12)
+        axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        axes.set_xlabel("spatial frequency (1/Å)")
+        axes.set_ylabel("Fourier shell correlation")
+        axes.legend(loc="upper right", borderaxespad=0.2)
+        _angstrom_axis(axes, nyquist)
+    return figure
+
+
 def symmetry_curves(
     curves: Mapping[str, NDArray[np.floating]], sigma: NDArray[np.floating], shells: int, pixel_size: float
 ) -> Figure:

@@ -14,7 +14,7 @@ from tiltwise.io.mrc import read_map
 from tiltwise.maps.masks import focus_mask
 from tiltwise.report import pages
 from tiltwise.report.ablation import ablation_sections
-from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
 from tiltwise.report.surface import surface_panel
 
@@ -79,7 +79,7 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
             map_file=sharpened,
         ),
     ]
-    write_report(path, f"Cycle {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Cycle {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def steps_table(steps: list[Step]) -> Table:

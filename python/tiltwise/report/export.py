@@ -15,7 +15,7 @@ from tiltwise.export.options import ExportOptions
 from tiltwise.files import atomic_path
 from tiltwise.io.mrc import read_map
 from tiltwise.report import pages
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 
 if TYPE_CHECKING:
     from tiltwise.export.run import ExportResult
@@ -53,7 +53,7 @@ def write_export_report(path: Path, options: ExportOptions, result: ExportResult
         sections.append(Section("Notes", table=Table([""], [[note] for note in result.notes])))
     sizes = [[file.name, f"{file.stat().st_size / 1e6:.3g} MB"] for file in result.files if file.is_file()]
     sections.append(Section("Written", table=Table(["file", "size"], sizes)))
-    write_report(path, f"Export {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Export {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def entry_picture(density: NDArray[np.float32], contour: float) -> Figure:

@@ -14,7 +14,7 @@ from tiltwise.export.options import ExtractOptions
 from tiltwise.io.stacks import read_pseudo_subtomogram, read_stack
 from tiltwise.model import OptimisationSet
 from tiltwise.report import pages
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, grey_levels, new_figure, plain_image_axes, style
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_extract_report(
         f"relion_refine --ios {result.outputs['optimisation_set']} …",
     )
     sections = [gallery_section(result.optset), visible_section(result.visible)]
-    write_report(path, f"Extract {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Extract {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def gallery_section(optset: OptimisationSet) -> Section:

@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -81,8 +81,20 @@ class Section:
     """table behind a line that opens it"""
     shape: Literal["", "wide", "tall"] = ""
     """`wide` is as wide as the page, `tall` stands beside two others"""
+    picture: str = ""
+    """the figure as the page has it, if it was drawn before: see `drawn`"""
     surface: viewer.Surface | None = None
     """turned and contoured in the page where k3d is installed; see `tiltwise.report.surface`"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageState:
+    """How a job stands whose page is not its last."""
+
+    kind: Literal["running", "failed", "stopped", "killed"]
+    words: str
+    reload_s: int = 0
+    """the page loads itself again after so many seconds; 0: never"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class Summary:
     facts: Mapping[str, str]
     warnings: Sequence[str] = ()
     next_command: str = ""
+    state: PageState | None = None
+    """None: the job has finished"""
 
 
 def write_report(path: Path | str, title: str, summary: Summary, sections: Sequence[Section]) -> None:
@@ -106,6 +120,20 @@ def write_report(path: Path | str, title: str, summary: Summary, sections: Seque
     write_text(path, render(title, summary, sections))
 
 
+def write_job_report(path: Path, title: str, summary: Summary, sections: Sequence[Section]) -> None:
+    """Write the report of a job that has finished, and beside it its figures as `logfile.pdf`, which RELION displays.
+
+    Raises
+    ------
+    OutputError
+        if a file cannot be written.
+    """
+    from tiltwise.report.pdf import write_pdf
+
+    write_report(path, title, summary, sections)
+    write_pdf(path.with_name("logfile.pdf"), title, summary, sections)
+
+
 def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     """Text of the page."""
     from jinja2 import Environment
@@ -114,15 +142,9 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     template = environment.from_string((files("tiltwise.report") / "page.html").read_text(encoding="utf-8"))
     cards = []
     scripts = viewer.is_available() and any(section.surface is not None for section in sections)
-    for section in sections:
-        picture = ""
-        if section.figure is not None:
-            from tiltwise.report.style import inline_png, inline_svg
-
-            draw = inline_svg if section.form == "svg" else inline_png
-            picture = draw(section.figure, f"{section.title}. {section.caption}")
+    for section in map(drawn, sections):
         name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
-        card = {"section": section, "picture": picture, "csv": _data_uri(section.data), "file": f"{name}.csv"}
+        card = {"section": section, "csv": _data_uri(section.data), "file": f"{name}.csv"}
         card["surface"] = section.surface.packed() if scripts and section.surface is not None else ""
         cards.append(card)
     return template.render(
@@ -135,6 +157,16 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
         k3d=viewer.viewer_program() if scripts else "",
         program=viewer.page_program() if scripts else "",
     )
+
+
+def drawn(section: Section) -> Section:
+    """The same section with its figure as text: a page that is written again and again need not draw it again."""
+    if section.figure is None:
+        return section
+    from tiltwise.report.style import inline_png, inline_svg
+
+    draw = inline_svg if section.form == "svg" else inline_png
+    return replace(section, figure=None, picture=draw(section.figure, f"{section.title}. {section.caption}"))
 
 
 def _data_uri(table: Table | None) -> str:

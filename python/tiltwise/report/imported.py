@@ -11,7 +11,7 @@ import numpy as np
 from tiltwise.interchange.options import ImportOptions
 from tiltwise.report import pages
 from tiltwise.report.acquisition import acquisition_section
-from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 
 if TYPE_CHECKING:
     from tiltwise.interchange.run import ImportResult
@@ -62,7 +62,7 @@ def write_import_report(path: Path, options: ImportOptions, result: ImportResult
     summary = Summary(
         imported_text(result) + ".", facts, manifest["warnings"], following if len(optset.particles) else ""
     )
-    write_report(path, f"Import {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Import {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def _series_section(result: ImportResult) -> Section:

@@ -15,7 +15,7 @@ from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
-from tiltwise.report.curves import fsc_curves, iteration_curves, symmetry_curves
+from tiltwise.report.curves import fsc_curves, fsc_history_curves, iteration_curves, symmetry_curves
 from tiltwise.report.html import Section, Table
 from tiltwise.report.maps import map_slices
 from tiltwise.report.particles import (
@@ -66,6 +66,24 @@ def fsc_section(
     )
 
 
+def fsc_history_section(curves: Mapping[int, NDArray[np.float64]], pixel_size: float) -> Section:
+    """FSC of the iterations of a refinement, by their numbers."""
+    length = len(next(iter(curves.values())))
+    frequency = np.arange(length) / (2 * (length - 1) * pixel_size)
+    columns = ["shell", "1/Å", *(f"iteration {number}" for number in curves)]
+    rows: list[list[Scalar]] = [
+        [shell, float(frequency[shell]), *(float(values[shell]) for values in curves.values())]
+        for shell in range(length)
+    ]
+    return Section(
+        "FSC by iteration",
+        "Agreement of the half maps after every iteration, earlier ones faded. Worry if curves get worse, or if they "
+        "rise beyond the resolution to which poses were compared.",
+        figure=fsc_history_curves(curves, pixel_size),
+        data=Table(columns, rows),
+    )
+
+
 def symmetry_section(check: SymmetryCheck, name: str, pixel_size: float) -> Section:
     """Whether the particle has the point group `name`."""
     curves = {"has the symmetry": check.symmetric, "has it not": check.rest}
@@ -90,7 +108,11 @@ def symmetry_section(check: SymmetryCheck, name: str, pixel_size: float) -> Sect
 
 def angles_section(optset: OptimisationSet, symmetry: NDArray[np.float64] | None = None) -> Section:
     """Angular distribution of all particles; `symmetry` `(G, 3, 3)` adds equivalent directions."""
-    rotations, _ = poses_of(optset)
+    return directions_section(poses_of(optset)[0], symmetry)
+
+
+def directions_section(rotations: NDArray[np.float64], symmetry: NDArray[np.float64] | None = None) -> Section:
+    """Angular distribution of rotations `(P, 3, 3)` from the reference into the tomogram."""
     even = evenness(viewing_directions(rotations, symmetry))
     copies = "" if symmetry is None else ", with symmetry copies"
     rows = [[*row] for row in np.round(matrix_to_euler(rotations), 3).tolist()]

@@ -14,7 +14,7 @@ from tiltwise.post.sharpening import frequencies
 from tiltwise.report import pages
 from tiltwise.report.curves import fsc_curves, guinier_plot
 from tiltwise.report.directional import directional_figure
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.masked import masked_slices, resolution_histogram, resolution_slices
 from tiltwise.report.surface import Colouring, surface_panel
 from tiltwise.spectral.fsc import resolution_angstrom
@@ -44,7 +44,7 @@ def write_mask_report(path: Path, options: MaskOptions, result: MaskResult, mani
     }
     summary = Summary(sentence, facts, manifest["warnings"], next_after_mask(options, result))
     sections = [mask_section(result.density, result.mask, result.pixel_size)]
-    write_report(path, f"Mask {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Mask {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def mask_section(density: NDArray[np.float32], mask: NDArray[np.float32], pixel_size: float) -> Section:
@@ -93,7 +93,7 @@ def write_postprocess_report(
         ),
         pages.map_section(maps, pixel_size),
     ]
-    write_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Post-process {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def write_local_resolution_report(
@@ -131,7 +131,9 @@ def write_local_resolution_report(
         ),
     ]
     summary = Summary(sentence, facts, manifest["warnings"])
-    write_report(path, f"Local resolution {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(
+        path, f"Local resolution {options.output}", summary, sections + pages.provenance_sections(manifest)
+    )
 
 
 def resolution_surface(result: LocalResolutionResult) -> Section:

@@ -18,7 +18,7 @@ from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.model.poses import poses_of, series_index
 from tiltwise.report import pages
-from tiltwise.report.html import Section, Summary, Table, write_report
+from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILION, new_figure, style
 from tiltwise.selection.neighbours import nearest_pairs
 
@@ -52,7 +52,7 @@ def write_select_report(path: Path, options: SelectOptions, result: SelectResult
         sections.append(_lattice_section(result.lattice))
     sections.append(_tomograms_section(result))
     summary = Summary(sentence, facts, manifest["warnings"])
-    write_report(path, f"Select {options.output}", summary, sections + pages.provenance_sections(manifest))
+    write_job_report(path, f"Select {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def _criteria_section(result: SelectResult) -> Section:
