@@ -265,7 +265,8 @@ def _config_error(model: type[Options], error: ValidationError) -> ConfigError:
             fix=_suggestion(model, details[0]) or f"see '{command} -h'",
         )
     lines = [f"{flag}: expected {expected}, found {found}" if flag else expected for flag, expected, found in problems]
-    return ConfigError(f"{command}: {len(problems)} options are not valid\n  " + "\n  ".join(lines))
+    what = f"{command}: {len(problems)} options are not valid\n  " + "\n  ".join(lines)
+    return ConfigError(what, fix=f"see '{command} -h'")
 
 
 def _problem(model: type[Options], detail: ErrorDetails) -> tuple[str, str, str]:

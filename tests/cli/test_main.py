@@ -63,7 +63,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["refin"], "Did you mean one of: 'refine'"),
         (["refine", "--bax", "3"], "tiltwise refine -h"),
         (["refine", "--b", "many"], "many"),
-        (["refine"], "--ref"),
+        (["refine"], "--b: expected a value"),
+        (["refine"], "fix: see 'tiltwise refine -h'"),
         (["refine", "--i", "a", "--o", "b", "--b", "64", "--ref", "c", "--sym", "Q9"], "where: --sym"),
     ],
 )

@@ -46,6 +46,19 @@ COMMANDS = {
 }
 
 
+# The overview of `tiltwise --help`: panels in the order in which people need them, commands as work proceeds.
+PANELS = {
+    "First steps": ("demo", "simulate", "doctor"),
+    "What is there": ("scan", "check", "explain", "import", "star"),
+    "Poses and maps": ("reconstruct", "initial-model", "refine", "classify", "select", "expand", "subtract"),
+    "Tilt series": ("refine-ctf", "align", "cycle", "polish", "ablate"),
+    "Results": ("mask", "postprocess", "local-resolution", "bfactor-plot"),
+    "Looking at jobs": ("report", "watch"),
+    "For other programs": ("extract", "export"),
+    "For developers": ("bench",),
+}
+
+
 class LazyGroup(rich_click.RichGroup):
     """Group whose commands are placeholders until one is run."""
 
@@ -66,10 +79,20 @@ class LazyGroup(rich_click.RichGroup):
 
 app = LazyGroup(
     name="tiltwise",
-    help="Macromolecular structures from cryo-electron tomography tilt series.",
+    help="Macromolecular structures from cryo-electron tomography tilt series.\n\n"
+    "New here: tiltwise demo --o demo. A RELION project: tiltwise check, then tiltwise polish. Other data: tiltwise "
+    "scan FOLDER. Every command has -h, and --help-all for all of its options.",
     context_settings={
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda token: token.replace("_", "-"),
+        "rich_help_config": {
+            "command_groups": {
+                "tiltwise": [
+                    {"name": title, "commands": [name for name in names if name in COMMANDS]}
+                    for title, names in PANELS.items()
+                ]
+            }
+        },
     },
     commands=[rich_click.RichCommand(name=name, short_help=entry.help) for name, entry in COMMANDS.items()],
     params=[
