@@ -36,9 +36,12 @@ BEADS_PER_KDA = 9.1
 
 
 def options_of(
-    mass_kda: float, particles: int, seed: int, folder: Path, threads: int, factor: float
+    mass_kda: float, particles: int, seed: int, folder: Path, threads: int, factor: float, beads: int | None = None
 ) -> SimulateOptions:
-    """Simulation of particles of a mass, with `factor` times the noise that shot noise is of their contrast."""
+    """Simulation of particles of a mass, with `factor` times the noise that shot noise is of their contrast.
+
+    Fewer `beads` than residues, each of more mass, take less time.
+    """
     # half as wide again as a ball of the mass
     diameter = float(np.round(3.0 * (0.75 / np.pi * 1e3 * mass_kda * ANGSTROM3_PER_DALTON) ** (1 / 3)))
     options = SimulateOptions(
@@ -51,7 +54,7 @@ def options_of(
         pixel_size=PIXEL,
         box=BOX,
         particle_diameter=diameter,
-        beads=int(BEADS_PER_KDA * mass_kda),
+        beads=beads or int(BEADS_PER_KDA * mass_kda),
         dose=DOSE,
         spacing=0.8 * diameter,
         margin_px=36,

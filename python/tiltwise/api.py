@@ -32,6 +32,7 @@ from tiltwise.jobs.progress import SilentProgress, choose_progress
 
 if TYPE_CHECKING:
     from tiltwise.check.run import CheckResult
+    from tiltwise.classes.classify import ClassifyResult
     from tiltwise.ctf.refine_ctf import RefineCtfResult
     from tiltwise.cycle.ablation import AblationResult
     from tiltwise.cycle.table import CycleResult
@@ -152,6 +153,13 @@ def refine(*, progress: Progress | None = None, **options: Any) -> RefineResult:
     return result
 
 
+@_job("classify")
+def classify(*, progress: Progress | None = None, **options: Any) -> ClassifyResult:
+    """Classes of particles, each with a map of its own, and the probability of every class."""
+    result: ClassifyResult = _run("classify", options, progress)
+    return result
+
+
 @_job("select")
 def select(*, progress: Progress | None = None, **options: Any) -> SelectResult:
     """Particles by class, score, tilts, place and neighbours, as a set of their own."""
@@ -222,6 +230,7 @@ __all__ = [
     "ablate",
     "align",
     "check",
+    "classify",
     "cycle",
     "export",
     "extract",

@@ -30,6 +30,7 @@ COMMANDS = {
     "export": Entry("export", "sets, particles and maps in the forms of other programs"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
+    "classify": Entry("classify", "sort particles into classes, each with a map of its own"),
     "select": Entry("select", "keep particles by class, score, tilts, distance or fit into a lattice"),
     "refine-ctf": Entry("refine_ctf", "refine defocus, astigmatism and contrast of every tilt"),
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),

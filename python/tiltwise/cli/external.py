@@ -37,6 +37,7 @@ def _mark_failure(arguments: Sequence[str]) -> None:
 
 align = _program("align")
 check = _program("check")
+classify = _program("classify")
 cycle = _program("cycle")
 export = _program("export")
 extract = _program("extract")

@@ -97,7 +97,7 @@ def write_model(path: Path, model: Model) -> None:
     unit = 1.0 / (2.0 * model.box**2)
     local = model.angular_sigma_deg is not None
     sigma = model.angular_sigma_deg if model.angular_sigma_deg is not None else 0.0
-    general = _list(
+    general = list_block(
         "model_general",
         {
             "rlnReferenceDimensionality": 3,
@@ -181,7 +181,7 @@ def write_sampling(path: Path, sampling: Sampling) -> None:
         "rlnOffsetRange": sampling.offset_range_angstrom,
         "rlnOffsetStep": sampling.offset_step_angstrom,
     }
-    general = _list(
+    general = list_block(
         "sampling_general",
         {
             "rlnIs3DSampling": 1,
@@ -215,7 +215,7 @@ def write_optimiser(path: Path, values: Mapping[str, str | float]) -> None:
     unknown = sorted(set(values) - set(OPTIMISER_LABELS))
     if unknown:
         raise ValueError(f"not a label of an optimiser file: {', '.join(unknown)}")
-    write_star(path, StarDocument([_list("optimiser_general", {**OPTIMISER_LABELS, **values})]))
+    write_star(path, StarDocument([list_block("optimiser_general", {**OPTIMISER_LABELS, **values})]))
 
 
 OPTIMISER_LABELS: dict[str, str | float] = {
@@ -343,7 +343,8 @@ def _shells(name: str, model: Model, count: int) -> StarBlock:
     return block
 
 
-def _list(name: str, values: Mapping[str, str | float]) -> StarBlock:
+def list_block(name: str, values: Mapping[str, str | float]) -> StarBlock:
+    """A block of single values."""
     block = StarBlock(name, "list", {})
     for label, value in values.items():
         if isinstance(value, str):

@@ -28,21 +28,22 @@ def insert_images(
 ) -> None:
     """Adds particles of one series with rotations (n, 3, 3), weighted by the noise power (F, S), in place.
 
-    Images are centred on their particles.  The sums are not completed.
+    Images are centred on their particles, and may hold the first components alone.  The sums are not completed.
     """
     if not images:
         return
     scale = accumulator.padded / accumulator.box
     ends = np.cumsum([len(image.tilts) for image in images])
-    slices, weights = np.empty((ends[-1], len(disc)), np.complex64), np.empty((ends[-1], len(disc)), np.float32)
+    count = images[0].data.shape[1]
+    slices, weights = np.empty((ends[-1], count), np.complex64), np.empty((ends[-1], count), np.float32)
     matrices = np.empty((ends[-1], 3, 3), np.float32)
 
     def whiten(number: int) -> None:
         image = images[number]
         own = slice(ends[number] - len(image.tilts), ends[number])
-        inverse = inverse_noise(noise_power, image.tilts, disc, len(disc))
+        inverse = inverse_noise(noise_power, image.tilts, disc, count)
         np.multiply(image.data, inverse, out=slices[own])
-        np.multiply(image.ctf2, inverse, out=weights[own])
+        np.multiply(image.ctf2[:, :count], inverse, out=weights[own])
         matrices[own] = slice_matrices(series, image.tilts, rotations[number][None], scale)
 
     ordered_map(whiten, range(len(images)), threads)
@@ -50,7 +51,7 @@ def insert_images(
         slices,
         weights,
         matrices,
-        disc.frequencies3d(),
+        disc.frequencies3d(count),
         accumulator.padded // 2,
         accumulator.data,
         accumulator.weight,

@@ -1,0 +1,303 @@
+"""`tiltwise classify`: which of several maps every particle shows.
+
+At poses that stay: average of all particles, noise power and residuals once; then, in every iteration, maps of the
+classes from the posteriors and posteriors from the maps, every particle being compared with maps that do not hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.classes.average import Average, Inserter, residual_noise
+from tiltwise.classes.data import ClassData, Grid
+from tiltwise.classes.final import ClassMap, class_maps, final_sums
+from tiltwise.classes.fixed import FixedIterations
+from tiltwise.classes.given import given_differences, reference_paths
+from tiltwise.classes.mixture import posterior, proportions
+from tiltwise.classes.options import ClassifyOptions
+from tiltwise.classes.residuals import FixedScores, ResidualImages
+from tiltwise.classes.results import write_results
+from tiltwise.classes.state import DEAD, State
+from tiltwise.errors import DataError
+from tiltwise.exec import Job, Progress
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import Poses
+from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.spectra import last_shell_above
+from tiltwise.maps.volumes import PackedSums
+from tiltwise.model import OptimisationSet
+from tiltwise.spectral.fsc import fsc
+
+F64 = NDArray[np.float64]
+
+SETTLED = 1e-3
+"""Mean change of the posterior of a particle below which nothing happens any more."""
+GAIN = 0.01
+"""The same of the log likelihood of all particles, where no particle changes its class."""
+TRIAL = 4
+"""Iterations of every start before one is chosen."""
+FLAT = 0.1
+"""Share of the uncertainty about classes that the images must take away, or they tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResult:
+    """What a classification ends with."""
+
+    maps: list[ClassMap]
+    """of every class, that of junk last"""
+    optset: OptimisationSet
+    state: State
+    pixel_size: float
+    halves: NDArray[np.int64]
+    shell: int
+    """last that was compared"""
+    stop_reason: str
+    outputs: Mapping[str, Path]
+
+
+class Classification:
+    """One run: data, options and the loop over iterations."""
+
+    def __init__(self, options: ClassifyOptions, job: Job, progress: Progress) -> None:
+        self.options, self.job, self.progress = options, job, progress
+        self.data = data = ClassData(options, job, progress)
+        self.poses = Poses.of(data.optset)
+        self.paths = self._references()
+        progress.title(
+            "classify",
+            {
+                "particles": len(data.optset.particles),
+                "tilt series": len(data.optset.series),
+                "classes": options.classes + options.junk,
+                "box_px": data.box,
+                "pixel_size_angstrom": data.pixel_size,
+                "symmetry": options.symmetry,
+            },
+        )
+
+    def _references(self) -> list[Path]:
+        options = self.options
+        paths = [] if options.references is None else reference_paths(options.references, options.classes)
+        for path in paths:
+            self.job.add_input(path)
+        return paths
+
+    # ---- what does not change --------------------------------------------------------------------------
+
+    def prepare(self) -> FixedIterations:
+        """The average at the poses of the file, noise power, and residuals."""
+        data, options, count = self.data, self.options, len(self.data.folds)
+        inserter = Inserter(
+            data.images, data.backend, data.threads, self.poses, data.symmetry, data.portions, self.job.check_abort
+        )
+
+        def load(particle: int) -> ParticleImages:
+            self.job.check_abort()
+            return data.images.load(particle, self.poses.displacement_angstrom[particle], 0)
+
+        with self.progress.task("noise", count) as task:
+            noise = initial_noise_power(data.images, load, data.threads, task.advance)
+        if options.strict_highres_exp is None:
+            whole = data.grid(data.box // 2)
+            average = self._average(inserter.folds(noise, whole.box, whole.count), whole)
+            self._refuse_empty(average, whole)
+            self.grid = data.grid(last_shell_above(average.curve, 0.143))
+        else:
+            self.grid = data.grid(data.shell_of(options.strict_highres_exp))
+        grid = self.grid
+        average = self._average(inserter.folds(noise, grid.box, grid.count), grid)
+        self._refuse_empty(average, grid)
+        self.progress.note(
+            f"particles and maps are compared up to {data.box * data.pixel_size / grid.shell:.1f} Å, in maps of "
+            f"{grid.box} voxels"
+        )
+        residuals = ResidualImages(
+            data.images,
+            data.backend,
+            data.threads,
+            self.poses,
+            noise,
+            grid.count,
+            average.volume,
+            data.spare_bytes // 2,
+            self.job.check_abort,
+        )
+        with self.progress.task("residual noise", count) as task:
+            residuals.noise = self.noise = residual_noise(residuals, data.portions, task.advance)
+        scores = FixedScores(residuals, data.portions, self.job.check_abort)
+        return FixedIterations(
+            scores=scores,
+            average=average,
+            over_nothing=scores.average(),
+            backend=data.backend,
+            symmetry=data.symmetry,
+            mask=data.small(data.mask, grid) * average.sphere,
+            classes=options.classes,
+            junk=options.junk,
+            tau2_fudge=options.tau2_fudge,
+        )
+
+    def _average(self, sums: dict[int, PackedSums], grid: Grid) -> Average:
+        return Average.of(sums, self.data.half_of, self.data.small(self.data.sphere, grid), grid.shell + 0.5)
+
+    def _refuse_empty(self, average: Average, grid: Grid) -> None:
+        """Raises DataError if the half sets have nothing in common, in the sphere or in the mask."""
+        places = {"particle-diameter": self.data.sphere}
+        if self.options.mask is not None:
+            places["mask"] = self.data.mask
+        for name, mask in places.items():
+            curve = fsc(*average.halves, self.data.small(mask, grid))
+            if last_shell_above(curve, 0.143) >= 2:
+                continue
+            what = (
+                "inside the mask the average of the particles shows nothing"
+                if name == "mask"
+                else ("the average of the particles shows nothing")
+            )
+            raise DataError(
+                what,
+                where=f"--{name}",
+                expected="half sets that agree in the first shells (FSC above 0.143)",
+                found=", ".join(f"{value:.2f}" for value in curve[1:4]),
+                fix="does the mask miss the particle? compare it with the map of tiltwise reconstruct"
+                if name == "mask"
+                else "refine the poses first (tiltwise refine), or check them with tiltwise reconstruct",
+            )
+
+    # ---- start -----------------------------------------------------------------------------------------
+
+    def start(self, work: FixedIterations) -> State:
+        """First posteriors: those of a checkpoint, from given maps, or from the differences between particles."""
+        saved = self.job.load_checkpoint("classify")
+        if saved is not None:
+            self.progress.note(f"continues after iteration {saved.state['iteration']}")
+            return State.load(saved)
+        options = self.options
+        total = options.classes + options.junk
+        if self.paths:
+            pixel = self.data.pixel_of(self.grid)
+            maps = given_differences(
+                self.paths, work.average.map, work.mask, pixel, options.ini_high, self.progress.note
+            )
+            log = work.log_likelihoods(lambda fold: maps)
+            share = proportions(log, np.full(total, 1.0 / total))
+            state = State(0, *posterior_and_share(log, share))
+        else:
+            state = self._best_start(work)
+        self.save(state)
+        return state
+
+    def _best_start(self, work: FixedIterations) -> State:
+        """Of `--starts`, the one whose maps predict particles best that they do not hold."""
+        best: State | None = None
+        for number in range(self.options.starts):
+            weights, strength = work.guess(np.random.default_rng([self.options.seed, number]))
+            self.job.event("start", number=number, variance=[float(value) for value in strength])
+            share = weights.mean(axis=0)
+            state = State(0, weights, share / share.sum(), np.full(len(weights), -np.inf))
+            if self.options.starts > 1:
+                for _ in range(TRIAL):
+                    self.iterate(work, state)
+                self.progress.note(f"start {number + 1}: log likelihood {state.log_likelihood.sum():.1f}")
+            if best is None or state.log_likelihood.sum() > best.log_likelihood.sum():
+                best = state
+        assert best is not None
+        return best
+
+    def save(self, state: State) -> None:
+        """Checkpoint from which `start` continues."""
+        self.job.save_checkpoint("classify", *state.checkpoint())
+
+    # ---- iterations ------------------------------------------------------------------------------------
+
+    def iterate(self, work: FixedIterations, state: State) -> None:
+        """Maps from posteriors, posteriors from maps."""
+        log = work.step(state.posterior)
+        state.posterior, state.share, state.log_likelihood = posterior_and_share(log, proportions(log, state.share))
+
+    def run(self) -> ClassifyResult:
+        """Iterate until posteriors stand still, then make the maps with all data."""
+        with self.job.timing("preparation"):
+            work = self.prepare()
+        with self.job.timing("start"):
+            state = self.start(work)
+        while state.iteration < self.options.iterations and not state.converged:
+            began = monotonic()
+            before, classes, likelihood = state.posterior, state.classes, state.log_likelihood.sum()
+            with self.job.timing("iterations"), self.progress.task(f"iteration {state.iteration + 1}", 1) as task:
+                self.iterate(work, state)
+                task.advance(1)
+            state.iteration += 1
+            change = 0.5 * float(np.abs(state.posterior - before).sum(axis=1).mean())
+            switched = float((state.classes != classes).mean())
+            row: dict[str, float] = {
+                "iteration": state.iteration,
+                "log_likelihood": float(state.log_likelihood.sum()),
+                "switched": switched,
+                "change": change,
+                "max_probability": float(state.posterior.max(axis=1).mean()),
+                **{f"share_{k}": float(share) for k, share in enumerate(state.share, 1)},
+                "seconds": monotonic() - began,
+            }
+            self.job.iteration(row)
+            state.history.append(row)
+            self._note_dead(state)
+            still = switched == 0.0 and abs(row["log_likelihood"] - likelihood) < GAIN
+            state.converged = bool(change < SETTLED or still)
+            self.save(state)
+        return self.finish(state)
+
+    def _note_dead(self, state: State) -> None:
+        """Says which classes have lost their particles; they stay empty."""
+        for number, expected in enumerate(state.posterior.sum(axis=0), 1):
+            if expected < DEAD and number not in state.dead:
+                state.dead.append(number)
+                state.share[number - 1] = 0.0
+                state.share /= state.share.sum()
+                self.job.warn(
+                    f"iteration {state.iteration}: class {number} has lost its particles ({expected:.2g} expected) and "
+                    f"stays empty: the images show no more than {len(state.share) - len(state.dead)} classes from here"
+                )
+
+    def finish(self, state: State) -> ClassifyResult:
+        """Maps of all classes to Nyquist, and all files."""
+        data, count = self.data, len(self.data.folds)
+        reason = f"stopped after --iter {self.options.iterations} iterations"
+        if state.converged:
+            reason = f"converged after {state.iteration} iterations: posteriors stand still"
+        certain = state.posterior.max(axis=1)
+        left = float((1.0 - certain).sum()) / max(count * (1.0 - float(state.share.max())), 1e-30)
+        if left > 1.0 - FLAT:
+            self.job.warn(
+                "the images do not tell these classes apart: posteriors are hardly better than the shares of the "
+                "classes. Use more particles, a --mask of the place where they may differ, or better poses"
+            )
+        with self.job.timing("final maps"), self.progress.task("final maps", count) as task:
+            sums = final_sums(data, self.poses, self.noise, state.posterior, self.job.check_abort, task.advance)
+            maps = class_maps(data, sums)
+        for k, one in enumerate(maps, 1):
+            self.job.metric(f"class_{k}_share", float(state.share[k - 1]))
+            self.job.metric(f"class_{k}_resolution_angstrom", one.resolution_angstrom)
+        self.job.metric("expected_errors", float((1.0 - certain).sum()))
+        self.job.metric("stop_reason", reason)
+        with self.job.timing("files"):
+            outputs = write_results(self.job, data, data.optset, state, maps, self.grid.shell)
+        return ClassifyResult(maps, data.optset, state, data.pixel_size, data.halves, self.grid.shell, reason, outputs)
+
+
+def posterior_and_share(log: F64, share: F64) -> tuple[F64, F64, F64]:
+    """Posterior (P, C), shares (C,) and log evidence (P,) as `State` takes them."""
+    weights, evidence = posterior(log, share)
+    return weights, share, evidence
+
+
+def run(options: ClassifyOptions, job: Job, progress: Progress) -> ClassifyResult:
+    """Classify; the entry point of `tiltwise classify` and of Python scripts."""
+    return Classification(options, job, progress).run()

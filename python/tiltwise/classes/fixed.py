@@ -1,0 +1,86 @@
+"""Iterations of a classification at poses that stay: maps of the classes, scores, posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.classes.average import Average
+from tiltwise.classes.differences import ClassSums, Differences
+from tiltwise.classes.linear import first_guess
+from tiltwise.classes.mixture import posterior, proportions
+from tiltwise.classes.residuals import FixedScores
+from tiltwise.kernels.api import C64, Backend
+from tiltwise.maps.volumes import reference_volume
+
+F64 = NDArray[np.float64]
+JUNK = 0.1
+"""Share of positions without particle that is assumed at first."""
+
+
+@dataclass(slots=True)
+class FixedIterations:
+    """K maps that are compared with residuals, and a class of junk if there is one."""
+
+    scores: FixedScores
+    average: Average
+    over_nothing: F64
+    """(P,) log likelihood of the average over that of nothing there"""
+    backend: Backend
+    symmetry: F64
+    mask: NDArray[np.float32]
+    """(N, N, N) where classes may differ"""
+    classes: int
+    junk: bool
+    tau2_fudge: float
+
+    def _sums(self) -> ClassSums:
+        return ClassSums(self.backend, self.symmetry, self.average.half_of, self.average.total.unit)
+
+    def _differences(self, sums: ClassSums) -> Differences:
+        return Differences(sums, self.mask, self.average.radius, self.tau2_fudge)
+
+    def real(self) -> F64:
+        """(P,) probability that there is a particle at all, by the average."""
+        if not self.junk:
+            return np.ones(len(self.over_nothing))
+        log = np.stack([self.over_nothing, np.zeros_like(self.over_nothing)], axis=1)
+        share = proportions(log, np.array([1.0 - JUNK, JUNK]))
+        return posterior(log, share)[0][:, 0]
+
+    def guess(self, rng: np.random.Generator) -> tuple[F64, F64]:
+        """(P, C) first posteriors, and the variance of particles along the strongest differences."""
+        real = self.real()
+        if self.classes == 1:
+            weights, strength = np.ones((len(real), 1)), np.zeros(0)
+        else:
+            weights, strength = first_guess(self.scores, self._differences, self._sums, real, self.classes, rng)
+        weights = weights * real[:, None]
+        return (np.concatenate([weights, 1.0 - real[:, None]], axis=1) if self.junk else weights), strength
+
+    def maps(self, weights: F64) -> tuple[list[dict[int, NDArray[np.float32]]], list[NDArray[np.float32]]]:
+        """Differences of the classes without every fold, and of all particles, from posteriors (P, C)."""
+        chosen = np.ascontiguousarray(weights[:, : self.classes])
+        sums = self._sums()
+        self.scores.sums(chosen, chosen, self.average.total.box, sums.add)
+        differences = self._differences(sums)
+        solved = [differences.solve(k, differences.share(k)) for k in range(self.classes)]
+        return [folds for folds, _ in solved], [total for _, total in solved]
+
+    def log_likelihoods(self, maps: Callable[[int], Sequence[NDArray[np.float32]]]) -> F64:
+        """(P, C) log likelihood of every class over that of nothing there; `maps(fold)` are K differences."""
+
+        def volumes(fold: int) -> list[C64]:
+            return [reference_volume(density) for density in maps(fold)]
+
+        cross, quadratic = self.scores.score(volumes, self.classes)
+        log = 2.0 * cross - quadratic + self.over_nothing[:, None]
+        return np.concatenate([log, np.zeros((len(log), 1))], axis=1) if self.junk else log
+
+    def step(self, weights: F64) -> F64:
+        """(P, C) log likelihoods by maps made with posteriors (P, C)."""
+        folds, _ = self.maps(weights)
+        return self.log_likelihoods(lambda fold: [maps[fold] for maps in folds])

@@ -1,0 +1,169 @@
+"""Classification of a few simulated particles at given poses: half of them lack a domain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.kills import files_of
+from helpers.mixed import MixedData, adjusted_rand_index, simulate_mixed
+from helpers.refinements import Listener
+from tiltwise.classes import classify
+from tiltwise.classes.classify import ClassifyResult
+from tiltwise.classes.options import ClassifyOptions
+from tiltwise.errors import Aborted, ConfigError, DataError
+from tiltwise.io.mrc import read_map, write_map
+from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.star import read_star
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
+from tiltwise.sim.density import sample_map
+from tiltwise.sim.options import SimulateOptions
+
+DIAMETER = 110.0
+
+
+def mixed(folder: Path, particles: int, share: float, **changes: Any) -> MixedData:
+    """Two series of 11 tilts at true poses."""
+    options = SimulateOptions(
+        output=folder / "data",
+        tilt_series=2,
+        particles=particles,
+        width_px=160,
+        height_px=160,
+        thickness=300.0,
+        pixel_size=6.0,
+        box=32,
+        particle_diameter=DIAMETER,
+        beads=120,
+        tilt_step=12.0,
+        snr=0.2,
+        spacing=0.0,
+        margin_px=24,
+        seed=3,
+        threads=1,
+    )
+    return simulate_mixed(options, share, **changes)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
+    return mixed(tmp_path_factory.mktemp("two"), 40, 0.25)
+
+
+def run_classify(
+    sample: MixedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
+) -> ClassifyResult:
+    values: dict[str, Any] = {
+        "input": sample.data.optimisation_set,
+        "box": 48,
+        "crop": 32,
+        "particle_diameter": DIAMETER + 10.0,
+        "threads": 1,
+    }
+    options = ClassifyOptions(output=folder, **{**values, **changes})
+    progress = listener or SilentProgress()
+    with FolderJob(options, ["tiltwise", "classify"], progress) as job:
+        return classify.run(options, job, progress)
+
+
+@pytest.fixture(scope="module")
+def found(two: MixedData, tmp_path_factory: pytest.TempPathFactory) -> tuple[ClassifyResult, Path]:
+    folder = tmp_path_factory.mktemp("classified") / "job"
+    return run_classify(two, folder), folder
+
+
+def test_particles_without_a_domain_are_found(two: MixedData, found: tuple[ClassifyResult, Path]) -> None:
+    result, _ = found
+    assert adjusted_rand_index(two.kind, result.state.classes - 1) >= 0.8
+    # what they lack is where the maps differ
+    first, second = (one.map for one in result.maps)
+    order = 1 if (result.state.classes[two.kind == 0] == 1).mean() > 0.5 else -1
+    lacking = sample_map(two.without, 32, result.pixel_size)
+    # 0.65 over the whole box, noise outside the particle included
+    assert np.corrcoef((order * (first - second)).ravel(), lacking.ravel())[0, 1] >= 0.5
+
+
+def test_files_have_the_names_and_columns_of_relion(found: tuple[ClassifyResult, Path]) -> None:
+    result, folder = found
+    read = load_optimisation_set(folder / "run_optimisation_set.star")
+    block = next(one for one in read_star(folder / "run_data.star") if "rlnClassNumber" in one)
+    assert len(read.particles) == len(block.integers("rlnClassNumber")) == 80
+    np.testing.assert_array_equal(block.integers("rlnClassNumber"), result.state.classes)
+    np.testing.assert_allclose(block.floats("tiltwiseClassPosterior"), result.state.posterior.max(axis=1), atol=1e-5)
+    classes = read_star(folder / "run_model.star")["model_classes"]
+    np.testing.assert_allclose(classes.floats("rlnClassDistribution"), result.state.share, atol=1e-5)
+    assert [name.rpartition("/")[2] for name in classes.text("rlnReferenceImage")] == [
+        "run_class001.mrc",
+        "run_class002.mrc",
+    ]
+    told = json.loads((folder / "classes.json").read_text())
+    assert sum(one["particles"] for one in told["classes"]) == 80
+    assert len(told["switch_rate"]) == result.state.iteration
+    assert sum(sum(row) for row in told["tomograms"].values()) == 80
+
+
+def test_bytes_do_not_depend_on_threads_memory_or_stops(
+    two: MixedData, found: tuple[ClassifyResult, Path], tmp_path: Path
+) -> None:
+    """Stopped after the first iteration, continued with two threads and no room for residuals."""
+    _, folder = found
+    again = tmp_path / "job"
+    with pytest.raises(Aborted):
+        run_classify(two, again, Listener(again, stop=1))
+    listener = Listener(again)
+    run_classify(two, again, listener, threads=2, memory=0.06)
+    assert "continues after iteration 1" in listener.notes
+    expected = {name: text.replace(bytes(folder), bytes(again)) for name, text in files_of(folder).items()}
+    assert files_of(again) == expected
+
+
+def test_given_references_number_the_classes(two: MixedData, tmp_path: Path) -> None:
+    """The second reference lacks the domain: class 2 is theirs."""
+    whole, pixel = read_map(two.data.true_map)
+    axis = (np.arange(32) - 16) * pixel
+    centre, radius = two.without.position_angstrom.mean(axis=0), 22.0
+    square = (axis[:, None, None] - centre[2]) ** 2 + (axis[:, None] - centre[1]) ** 2 + (axis - centre[0]) ** 2
+    write_map(tmp_path / "a.mrc", whole, pixel)
+    write_map(tmp_path / "b.mrc", np.where(square < radius**2, 0.0, whole).astype(np.float32), pixel)
+    names = f"{tmp_path / 'a.mrc'},{tmp_path / 'b.mrc'}"
+    result = run_classify(two, tmp_path / "job", references=names, ini_high=30.0)
+    assert np.mean(result.state.classes - 1 == two.kind) >= 0.94
+
+
+def test_junk_is_told_from_particles(tmp_path: Path) -> None:
+    sample = mixed(tmp_path, 40, 0.25, lacking=0.0, empty=0.2, shifted=0.1, shift_angstrom=80.0)
+    result = run_classify(sample, tmp_path / "job", classes=1, junk=True)
+    kept, true = result.state.classes == 1, sample.kind == 0
+    assert (kept & true).sum() >= 0.9 * max(kept.sum(), true.sum())
+
+
+def test_bad_input_is_refused_in_words(two: MixedData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="too few particles for so many classes"):
+        run_classify(two, tmp_path / "a", classes=21)
+    with pytest.raises(ConfigError, match="nothing to choose from"):
+        run_classify(two, tmp_path / "a", classes=1)
+    reference = two.data.reference
+    with pytest.raises(ConfigError, match="references 1 and 2 are the same map"):
+        run_classify(two, tmp_path / "b", references=f"{reference},{reference}")
+    with pytest.raises(ConfigError, match="differ in number"):
+        run_classify(two, tmp_path / "c", references=str(reference))
+    corner = np.zeros((32, 32, 32), np.float32)
+    corner[:4, :4, :4] = 1.0
+    write_map(tmp_path / "corner.mrc", corner, 6.0)
+    with pytest.raises(DataError, match="mask lies outside the particle"):
+        run_classify(two, tmp_path / "d", mask=tmp_path / "corner.mrc")
+
+
+def test_a_class_too_many_is_told(two: MixedData, tmp_path: Path) -> None:
+    """Without any difference between particles posteriors are the shares, and the user is told."""
+    alike = mixed(tmp_path, 20, 0.25, lacking=0.0)
+    result = run_classify(alike, tmp_path / "job")
+    certain = result.state.posterior.max(axis=1)
+    assert certain.mean() - result.state.share.max() < 0.15
+    warnings = json.loads((tmp_path / "job" / "job.json").read_text())["warnings"]
+    assert any("do not tell these classes apart" in text for text in warnings) or result.state.share.max() > 0.9
