@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from helpers.compare import assert_close
-from helpers.refinements import DIAMETER, Listener, run_refine, simulated
+from helpers.refinements import DIAMETER, MAPS, Listener, assert_same_files, run_refine, simulated
 from tiltwise.em import reconstruct
 from tiltwise.em.folds import FOLDS
 from tiltwise.em.memory import plan_refine
@@ -30,8 +30,6 @@ from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
 from tiltwise.sim.score import score_map, score_poses
 from tiltwise.sim.simulate import SimulatedData
-
-MAPS = ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +60,6 @@ def assert_same_poses(found: OptimisationSet, expected: OptimisationSet) -> None
     (rotation, position), (other_rotation, other_position) = poses_of(found), poses_of(expected)
     assert np.sort(angular_distance_deg(rotation, other_rotation))[-2] <= 0.05
     assert np.sort(np.linalg.norm(position - other_position, axis=1))[-2] <= 0.01
-
-
-def assert_same_files(folder: Path, expected: Path) -> None:
-    for name in (*MAPS, "run_data.star"):
-        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
 
 
 @pytest.fixture(scope="module")

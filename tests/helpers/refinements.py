@@ -17,6 +17,7 @@ from tiltwise.sim.simulate import SimulatedData, simulate
 SEED = 2
 DIAMETER = 110.0
 ITERATIONS = 4
+MAPS = ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
 
 
 class Listener(SilentProgress):
@@ -34,31 +35,29 @@ class Listener(SilentProgress):
             (self.folder / ABORT_NOW).touch()
 
 
-def simulated(folder: Path, particles: int) -> SimulatedData:
+def simulated(folder: Path, particles: int, **changes: Any) -> SimulatedData:
     """Two series of 11 tilts; poses wrong by about 7° and 9 Å, reference of 40 Å."""
-    return simulate(
-        SimulateOptions(
-            output=folder / "data",
-            tilt_series=2,
-            particles=particles,
-            width_px=160,
-            height_px=160,
-            thickness=300.0,
-            pixel_size=6.0,
-            box=32,
-            particle_diameter=DIAMETER,
-            beads=120,
-            tilt_step=12.0,
-            snr=0.5,
-            spacing=0.0,
-            margin_px=24,
-            error_orientation=8.0,
-            error_position=6.0,
-            reference_resolution=40.0,
-            seed=SEED,
-            threads=1,
-        )
-    )
+    values: dict[str, Any] = {
+        "tilt_series": 2,
+        "particles": particles,
+        "width_px": 160,
+        "height_px": 160,
+        "thickness": 300.0,
+        "pixel_size": 6.0,
+        "box": 32,
+        "particle_diameter": DIAMETER,
+        "beads": 120,
+        "tilt_step": 12.0,
+        "snr": 0.5,
+        "spacing": 0.0,
+        "margin_px": 24,
+        "error_orientation": 8.0,
+        "error_position": 6.0,
+        "reference_resolution": 40.0,
+        "seed": SEED,
+        "threads": 1,
+    }
+    return simulate(SimulateOptions(output=folder / "data", **{**values, **changes}))
 
 
 def refine_options(data: SimulatedData, folder: Path, **changes: Any) -> RefineOptions:
@@ -88,3 +87,9 @@ def run_refine(
     progress = listener or SilentProgress()
     with FolderJob(options, ["tiltwise", "refine"], progress) as job:
         return refine.run(options, job, progress)
+
+
+def assert_same_files(folder: Path, expected: Path) -> None:
+    """Maps and particles of two refinements have the same bytes."""
+    for name in (*MAPS, "run_data.star"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from helpers.particles import tilt_series
-from tiltwise.ctf.references import Partition, level_amplitudes
+from tiltwise.ctf.references import level_amplitudes
 from tiltwise.extract.images import ParticleImages
+from tiltwise.maps.fit_poses import Partition
 from tiltwise.model import OptimisationSet
 from tiltwise.model.tilt_series import TiltSeries
 

@@ -17,7 +17,7 @@ def proposal(resolution: float, **changes: Any) -> list[str]:
     values = {"input": Path("a.star"), "reference": Path("ref.mrc"), "output": Path("Refine3D/run1"), "box": 64}
     options = RefineOptions(**{**values, **changes})
     outputs = {"optimisation_set": Path("o.star"), "map": Path("map.mrc")}
-    result: Any = SimpleNamespace(resolution_angstrom=resolution, pixel_size=4.0, outputs=outputs)
+    result: Any = SimpleNamespace(resolution_angstrom=resolution, pixel_size=4.0, outputs=outputs, focus=None)
     words = next_after_refine(options, result).split()
     assert words[0] == "tiltwise"
     assert words[1] in COMMANDS

@@ -16,7 +16,7 @@ from tiltwise.ctf.memory import EvidenceMemory, allowed_bytes, pixels_within
 from tiltwise.ctf.optics_groups import WHOLE, joined, split
 from tiltwise.ctf.options import RefineCtfOptions
 from tiltwise.ctf.reference_check import SAMPLE, refuse_inverted, refuse_wrong_hand
-from tiltwise.ctf.references import Partition, References, cross_fitted, given_maps
+from tiltwise.ctf.references import References, cross_fitted, given_maps
 from tiltwise.ctf.results import (
     GroupResult,
     SeriesResult,
@@ -35,6 +35,7 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.cross_fit import HALVES, affordable_folds, assign_folds
+from tiltwise.maps.fit_poses import Partition
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask

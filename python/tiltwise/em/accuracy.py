@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.likelihood import Scorer
+from tiltwise.em.settings import Group
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
 from tiltwise.kernels.api import F32
-from tiltwise.maps.whitening import WhitenedImages
+from tiltwise.maps.whitening import WhitenedImages, whiten
 from tiltwise.model import Views
+from tiltwise.spectral.components import FourierComponents
 
 NOTICEABLE = 4.605
 """-ln 0.01: difference of log-likelihoods at which an error is noticed with 99 % confidence."""
+OF_GROUP = 3
+"""Particles of a group that are looked at."""
 
 
 def pose_accuracy(
@@ -42,3 +48,26 @@ def pose_accuracy(
     angle = np.sqrt(NOTICEABLE / max(float(by_angle.mean()), 1e-12))
     shift = np.sqrt(NOTICEABLE / max(float(by_shift.mean()), 1e-12))
     return float(min(angle, 30.0)), float(shift)
+
+
+def median_accuracy(
+    parts: Iterable[tuple[Scorer, Sequence[Group]]], components: FourierComponents, count: int, pixel_size: float
+) -> tuple[float, float]:
+    """Median of `pose_accuracy` over the first particles of every group, with the first `count` components."""
+    frequencies = components.frequencies3d(count)
+    found = [
+        pose_accuracy(
+            scorer,
+            group.series,
+            whiten(group.load(local), components, group.noise_power, count),
+            group.rotations[local],
+            frequencies,
+            pixel_size,
+            components.box,
+        )
+        for scorer, groups in parts
+        for group in groups
+        for local in range(min(OF_GROUP, len(group.members)))
+    ]
+    angle, shift = np.median(np.asarray(found), axis=0)
+    return float(angle), float(shift)

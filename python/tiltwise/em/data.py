@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tiltwise.em.data_model import DataModel, RelionStackModel, StackModel
+from tiltwise.em.focus import Focus
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
@@ -58,6 +59,7 @@ def data_model(
     threads: int,
     keep: Callable[[int, int], int],
     before_load: Callable[[], None] = lambda: None,
+    focus: Focus | None = None,
 ) -> DataModel:
     """Images as --data-model and --likelihood ask for.
 
@@ -69,6 +71,8 @@ def data_model(
         called with the box, and the bytes that all tilt images would take; gives those in which images may be kept.
     before_load
         called before the images of every particle are read for the first time; may raise.
+    focus
+        part of the particle that images are centred on, where `optset` has it; the rest is taken off them.
 
     Raises
     ------
@@ -76,12 +80,14 @@ def data_model(
         see `ParticleSource` and `tiltwise.em.pseudo_model.StoredSums`.
     """
     exact, pseudo = options.likelihood == "exact", options.data_model == "pseudo3d"
-    masked = diameter_of(options, optset) if options.zero_mask else None
+    diameter = focus.frame.diameter_angstrom if focus is not None else diameter_of(options, optset)
+    masked = diameter if options.zero_mask else None
     if _has_sums(options, optset):
         stored = StoredSums(optset, need_multiplicity=not exact)
         keep(stored.box, 0)
         return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)
     source = source_of(options, optset, None if pseudo else masked)
+    source.rest = None if focus is None else focus.rest(source)
     poses = Poses.of(optset)
     cache = ParticleCache(source, keep(source.box, int(ParticleCache.sizes(source).sum())))
     if not pseudo:

@@ -66,9 +66,10 @@ def plan_refine(
     folds: int = 1,
     workers: int = 0,
     images: int = 0,
+    others: int = 0,
 ) -> MemoryPlan:
     """Plan for maps of `box` voxels on grids padded `padding` times, with as many of `folds` as fit, `workers` in
-    processes of their own on this machine, and `images` bytes of images worth keeping.
+    processes of their own on this machine, `images` bytes of images worth keeping, and `others` of other volumes.
 
     Raises
     ------
@@ -79,18 +80,18 @@ def plan_refine(
     voxels = padded * padded * (padded // 2 + 1)
     besides = max(_SOLVING, _ACCUMULATOR + 2 * _REFERENCE, _SYMMETRISING if symmetric else 0)
 
-    others = workers * (_PROGRAM + BATCH_BYTES + voxels * (2 * _ACCUMULATOR + 2 * _REFERENCE))
+    of_workers = workers * (_PROGRAM + BATCH_BYTES + voxels * (2 * _ACCUMULATOR + 2 * _REFERENCE))
 
     def volumes(folds: int) -> int:
         totals = 2 * _ACCUMULATOR + _LEAVING_OUT if folds > 1 else 0
-        return voxels * (2 * folds * _ACCUMULATOR + totals + besides)
+        return voxels * (2 * folds * _ACCUMULATOR + totals + besides) + others
 
     if memory_gb is not None:
         limit: int | None = int(memory_gb * 1e9)
     else:
         free = free_memory_bytes()
         limit = None if free is None else free // 2
-    plans = (MemoryPlan(volumes(k), BATCH_BYTES, 0, others, k, limit) for k in range(max(folds, 1), 0, -1))
+    plans = (MemoryPlan(volumes(k), BATCH_BYTES, 0, of_workers, k, limit) for k in range(max(folds, 1), 0, -1))
     plan = next(plan for plan in plans if plan.folds == 1 or limit is None or plan.total <= limit)
     if limit is not None and plan.total > limit:
         raise ResourceError(

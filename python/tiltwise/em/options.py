@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
 from tiltwise.errors import ConfigError
-from tiltwise.maps.options import ImageOptions
+from tiltwise.maps.options import FocusOptions, ImageOptions
 
 
 class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
@@ -29,7 +29,7 @@ class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
 
 
-class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
+class RefineOptions(ComputeOptions, FocusOptions, OutputOptions):
     """Options of `tiltwise refine`."""
 
     command: ClassVar[str] = "refine"
@@ -66,6 +66,9 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
         "exact",
         group="advanced",
         help="exact, that of the images; relion, that of RELION, which weights images by their CTF once more",
+    )
+    subtract: bool = option(
+        True, help="with --focus: subtract the rest of the particle; --no-subtract: mask the part, no more"
     )
     iterations: int = option(25, flags=("--iter",), ge=1, may_change=True, help="iterations at most")
     healpix_order: int = option(
@@ -165,7 +168,7 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
 
     @model_validator(mode="after")
     def _mask_to_correct(self) -> RefineOptions:
-        if self.solvent_correct_fsc and self.mask is None:
+        if self.solvent_correct_fsc and self.mask is None and self.focus is None:
             raise ConfigError(
                 "there is no mask whose effect could be taken off the FSC",
                 where="--solvent-correct-fsc",
@@ -182,6 +185,42 @@ class RefineOptions(ComputeOptions, ImageOptions, OutputOptions):
                 ("ini_high", "healpix_order"),
                 because="without --ref it starts from the poses in the file, and stays near them",
                 fix="give the starting map with --ref, or leave these options out",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _focused(self) -> RefineOptions:
+        if self.focus is None:
+            self.refuse_without_effect(
+                ("rest", "focus_center", "subtract"), because="there is no --focus", fix="give --focus, or leave it out"
+            )
+            return self
+        if self.mask is not None:
+            raise ConfigError(
+                "there are two masks",
+                where="--mask, --focus",
+                expected="one: maps are compared and masked inside --focus",
+                found="both",
+                fix="leave out --mask",
+            )
+        if not self.subtract:
+            self.refuse_without_effect(
+                ("rest",), because="--no-subtract takes nothing off", fix="leave one of them out"
+            )
+        if self.subtract and (self.workers or self.dask is not None):
+            raise ConfigError(
+                "workers do not subtract",
+                where="--workers" if self.workers else "--dask",
+                expected="threads of this process, --j",
+                fix="leave it out, or --no-subtract",
+            )
+        if self.focus_center == "mask" and self.symmetry != "C1":
+            raise ConfigError(
+                "a part in the middle of its own box has not the symmetry of the particle",
+                where="--focus, --sym",
+                expected="--sym C1, or --focus-center box for a part that has the symmetry of the particle",
+                found=f"--sym {self.symmetry}",
+                fix="refine one of the symmetric parts with --sym C1, or use --focus-center box",
             )
         return self
 

@@ -15,10 +15,11 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.accuracy import pose_accuracy
+from tiltwise.em.accuracy import median_accuracy
 from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
+from tiltwise.em.focus import Focus, focused
 from tiltwise.em.folds import HalfSums, wanted_folds
 from tiltwise.em.from_poses import refuse_no_map, sums_at_poses
 from tiltwise.em.greyscale import fit_greyscale
@@ -45,7 +46,6 @@ from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import distance_to_mates_deg, symmetry_matrices
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import assign_folds
-from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power, prepare_map
 from tiltwise.maps.inputs import record
 from tiltwise.maps.masks import check_diameter, focus_mask
@@ -57,7 +57,6 @@ from tiltwise.maps.spectra import (
     resolution_shell,
 )
 from tiltwise.maps.volumes import Accumulator, solve_map
-from tiltwise.maps.whitening import whiten
 from tiltwise.model import OptimisationSet
 from tiltwise.spectral.filters import EDGE_SHELLS
 from tiltwise.spectral.fsc import resolution_angstrom
@@ -89,6 +88,8 @@ class RefineResult:
     """with a mask from a file: what the mask does to the FSC"""
     symmetry: SymmetryCheck | None = None
     """with a point group: whether the particle has it"""
+    focus: Focus | None = None
+    """with --focus: the part that was refined"""
 
 
 class Refinement:
@@ -96,23 +97,26 @@ class Refinement:
 
     def __init__(self, options: RefineOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
-        self.optset = load_set(options, job.warn)
-        self.halves = half_sets(self.optset, options, job)
-        self.diameter = diameter_of(options, self.optset)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
+        self.optset, self.halves, self.focus = focused(
+            options, load_set(options, job.warn), self.backend, self.threads, job, progress
+        )
+        frame = None if self.focus is None else self.focus.frame
+        self.diameter = diameter_of(options, self.optset) if frame is None else frame.diameter_angstrom
         self.symmetry = symmetry_matrices(options.symmetry)
         orientation = orientation_of(options, self.optset)
         self.wanted_folds = wanted_folds(options.folds, len(self.symmetry), fixed=options.skip_align)
         self.images = data_model(
-            options, self.optset, self.backend, self.threads, self._plan_memory, before_load=job.check_abort
+            options, self.optset, self.backend, self.threads, self._plan_memory, job.check_abort, self.focus
         )
         self.box, self.pixel_size = self.images.box, self.images.pixel_size
         check_diameter(options.particle_diameter, self.box, self.pixel_size)
         self.runner = UnitRunner(self.images, self.backend, self.threads, orientation, job.check_abort)
         self.executor: Executor[Step, Unit, UnitSums] = InProcess(self.runner.run)
         self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
-        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
+        own = None if frame is None else frame.mask
+        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size) if own is None else own
         self.half_fsc = HalfFsc(self.mask, options.solvent_correct_fsc, options.seed)
         self.nyquist = self.box / 2
         self._share_out()
@@ -144,6 +148,7 @@ class Refinement:
             folds=self.wanted_folds,
             workers=options.workers,
             images=images,
+            others=0 if self.focus is None else self.focus.bytes_kept,
         )
         return self.memory.images
 
@@ -176,6 +181,8 @@ class Refinement:
         options, density = self.options, None
         if options.reference is not None:
             density = prepare_map(options.reference, self.box, self.pixel_size, options.ini_high, self.progress.note)
+            if self.focus is not None:
+                density = self.focus.start(density)
         poses = Poses.of(self.optset)
         with self.job.timing("noise power"), self.progress.task("noise", len(self.optset.particles)) as task:
 
@@ -337,7 +344,7 @@ class Refinement:
         self, first: NDArray[np.float32], second: NDArray[np.float32], iteration: int
     ) -> MaskedFsc | None:
         """What a mask from a file does to the FSC; warns if that is much and is not corrected."""
-        if self.options.mask is None:
+        if self.options.mask is None and self.focus is None:
             return None
         curves = self.half_fsc.curves(first, second, iteration)
         found = effect_of_mask(curves, self.box, self.pixel_size)
@@ -348,19 +355,8 @@ class Refinement:
     def accuracy(self, state: State) -> tuple[float, float]:
         """Median accuracy of poses (degrees, Å) over a few particles of every series and half set."""
         count = self.images.disc.count(state.schedule.fine_radius(self.nyquist))
-        frequencies = self.images.disc.frequencies3d(count)
-        found = []
-        for half in HALVES:
-            scorer = self.runner.scorer(state.maps[half])
-            for group in self._groups(state, half, count):
-                for local in range(min(3, len(group.members))):
-                    image = whiten(group.load(local), self.images.disc, group.noise_power, count)
-                    turn = group.rotations[local]
-                    found.append(
-                        pose_accuracy(scorer, group.series, image, turn, frequencies, self.pixel_size, self.box)
-                    )
-        angle, shift = np.median(np.asarray(found), axis=0)
-        return float(angle), float(shift)
+        parts = ((self.runner.scorer(state.maps[half]), self._groups(state, half, count)) for half in HALVES)
+        return median_accuracy(parts, self.images.disc, count, self.pixel_size)
 
     # ---- the loop ---------------------------------------------------------------------------------------
 
@@ -460,6 +456,8 @@ class Refinement:
             outputs = write_results(self.job, density, raw, self.pixel_size, optset, estimates)
             table = shell_table(joined, curve, joined_fsc(curve))
             last = Progressed.of(state.history, resolution, self.nyquist)
+            if self.focus is not None:
+                outputs |= self.focus.write(self.job)
             outputs |= self.files().final(state, optset, estimates, table, outputs["map"], last)
         self.kept.drop()
         return RefineResult(
@@ -475,6 +473,7 @@ class Refinement:
             outputs,
             masked,
             symmetry,
+            self.focus,
         )
 
     def _check_symmetry(self, state: State, curve: NDArray[np.float64]) -> SymmetryCheck:

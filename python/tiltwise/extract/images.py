@@ -7,7 +7,7 @@ masked in real space: signal that the CTF spreads over the box is then refocused
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,11 @@ SHOWN = 5
 BATCH_PIXELS = 2**18
 """Pixels of large boxes that are worked on at a time: small enough for the caches, and for allocations that reuse
 memory instead of asking the system for fresh pages, which would cost a third of the time."""
+
+
+Prediction = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.complex64]]
+"""What else is in the images of a particle: rows of n tilts and the points (n, 2) in unbinned pixels that boxes are
+centred on -> transforms (n, b, b // 2 + 1) as `ImageExtractor.transforms` gives them, CTF included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +211,12 @@ class ImageExtractor:
         position_px: NDArray[np.float64],
         motion_px: NDArray[np.float64] | None,
         radius_px: float | None = None,
+        remove: Prediction | None = None,
     ) -> tuple[NDArray[np.intp], NDArray[np.complex64], NDArray[np.float32]]:
         """Visible tilts, contrast-inverted transforms (F, b, b // 2 + 1), and CTF x damage on the same grid.
 
-        Odd aberrations are corrected.  `radius_px` is the visibility radius in unbinned pixels, half the size of
-        the final images by default.
+        Odd aberrations are corrected, and what `remove` predicts is subtracted.  `radius_px` is the visibility radius
+        in unbinned pixels, half the size of the final images by default.
 
         Raises
         ------
@@ -222,7 +228,7 @@ class ImageExtractor:
         points = self.project(position_px, motion_px)
         tilts = self.visible_tilts(points, radius_px)
         ctf = self.box_plan.evaluate(self.depth_defocus(position_px, tilts), tilts)
-        return tilts, self._spectra(points, tilts), ctf
+        return tilts, self._spectra(points, tilts, remove=remove), ctf
 
     def observed(
         self, position_px: NDArray[np.float64], motion_px: NDArray[np.float64] | None, disc: FourierDisc
@@ -252,7 +258,11 @@ class ImageExtractor:
         return float(np.mean(soft_edge(distances(self.cut_px, 2), self.cut_px / 2, EDGE_PX) ** 2))
 
     def _spectra(
-        self, points: NDArray[np.float64], tilts: NDArray[np.intp], circle: CircleCrop | None = None
+        self,
+        points: NDArray[np.float64],
+        tilts: NDArray[np.intp],
+        circle: CircleCrop | None = None,
+        remove: Prediction | None = None,
     ) -> NDArray[np.complex64]:
         """Contrast-inverted transforms (len(tilts), b, b // 2 + 1) centred on `points` (F, 2+), odd aberrations out."""
         boxes, offsets = cut_boxes(self.reader, self.series.image_size, tilts, points[tilts, :2], self.cut_px)
@@ -264,6 +274,8 @@ class ImageExtractor:
             raise self._bad_pixels() from error
         if self.box_plan.odd is not None:
             spectra *= self.box_plan.odd
+        if remove is not None:
+            spectra -= remove(tilts, points[tilts, :2])
         return spectra
 
     def _bad_pixels(self) -> DataError:
@@ -291,13 +303,14 @@ class ImageExtractor:
         motion_px: NDArray[np.float64] | None = None,
         *,
         premultiplied: bool = True,
+        remove: Prediction | None = None,
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """RELION's 2D stack: visible tilts and CTF-premultiplied real images (F, crop, crop), centre at crop // 2.
 
         Divided by the binning, as RELION-5 does.  Not `premultiplied`, images lack the CTF and radiation damage, as
-        they do with RELION's --no_ctf.
+        they do with RELION's --no_ctf.  What `remove` predicts is subtracted.
         """
-        tilts, spectra, ctf = self.transforms(position_px, motion_px)
+        tilts, spectra, ctf = self.transforms(position_px, motion_px, remove=remove)
         images = self.premultiplied(spectra, ctf if premultiplied else np.ones_like(ctf))
         return tilts, np.fft.fftshift(images, axes=(1, 2)) / np.float32(self.binning)
 
@@ -311,10 +324,11 @@ class ImageExtractor:
         position_px: NDArray[np.float64],
         motion_px: NDArray[np.float64] | None = None,
         among: NDArray[np.bool_] | None = None,
+        remove: Prediction | None = None,
     ) -> ParticleImages:
         """Images of one particle for the likelihood; unmultiplied power over the large box included.
 
-        In the tilts `among` (F,) alone, all by default.
+        In the tilts `among` (F,) alone, all by default; without what `remove` predicts.
         """
         points = self.project(position_px, motion_px)
         tilts = self.visible_tilts(points, self.visibility_radius_px)
@@ -327,7 +341,7 @@ class ImageExtractor:
         power = np.empty((len(tilts), self.disc.n_shells))
         for start in range(0, len(tilts), self._batch):
             batch = slice(start, start + self._batch)
-            spectra = self._spectra(points, tilts[batch])
+            spectra = self._spectra(points, tilts[batch], remove=remove)
             power[batch] = self._power(spectra)
             images = self.premultiplied(spectra, self.box_plan.evaluate(defocus[batch], tilts[batch]))
             data[batch] = self.disc.take(rfft2(images))

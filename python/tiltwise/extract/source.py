@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import ConfigError, DataError
-from tiltwise.extract.images import ImageExtractor, ParticleImages, outside_every_tilt, refuse_unless_visible
+from tiltwise.extract.images import (
+    ImageExtractor,
+    ParticleImages,
+    Prediction,
+    outside_every_tilt,
+    refuse_unless_visible,
+)
 from tiltwise.extract.stacks import StackLoader
 from tiltwise.io.stacks import read_stack
 from tiltwise.io.tilt_images import TiltImages
@@ -40,6 +46,14 @@ class Poses:
         rotation, position = poses_of(optset)
         stored = optset.particles.coordinate_px
         return cls(stored.copy(), position - stored * pixel_sizes(optset)[:, None], rotation)
+
+
+class Rest(Protocol):
+    """What else tilt images show of and beside the particles: it is subtracted wherever images are loaded."""
+
+    def of(self, particle: int) -> Prediction:
+        """What to subtract from the images of one particle."""
+        ...
 
 
 class ImageSource(Protocol):
@@ -77,6 +91,8 @@ class ParticleSource:
     max_dose
         tilts with a larger pre-exposure (e/Å^2) are left out; of no effect on stacks.
 
+    The attribute `rest`, None at first, names what is subtracted from images that are cut from tilt series.
+
     Raises
     ------
     ConfigError
@@ -96,6 +112,7 @@ class ParticleSource:
         max_dose: float | None = None,
     ) -> None:
         self.optset, self.masks = optset, diameter_angstrom is not None
+        self.rest: Rest | None = None
         self.series_of = series_index(optset)
         pixel = {round(series.pixel_size_angstrom, 4) for series in optset.series}
         if len(pixel) > 1:
@@ -279,7 +296,8 @@ class ParticleSource:
             images = loader.load(particle, self.optset.particles.coordinate_px[particle], position)
             return images if among is None else images.of_tilts(among[images.tilts])
         motion = self.optset.trajectories.get(self.optset.particles.name[particle])
-        return loader.load(position, None if motion is None else motion / series.pixel_size_angstrom, among)
+        remove = None if self.rest is None else self.rest.of(particle)
+        return loader.load(position, None if motion is None else motion / series.pixel_size_angstrom, among, remove)
 
     def ctf2(
         self, particle: int, displacement_angstrom: NDArray[np.float64], tilts: NDArray[np.intp], count: int

@@ -211,11 +211,14 @@ class CrossFit:
         """Last shell that references have."""
         return last_used_shell(self.curve)
 
-    def reference(self, half: int, fold: int | None) -> NDArray[np.complex64]:
-        """Padded Fourier volume for the particles of a fold; None takes the whole half, for comparison."""
+    def density(self, half: int, fold: int | None) -> NDArray[np.float32]:
+        """Map (N, N, N) inside the mask for the particles of a fold; None takes the whole half, for comparison."""
         total = self.totals[half]
         sums = total
         if fold is not None and self.folds > 1 and (half, fold) in self.sums:
             sums = total.without(self.sums[half, fold])
-        density = solve_map(sums, prior_from_fsc(total, self.curve), float(self.shell))
-        return reference_volume(density * self.mask, PADDING)
+        return solve_map(sums, prior_from_fsc(total, self.curve), float(self.shell)) * self.mask
+
+    def reference(self, half: int, fold: int | None) -> NDArray[np.complex64]:
+        """Padded Fourier volume of the same."""
+        return reference_volume(self.density(half, fold), PADDING)

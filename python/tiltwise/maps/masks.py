@@ -50,10 +50,10 @@ def check_diameter(diameter_angstrom: float | None, box: int, pixel_size: float)
     )
 
 
-def read_mask(path: Path, box: int, pixel_size: float) -> NDArray[np.float32]:
+def read_mask(path: Path, box: int, pixel_size: float, flag: str = "--mask") -> NDArray[np.float32]:
     """Mask `(box, box, box)` of a file, values from 0 to 1 but for rounding.
 
-    `pixel_size` in Å is for messages: masks often have none in their header.
+    `pixel_size` in Å and `flag` are for messages: masks often have no pixel size in their header.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_mask(path: Path, box: int, pixel_size: float) -> NDArray[np.float32]:
     if mask.shape != (box,) * 3:
         raise ShapeError(
             "mask and map differ in size",
-            where=f"--mask {path}",
+            where=f"{flag} {path}",
             expected=f"{box} x {box} x {box} voxels of {pixel_size:g} Å, as the map has",
             found=" x ".join(str(n) for n in mask.shape[::-1]) + f" voxels of {own_pixel_size:g} Å",
             fix="make one of this size: tiltwise mask --i JOB --o Mask, JOB the folder of a reconstruction or "
@@ -78,9 +78,9 @@ def read_mask(path: Path, box: int, pixel_size: float) -> NDArray[np.float32]:
     if not (low >= -MASK_ROUNDING and 0 < high <= 1 + MASK_ROUNDING):
         raise DataError(
             "the mask cannot be used",
-            where=f"--mask {path}",
+            where=f"{flag} {path}",
             expected="finite values from 0 to 1, not all zero",
             found=f"{low:g} to {high:g}",
-            fix=f"make a mask of it: tiltwise mask --i {path} --o Mask; or leave --mask out",
+            fix=f"make a mask of it: tiltwise mask --i {path} --o Mask; or leave {flag} out",
         )
     return mask

@@ -91,3 +91,21 @@ class ImageOptions(BoxOptions):
     def size_of_particle(self, pixel_size: float) -> float:
         """`--particle-diameter` in Å, or half of the box, which usually has room for twice the particle."""
         return self.particle_diameter or self.map_size * pixel_size / 2
+
+
+class FocusOptions(ImageOptions):
+    """A part of the particle to work on."""
+
+    focus: Path | None = option(
+        None,
+        help="mask (MRC, 0 to 1) of the part to work on, in the box of the map that the poses in the file gave; the "
+        "rest of the particle is predicted and subtracted from the tilt images",
+    )
+    rest: Path | None = option(
+        None, help="with --focus: mask of what is subtracted; default: the whole particle without --focus"
+    )
+    focus_center: Literal["mask", "box"] = option(
+        "mask",
+        flags=("--focus-center", "--focus-centre"),
+        help="with --focus: boxes are centred on the middle of the part, or stay where they are",
+    )

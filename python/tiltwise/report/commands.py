@@ -22,6 +22,7 @@ from tiltwise.maps.masks import focus_mask
 from tiltwise.maps.options import ImageOptions
 from tiltwise.model.poses import poses_of
 from tiltwise.report import pages
+from tiltwise.report.focus import focus_sections
 from tiltwise.report.html import Section, Summary, write_job_report
 from tiltwise.report.live_figures import fsc_history
 from tiltwise.report.surface import surface_panel
@@ -67,14 +68,17 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
             "random phases": result.masked.randomised,
             "whole box": result.masked.unmasked,
         }
-    sections = _common_sections(options, result, maps, curves)
+    part = None if result.focus is None else result.focus.frame.diameter_angstrom
+    sections = _common_sections(options, result, maps, curves, part)
     if result.symmetry is not None:
         sections.append(pages.symmetry_section(result.symmetry, options.symmetry, result.pixel_size))
+    if result.focus is not None:
+        sections += focus_sections(result.focus)
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
     history = fsc_history(path.parent)
     if history is not None:
         sections.append(pages.fsc_history_section(*history))
-    start = read_set(options, need_images=False)
+    start = read_set(options, need_images=False) if result.focus is None else result.focus.optset
     row_of = {name: row for row, name in enumerate(start.particles.name)}
     rows = [row_of[name] for name in result.optset.particles.name]  # some may have been left out
     before = (values[rows] for values in poses_of(start))
@@ -187,12 +191,14 @@ def write_demo_report(
 
 def next_after_refine(options: RefineOptions, result: RefineResult) -> str:
     """Command that is most useful after a refinement: finer images at Nyquist, else post-processing."""
-    if result.resolution_angstrom < 1.05 * 2.0 * result.pixel_size and options.binning > 1:
+    at_nyquist = result.resolution_angstrom < 1.05 * 2.0 * result.pixel_size
+    if at_nyquist and options.binning > 1 and result.focus is None:
         name, chosen = "refine", _finer_refinement(options, result)
     else:
         name, chosen = "postprocess", {"--i": options.output}
-        if options.mask is not None:
-            chosen["--mask"] = options.mask
+        mask = result.outputs.get("focus_mask", options.mask)
+        if mask is not None:
+            chosen["--mask"] = mask
     arguments = [
         text
         for flag, value in chosen.items()
@@ -238,11 +244,12 @@ def _common_sections(
     result: ReconstructResult | RefineResult,
     maps: Mapping[str, Any],
     curves: Mapping[str, NDArray[np.float64]] | None = None,
+    circle: float | None = None,
 ) -> list[Section]:
     diameter = options.particle_diameter or result.map.shape[0] * result.pixel_size
     symmetry = symmetry_matrices(options.symmetry)
     sections: list[Section | None] = [
-        pages.map_section(maps, result.pixel_size, options.particle_diameter),
+        pages.map_section(maps, result.pixel_size, circle or options.particle_diameter),
         _surface(options, result),
         pages.fsc_section(curves or {"half maps": result.fsc}, result.pixel_size, inside="the mask of the particle"),
         pages.positions_section(result.optset, diameter),
@@ -258,6 +265,6 @@ def _surface(options: ImageOptions, result: ReconstructResult | RefineResult) ->
         result.map,
         result.pixel_size,
         resolution_angstrom=result.resolution_angstrom,
-        mask=focus_mask(options.mask, options.particle_diameter, size, result.pixel_size),
+        mask=focus_mask(outputs.get("focus_mask", options.mask), options.particle_diameter, size, result.pixel_size),
         map_file=outputs["map" if "map" in outputs else "merged"],
     )

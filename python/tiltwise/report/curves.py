@@ -78,7 +78,7 @@ def fsc_curves(
         axes.set_xlabel("spatial frequency (1/Å)")
         axes.set_ylabel("Fourier shell correlation")
         axes.legend(loc="upper right", borderaxespad=0.2)
-        _angstrom_axis(axes, nyquist)
+        angstrom_axis(axes, nyquist)
     return figure
 
 
@@ -107,7 +107,7 @@ def fsc_history_curves(curves: Mapping[int, NDArray[np.floating]], pixel_size: f
         axes.set_xlabel("spatial frequency (1/Å)")
         axes.set_ylabel("Fourier shell correlation")
         axes.legend(loc="upper right", borderaxespad=0.2)
-        _angstrom_axis(axes, nyquist)
+        angstrom_axis(axes, nyquist)
     return figure
 
 
@@ -130,11 +130,11 @@ def symmetry_curves(
         axes.set_xlabel("spatial frequency (1/Å)")
         axes.set_ylabel("Fourier shell correlation")
         axes.legend(loc="upper right", ncols=3)
-        _angstrom_axis(axes, float(frequency[-1]))
+        angstrom_axis(axes, float(frequency[-1]))
     return figure
 
 
-def _angstrom_axis(axes: Axes, nyquist: float) -> None:
+def angstrom_axis(axes: Axes, nyquist: float) -> None:
     """Second axis on top, labelled with the resolution in Å at round values."""
     top = axes.secondary_xaxis("top")
     candidates = (100, 50, 40, 30, 25, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.75, 2.5, 2.25, 2)

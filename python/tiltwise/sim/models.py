@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import ConfigError, FormatError
 from tiltwise.io.mrc import read_map
 from tiltwise.sim.density import Density, GaussianDensity, VoxelDensity, sample_map
+from tiltwise.sim.hinge import Hinge
 from tiltwise.sim.options import PHANTOM, SimulateOptions, is_map_file
 from tiltwise.sim.phantom import build_phantom
 from tiltwise.sim.projector import GaussianProjector, Projector, SplineProjector
@@ -28,6 +29,17 @@ class Model:
     map: NDArray[np.float32]
     """(box, box, box) the true map"""
     diameter_angstrom: float
+    bent: Bent | None = None
+    """of a phantom that bends; density, projector and map are then those of the phantom at rest"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bent:
+    """The rigid parts of a phantom that bends, as models in the frame and grey scale of the whole."""
+
+    hinge: Hinge
+    still: Model
+    domain: Model
 
 
 def load_model(options: SimulateOptions) -> Model:
@@ -57,7 +69,15 @@ def load_model(options: SimulateOptions) -> Model:
         projector = GaussianProjector(density)
     else:
         projector = SplineProjector(density, 0.5 / options.pixel_size)
-    return Model(density, projector, truth, diameter)
+    whole = Model(density, projector, truth, diameter)
+    if not options.hinge or not isinstance(density, GaussianDensity):
+        return whole
+    hinge = Hinge.of(density)
+    still, domain = (
+        Model(part, GaussianProjector(part), sample_map(part, options.box, options.pixel_size), diameter)
+        for part in (hinge.still, hinge.domain)
+    )
+    return replace(whole, bent=Bent(hinge, still, domain))
 
 
 def _density_of_file(path: Path, bfactor: float) -> GaussianDensity | VoxelDensity:

@@ -29,6 +29,13 @@ class SimulateOptions(OutputOptions):
         help="point group of the phantom: C1, C2, ..., D2, ..., T, O, I or I1 to I4",
         pattern=r"^([CcDd][1-9]\d?|[TtOo]|[Ii][1-4]?)$",
     )
+    hinge: float = option(
+        0.0,
+        unit="°",
+        ge=0,
+        le=90,
+        help="a second domain of the phantom rocks about a hinge by angles spread evenly up to this, either way",
+    )
     beads: int = option(900, group="advanced", ge=20, help="Gaussians of the phantom")
     phantom_seed: int = option(1, group="advanced", ge=0, help="seed of the fold of the phantom")
     atomic_bfactor: float = option(40.0, unit="Å²", group="advanced", ge=0, help="B-factor of every atom of a model")
@@ -173,6 +180,13 @@ class SimulateOptions(OutputOptions):
                 "particles sit on a lattice or on a membrane",
                 where="--lattice, --membrane-radius",
                 fix="leave one of them out",
+            )
+        if self.hinge > 0 and (self.model != PHANTOM or self.symmetry.upper() != "C1"):
+            raise ConfigError(
+                "only the phantom without symmetry has a domain that rocks",
+                where="--hinge",
+                found=f"--model {self.model} --sym {self.symmetry}",
+                fix="leave --hinge out, or --model and --sym",
             )
         if self.model != PHANTOM and self.symmetry.upper() != "C1":
             raise ConfigError(

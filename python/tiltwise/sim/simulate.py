@@ -52,7 +52,7 @@ _CALIBRATION_PARTICLES = 16
 """Particles of the first series whose images define the energy of the signal."""
 
 # First number after the seed of every random stream: streams do not depend on each other's length.
-_MICROSCOPE, _SPECIMEN, _ERRORS, _NOISE, _DEFORMATION = range(5)
+_MICROSCOPE, _SPECIMEN, _ERRORS, _NOISE, _DEFORMATION, _HINGE = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class SeriesTruth:
     """(F, P, 3) along tomogram axes"""
     deformation: Deformation | None
     """of the images, which the metadata do not state"""
+    hinge_deg: F64 | None = None
+    """(P,) angles of the domains of particles that bend"""
+    domain_poses: Poses | None = None
+    """of these domains"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,8 @@ def simulate(
 
     The folder receives `tilt_series/TS_01.mrcs` and `.star`, `tomograms.star`, `particles.star`,
     `optimisation_set.star` (all with the errors of the options), the starting reference `ref<N>.mrc`, and
-    `truth/`: `truth.json` with every true parameter, `reference.mrc`, and the same STAR files without errors.
+    `truth/`: `truth.json` with every true parameter, `reference.mrc`, and the same STAR files without errors; of
+    particles that bend also `still.mrc`, `domain.mrc`, and `domain_particles.star`, the poses of the domains.
     Equal options give equal images, whatever the number of threads.
 
     Parameters
@@ -139,22 +144,26 @@ def simulate(
     threads = options.threads or default_threads()
     model = load_model(options)
     everything = [_draw_series(options, model, i) for i in range(options.tilt_series)]
-    imagers = [_imager(options, model, one) for one in everything]
+    imagers = [_imagers(options, model, one) for one in everything]
+    whole = _imager(options, model, everything[0], everything[0].true_poses)
     _make_folders(folder)
     disc = np.pi * (model.diameter_angstrom / 2 / options.pixel_size) ** 2
-    energy = imagers[0].mean_energy(slice(0, _CALIBRATION_PARTICLES)) if options.signal else 0.0
+    energy = whole.mean_energy(slice(0, _CALIBRATION_PARTICLES)) if options.signal else 0.0
     sigma = options.noise
     if sigma is None:
         sigma = float(np.sqrt(energy / disc / (options.snr or _DEFAULT_SNR)))
     outputs = []
-    for index, (one, imager) in enumerate(zip(everything, imagers, strict=True)):
-        stack = _images(options, imager, index, sigma, threads, advance)
+    for index, (one, of_series) in enumerate(zip(everything, imagers, strict=True)):
+        stack = _images(options, of_series, index, sigma, threads, advance)
         outputs.append(folder / "tilt_series" / f"{one.name}.mrcs")
         write_map(outputs[-1], stack, options.pixel_size, options.precision)
     reference = folder / f"ref{options.reference_resolution:g}.mrc"
     write_map(reference, low_pass(model.map, options.pixel_size, options.reference_resolution), options.pixel_size)
     true_map = folder / "truth" / "reference.mrc"
     write_map(true_map, model.map, options.pixel_size)
+    if model.bent is not None:
+        for name, part in (("still", model.bent.still), ("domain", model.bent.domain)):
+            write_map(folder / "truth" / f"{name}.mrc", part.map, options.pixel_size)
     truth = folder / "truth" / "truth.json"
     write_text(truth, json.dumps(_truth(options, everything, sigma), allow_nan=False))
     _write_set(folder / "truth", options, everything, true=True)
@@ -169,9 +178,9 @@ def simulate(
         noise_sigma=sigma,
         snr=energy / disc / sigma**2 if sigma > 0 else float("inf"),
         n_particles=options.tilt_series * options.particles,
-        n_tilts=imagers[0].series.n_tilts,
+        n_tilts=whole.series.n_tilts,
         particle_diameter_angstrom=model.diameter_angstrom,
-        imaging_box_px=max(one.box for one in imagers),
+        imaging_box_px=max(imager.box for of_series in imagers for imager in of_series),
         outputs=(optimisation_set, reference, true_map, truth, *outputs),
     )
 
@@ -205,6 +214,10 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         known = poses = Poses(position, _orientations(options, rng))
     step = options.motion / options.pixel_size
     displacement = smooth_motion(position, options.tomogram_size, true.acquisition, step, rng)
+    angle, domains = None, None
+    if model.bent is not None:
+        angle = np.random.default_rng([options.seed, _HINGE, index]).uniform(-options.hinge, options.hinge, n)
+        domains = Poses(*model.bent.hinge.turned(position, poses.rotation, angle, options.pixel_size))
     errors = np.random.default_rng([options.seed, _ERRORS, index])
     return SeriesTruth(
         name=name,
@@ -214,6 +227,8 @@ def _draw_series(options: SimulateOptions, model: Model, index: int) -> SeriesTr
         stated_poses=known.perturbed(options.error_position / options.pixel_size, options.error_orientation, errors),
         displacement_px=displacement,
         deformation=deformation,
+        hinge_deg=angle,
+        domain_poses=domains,
     )
 
 
@@ -224,26 +239,34 @@ def _orientations(options: SimulateOptions, rng: np.random.Generator) -> F64:
     return draw(options.particles, rng)
 
 
-def _imager(options: SimulateOptions, model: Model, one: SeriesTruth) -> SeriesImager:
+def _imagers(options: SimulateOptions, model: Model, one: SeriesTruth) -> list[SeriesImager]:
+    """One of every rigid part."""
+    if model.bent is None or one.domain_poses is None:
+        return [_imager(options, model, one, one.true_poses)]
+    parts = ((model.bent.still, one.true_poses), (model.bent.domain, one.domain_poses))
+    return [_imager(options, part, one, poses) for part, poses in parts]
+
+
+def _imager(options: SimulateOptions, model: Model, one: SeriesTruth, poses: Poses) -> SeriesImager:
     series = replace(one.true.series(one.name, options), deformation=one.deformation)
-    poses = one.true_poses
     return SeriesImager.create(model, series, poses.position_px, one.displacement_px, poses.rotation)
 
 
 def _images(
     options: SimulateOptions,
-    imager: SeriesImager,
+    imagers: list[SeriesImager],
     index: int,
     sigma: float,
     threads: int,
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
     width, height = options.image_size
-    stack = np.zeros((imager.series.n_tilts, height, width), np.float32)
+    stack = np.zeros((imagers[0].series.n_tilts, height, width), np.float32)
 
     def draw(tilt: int) -> None:
         if options.signal:
-            stack[tilt] = imager.image(tilt)
+            for imager in imagers:
+                stack[tilt] += imager.image(tilt)
         if sigma > 0:
             rng = np.random.default_rng([options.seed, _NOISE, index, tilt])
             stack[tilt] += noise_image((width, height), sigma, options.noise_exponent, rng)
@@ -309,6 +332,14 @@ def _write_set(folder: Path, options: SimulateOptions, everything: list[SeriesTr
     # RELION's columns for an axis: rot is free
     axis = {"rlnAngleTiltPrior": np.full(n, 90.0), "rlnAnglePsiPrior": np.zeros(n)}
     write_particles(files["particles"], optset, extra_columns=axis if options.membrane_radius is not None else None)
+    domains = [one.domain_poses for one in everything if one.domain_poses is not None]
+    if true and domains:
+        moved = replace(
+            optset.particles,
+            coordinate_px=np.concatenate([one.position_px for one in domains]),
+            angles_deg=matrix_to_euler(np.swapaxes(frame, -1, -2) @ np.concatenate([one.rotation for one in domains])),
+        )
+        write_particles(folder / "domain_particles.star", replace(optset, particles=moved))
     if true and options.motion > 0:
         files["trajectories"] = folder / "motion.star"
         motion = {name: d * options.pixel_size for name, d in zip(names, displacement, strict=True)}
@@ -353,6 +384,8 @@ def _truth(options: SimulateOptions, everything: list[SeriesTruth], sigma: float
             "psi": psi,
             "displacement_px": one.displacement_px,
         }
+        if one.hinge_deg is not None:
+            values["hinge_deg"] = one.hinge_deg
         if one.deformation is not None:
             values["deformation"] = one.deformation.coefficients
         tomograms[one.name] = {key: array.tolist() for key, array in values.items()}

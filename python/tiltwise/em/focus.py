@@ -1,0 +1,236 @@
+"""Refinement of a part of the particle: its own box and mask, and the rest of the particle taken off the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltwise.em.folds import FOLDS
+from tiltwise.em.options import RefineOptions
+from tiltwise.errors import DataError
+from tiltwise.exec import Job, Progress
+from tiltwise.exec.memory import free_memory_bytes
+from tiltwise.exec.threads import ordered_map
+from tiltwise.extract.images import ParticleImages
+from tiltwise.extract.source import ParticleSource, Poses, Rest
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.mrc import write_map
+from tiltwise.kernels.api import Backend
+from tiltwise.maps.cross_fit import PADDING, affordable_folds, assign_folds
+from tiltwise.maps.focus import Frame
+from tiltwise.maps.half_sets import half_sets
+from tiltwise.maps.initial import initial_noise_power
+from tiltwise.maps.inputs import source_of
+from tiltwise.maps.insertion import insert_images
+from tiltwise.maps.masks import focus_mask, read_mask
+from tiltwise.maps.spectra import last_used_shell, prior_from_fsc
+from tiltwise.maps.subtraction import Consensus, Removal
+from tiltwise.maps.volumes import Accumulator, solve_map
+from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import series_index
+
+SAMPLE = 60
+"""Particles, of all series together, whose images tell what is taken off."""
+SHARE_OF_MAPS = 0.5
+"""Of the memory allowed, for the maps of the rest while they are made."""
+UNKNOWN = 4 << 30
+"""Bytes, where nobody knows how much is free."""
+LEAST_DENSITY = 0.5
+"""Root mean square of a map inside the focus mask, over that in the whole box, below which there is no part in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """A part of the particle, and what is taken off the images for it."""
+
+    frame: Frame
+    optset: OptimisationSet
+    """particles whose coordinates are the centres of their parts"""
+    consensus: Consensus | None = None
+    """maps of the particle; None if nothing is taken off"""
+    backend: Backend | None = None
+    removal: Removal | None = None
+    """what is taken off"""
+    averages: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    """maps (N, N, N) in the box of the part, of the same few particles, before and after"""
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of the volumes that the rest is predicted from."""
+        if self.consensus is None:
+            return 0
+        padded = PADDING * len(self.frame.mask)
+        return 8 * len(self.consensus.rest) * padded * padded * (padded // 2 + 1)
+
+    def rest(self, source: ParticleSource) -> Rest | None:
+        """What is taken off the images of `source`."""
+        if self.consensus is None or self.backend is None:
+            return None
+        return self.consensus.subtraction(source, self.backend)
+
+    def write(self, job: Job) -> dict[str, Path]:
+        """The mask in the box of the part, for what follows."""
+        path = job.path("run_focus_mask.mrc")
+        write_map(path, self.frame.mask, self.frame.pixel_size)
+        job.add_output(path, "Mask3D.mrc.relion")
+        return {"focus_mask": path}
+
+    def start(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part of a map of the particle, in the box of the part.
+
+        Raises
+        ------
+        DataError
+            if there is nothing in it.
+        """
+        part = self.frame.moved(density)
+        weight = self.frame.mask
+        inside = float(np.sqrt((weight * part**2).sum(dtype=np.float64) / weight.sum(dtype=np.float64)))
+        whole = float(np.sqrt((density**2).mean(dtype=np.float64)))
+        if not inside > LEAST_DENSITY * whole:
+            raise DataError(
+                "the focus mask misses the particle",
+                where="--focus",
+                expected="density of --ref inside the mask",
+                found=f"a root mean square of {inside:.2g} there, and of {whole:.2g} in the whole box",
+                fix="make the mask in the box of the map that belongs to the poses, and give that map as --ref",
+            )
+        return part * weight
+
+
+def focused(
+    options: RefineOptions, optset: OptimisationSet, backend: Backend, threads: int, job: Job, progress: Progress
+) -> tuple[OptimisationSet, NDArray[np.int64], Focus | None]:
+    """The set that a refinement works on, half sets (P,), and what --focus asks for.
+
+    Raises
+    ------
+    FormatError, ShapeError, DataError
+        if masks cannot be used, half maps do not agree, or images were extracted before.
+    ResourceError
+        if there is no memory for maps of the rest.
+    """
+    if options.focus is None:
+        return optset, half_sets(optset, options, job), None
+    pixel_size = optset.series[0].pixel_size_angstrom * options.binning
+    mask = read_mask(options.focus, options.map_size, pixel_size, "--focus")
+    frame = Frame.of(mask, pixel_size, options.focus_center)
+    optset = _with_part_seen(options, optset, frame, job.warn)
+    halves, moved = half_sets(optset, options, job), frame.particles(optset)
+    if not options.subtract:
+        return moved, halves, Focus(frame, moved)
+    consensus = _consensus(options, optset, mask, halves, backend, threads, job, progress)
+    source, sample, shell = source_of(options, moved), _sample(moved), last_used_shell(consensus.curve)
+    subtraction = consensus.subtraction(source, backend)
+    with job.timing("rest"):
+        removal = subtraction.removal(sample, shell)
+        before = _average(source, sample, consensus.curve, backend, threads)
+        source.rest = subtraction
+        after = _average(source, sample, consensus.curve, backend, threads)
+    job.event("subtraction", scale=removal.scale, scale_error=removal.scale_error)
+    if removal.wrong:
+        job.warn(
+            f"tilt images hold {removal.scale:.2f} +- {removal.scale_error:.2f} times what is taken off them: poses in "
+            "the file do not fit the images, or their contrast does not fit the metadata"
+        )
+    return moved, halves, Focus(frame, moved, consensus, backend, removal, (before, after))
+
+
+def _sample(optset: OptimisationSet) -> list[int]:
+    """Particles, as many of every series, that tell what subtraction does."""
+    series = series_index(optset)
+    most = max(1, SAMPLE // max(len(np.unique(series)), 1))
+    return [int(i) for number in np.unique(series) for i in np.flatnonzero(series == number)[:most]]
+
+
+def _average(
+    source: ParticleSource, members: list[int], curve: NDArray[np.float64], backend: Backend, threads: int
+) -> NDArray[np.float32]:
+    """Map of some particles at the poses of their set, filtered by an FSC."""
+    poses, still = Poses.of(source.optset), np.zeros(3)
+    chosen = np.zeros(len(source.series_of), bool)
+    chosen[members] = True
+
+    def load(particle: int) -> ParticleImages:
+        return source.load(particle, still)
+
+    noise = initial_noise_power(source, load, threads, lambda n: None, SAMPLE, chosen)
+    sums = Accumulator.empty(source.box, PADDING)
+    for number, series in enumerate(source.optset.series):
+        own = [i for i in members if source.series_of[i] == number]
+        images = ordered_map(load, own, threads)
+        insert_images(sums, series, images, poses.rotation[own], noise[number], source.disc, backend, threads)
+    sums = sums.complete()
+    return solve_map(sums, prior_from_fsc(sums, curve), float(last_used_shell(curve)))
+
+
+def _with_part_seen(
+    options: RefineOptions, optset: OptimisationSet, frame: Frame, warn: Callable[[str], None]
+) -> OptimisationSet:
+    """The particles whose part any tilt image shows; `warn` is told of the others.
+
+    Raises
+    ------
+    DataError
+        if images were extracted before: boxes cannot be moved, nor anything be taken off what is multiplied and
+        masked; or if so many particles are lost that coordinates must be wrong.
+    """
+    moved = frame.particles(optset)
+    source = source_of(options, moved)
+    if source.from_stacks or (options.data_model == "pseudo3d" and optset.particles.image_files):
+        raise DataError(
+            "a part of the particle can only be cut from tilt images",
+            where="--focus",
+            expected="tilt series whose images exist, and particles without images of their own",
+            found="images that were extracted before",
+            fix="give the tilt series and particles that the images were extracted from",
+        )
+    seen, lost = source.leave_out_unseen(np.zeros((len(moved.particles), 3)))
+    if lost is None:
+        return optset
+    warn(lost)
+    return replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
+
+
+def _consensus(
+    options: RefineOptions,
+    optset: OptimisationSet,
+    mask: NDArray[np.float32],
+    halves: NDArray[np.int64],
+    backend: Backend,
+    threads: int,
+    job: Job,
+    progress: Progress,
+) -> Consensus:
+    """Maps of the particle and of its rest, from the poses in the set."""
+    box, pixel_size = options.map_size, optset.series[0].pixel_size_angstrom * options.binning
+    if options.rest is None:
+        whole = focus_mask(None, options.particle_diameter, box, pixel_size)
+        rest = whole * (1.0 - mask)
+    else:
+        rest = read_mask(options.rest, box, pixel_size, "--rest") * (1.0 - mask)
+        whole = np.maximum(rest, mask)
+    memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or UNKNOWN) / 2
+    count = affordable_folds(box, max(options.folds or FOLDS, 2), int(SHARE_OF_MAPS * memory))
+    folds = assign_folds(optset, halves, count, options.size_of_particle(pixel_size), options.seed)
+    with job.timing("rest"), progress.task("rest of the particle", len(optset.particles)) as task:
+
+        def advance(number: int) -> None:
+            job.check_abort()
+            task.advance(number)
+
+        return Consensus.of(
+            source_of(options, optset),
+            halves,
+            folds,
+            np.asarray(whole, np.float32),
+            np.asarray(rest, np.float32),
+            symmetry_matrices(options.symmetry),
+            backend,
+            threads,
+            advance,
+        )
