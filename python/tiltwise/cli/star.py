@@ -136,7 +136,11 @@ def select(file: Path, output: Path, columns: str | None, drop: str | None, bloc
 
     if (columns is None) == (drop is None):
         raise ConfigError(
-            "which columns?", where="--columns, --drop", expected="one of the two", found="both or neither"
+            "which columns?",
+            where="--columns, --drop",
+            expected="one of the two",
+            found="both or neither",
+            fix="name those to keep with --columns, or those to leave out with --drop",
         )
     document = read_star(file)
     table = _table(document, block).copy()
@@ -148,7 +152,9 @@ def select(file: Path, output: Path, columns: str | None, drop: str | None, bloc
     else:
         table.drop(*named)
     if not table.columns:
-        raise ConfigError("no column would be left", where="--columns, --drop", found=", ".join(named))
+        raise ConfigError(
+            "no column would be left", where="--columns, --drop", found=", ".join(named), fix="name fewer with --drop"
+        )
     write_star(output, document.replace(table))
     click.echo(f"✓ {len(table.columns)} columns of data_{table.name}: {output}")
 

@@ -32,6 +32,7 @@ def areas(names: list[str], how: str) -> list[str]:
             where="--split-optics",
             expected=f"{WHOLE}, {SERIES} or an expression",
             found=how,
+            fix=f"correct it: {error}; names of areas are matched by, for example, '^Position_[0-9]+'",
         ) from error
     found = {name: pattern.search(name) for name in names}
     missing = [name for name, match in found.items() if match is None or not match.group()]

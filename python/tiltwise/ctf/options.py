@@ -120,6 +120,7 @@ class RefineCtfOptions(ComputeOptions, ImageOptions, OutputOptions):
                 where="--d0, --d1",
                 expected="a negative and a positive change in Å",
                 found=f"{self.d0:g} to {self.d1:g} Å",
+                fix="for example --d0 -3000 --d1 3000",
             )
         if self.even_order not in (0, 4, 6, 8) or self.odd_order not in (0, 3, 5, 7):
             raise ConfigError(

@@ -148,6 +148,7 @@ class StoredSums:
                 "the size of the pseudo-subtomograms is unknown",
                 where="data_optics",
                 expected="rlnImageSize, rlnImagePixelSize",
+                fix="take the particles.star that was written with the pseudo-subtomograms",
             )
         self.box, self.pixel_size = optics.image_size, optics.image_pixel_size_angstrom
         self.frames: NDArray[np.float64] | None = euler_to_matrix(optset.particles.subtomogram_angles_deg)

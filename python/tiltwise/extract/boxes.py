@@ -89,7 +89,11 @@ def centred_transforms(
     spectra: NDArray[np.complex64] = rfft2(boxes)
     if not np.isfinite(spectra[:, 0, 0]).all():
         bad = [int(i) for i in np.flatnonzero(~np.isfinite(spectra[:, 0, 0]))]
-        raise DataError("tilt images contain NaN or infinite pixels", found=f"in boxes {bad[:5]}")
+        raise DataError(
+            "tilt images contain NaN or infinite pixels",
+            found=f"in boxes {bad[:5]}",
+            fix="tiltwise check --images finds the tilts",
+        )
     half = box // 2
     if size != box:
         keep = np.r_[0:half, size - half : size]

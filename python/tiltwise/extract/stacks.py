@@ -64,10 +64,18 @@ class StackLoader:
         series = self.series
         if images.shape[1:] != (self.disc.box, self.disc.box):
             raise DataError(
-                "extracted images have the wrong size", expected=f"{self.disc.box} px", found=f"{images.shape[1:]}"
+                "extracted images have the wrong size",
+                where=f"row {particle + 1}",
+                expected=f"{self.disc.box} px",
+                found=f"{images.shape[1:]}",
+                fix="take the particles.star that was written with the stacks, or extract again",
             )
         if not np.isfinite(images).all():
-            raise DataError("extracted images contain NaN or infinite pixels", where=f"row {particle + 1}")
+            raise DataError(
+                "extracted images contain NaN or infinite pixels",
+                where=f"row {particle + 1}",
+                fix="leave the particle out, or extract it again",
+            )
         moved = (position_px - stored_px) * series.pixel_size_angstrom
         box = self.disc.box * self.pixel_size
         ramp = shift_ramps(series.image_axes(stored_px)[tilts], moved[None], self.disc.frequencies, box)[0]

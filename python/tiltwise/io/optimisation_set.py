@@ -187,6 +187,7 @@ def _named_files(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
             where=path,
             expected=" or ".join(f"_{LABELS[key]}" for key in _COMPULSORY[:2]) + ", or particles with _rlnTomoName",
             found=", ".join(f"data_{one.name}" for one in document.blocks[:8]),
+            fix="give the optimisation_set.star of a job, or particles.star with --t tomograms.star",
         )
     resolver = PathResolver(path)
     paths = {"optimisation_set": os.path.abspath(path)}

@@ -176,6 +176,7 @@ def _coordinate_style(
             where=block.where(),
             expected=f"{', '.join(CENTRED_LABELS)} or {', '.join(PIXEL_LABELS)}",
             found=" ".join(f"_{label}" for label in block.columns),
+            fix="take the particles.star of the job that picked them; lists of other programs: tiltwise import",
         )
     if not tomograms.sizes_known:
         raise DataError(

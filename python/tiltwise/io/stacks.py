@@ -27,7 +27,11 @@ def read_stack(optset: OptimisationSet, particle: int) -> tuple[NDArray[np.intp]
     """
     particles = optset.particles
     if not (optset.stacks_are_2d and particles.image_files):
-        raise DataError("particles have no 2D stacks", expected="rlnTomoSubTomosAre2DStacks 1 and rlnImageName")
+        raise DataError(
+            "particles have no 2D stacks",
+            expected="rlnTomoSubTomosAre2DStacks 1 and rlnImageName",
+            fix="take the particles.star that was written with the stacks",
+        )
     series = next(s for s in optset.series if s.name == particles.tomogram[particle])
     visible = particles.visible[particle] if particles.visible else np.ones(series.n_tilts, np.bool_)
     tilts = np.flatnonzero(visible)
@@ -77,7 +81,10 @@ def read_pseudo_subtomogram(optset: OptimisationSet, particle: int) -> PseudoSub
     particles = optset.particles
     if optset.stacks_are_2d or not (particles.image_files and particles.ctf_files):
         raise DataError(
-            "particles have no pseudo-subtomograms", expected="rlnImageName and rlnCtfImage of 3D images", found="none"
+            "particles have no pseudo-subtomograms",
+            expected="rlnImageName and rlnCtfImage of 3D images",
+            found="none",
+            fix="take the particles.star that was written with them",
         )
     path, weights_path = particles.image_files[particle], particles.ctf_files[particle]
     data, pixel_size = read_map(path)

@@ -189,6 +189,7 @@ def _images(table: StarBlock, row: int, block: StarBlock, need_images: bool) -> 
                 where=block.where(tilt, "rlnMicrographName"),
                 expected=f"N@{name} with N from 1 to {sections}",
                 found=block.text("rlnMicrographName")[tilt],
+                fix="correct the number before @: sections count from 1",
             )
         index[tilt] = section or 0
     files = tuple(str(paths[name]) for name, _ in names)

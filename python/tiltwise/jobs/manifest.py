@@ -21,6 +21,9 @@ from tiltwise.kernels.threads import default_threads
 NAME = "job.json"
 
 
+_OTHER_FOLDER = "choose another --o, or remove the file if nothing in its folder is needed"
+
+
 def now() -> str:
     """Time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -40,10 +43,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise FormatError("the manifest of a job cannot be read", where=str(path), found=str(error)) from error
+        raise FormatError(
+            "the manifest of a job cannot be read", where=str(path), found=str(error), fix=_OTHER_FOLDER
+        ) from error
     if not isinstance(content, dict) or "command" not in content:
         raise FormatError(
-            "the manifest of a job cannot be read", where=str(path), expected="a JSON object with `command`"
+            "the manifest of a job cannot be read",
+            where=str(path),
+            expected="a JSON object with `command`",
+            fix=_OTHER_FOLDER,
         )
     return content
 

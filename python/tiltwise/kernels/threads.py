@@ -21,7 +21,10 @@ def _requested() -> int | None:
             continue
         if not text.isdigit() or int(text) < 1:
             raise ConfigError(
-                "the number of threads is not a positive number", where=f"environment variable {variable}", found=text
+                "the number of threads is not a positive number",
+                where=f"environment variable {variable}",
+                found=text,
+                fix=f"unset {variable}, or set it to a number such as 8",
             )
         return int(text)
     return None

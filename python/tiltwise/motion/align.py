@@ -245,7 +245,9 @@ class Alignments:
             return False
         if self.source.from_stacks and options.shift_by == "images":
             raise ConfigError(
-                "there are no whole images to predict: particles come as stacks", where="--shift-by images"
+                "there are no whole images to predict: particles come as stacks",
+                where="--shift-by images",
+                fix="use --shift-by particles, or give a tomogram set whose tilt images exist",
             )
         useful = not self.source.from_stacks and search_is_useful(self.data, options.size_of_particle(self.pixel_size))
         if options.shift_by == "auto":

@@ -106,6 +106,7 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
                 where="--ref1, --ref2",
                 expected="both, or neither: then references are made from the particles",
                 found="--ref1 alone" if self.reference2 is None else "--ref2 alone",
+                fix="give the other one too, or leave both out",
             )
         if self.shift_only and self.motion:
             raise ConfigError(
@@ -123,6 +124,7 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
                 where="--deformation-grid",
                 expected="at least 4: smaller grids lack waves along one axis",
                 found=str(self.deformation_grid),
+                fix="use --deformation-grid 4, or --deformation spline",
             )
         if self.shift_only and not self.fit_shifts:
             raise ConfigError(
@@ -131,7 +133,11 @@ class AlignOptions(ComputeOptions, ImageOptions, OutputOptions):
                 fix="leave one of them out",
             )
         if not (self.fit_angles or self.fit_shifts or self.fit_positions or self.motion or self.deformation != "none"):
-            raise ConfigError("nothing is left to fit", where="--no-fit-angles, --no-fit-shifts, --no-fit-positions")
+            raise ConfigError(
+                "nothing is left to fit",
+                where="--no-fit-angles, --no-fit-shifts, --no-fit-positions",
+                fix="leave one of them out, or add --motion",
+            )
         return self
 
     @property

@@ -66,7 +66,11 @@ def of_classes(block: StarBlock, text: str) -> Bools:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and part.isascii() for part in parts):
         raise ConfigError(
-            "classes cannot be read", where="--class", expected="numbers with commas, such as 1,3", found=text or "none"
+            "classes cannot be read",
+            where="--class",
+            expected="numbers with commas",
+            found=text or "none",
+            fix="write them as in --class 1,3",
         )
     wanted = [int(part) for part in parts]
     found = numbers(block, CLASS, "--class").astype(np.int64)

@@ -62,7 +62,12 @@ def load_model(options: SimulateOptions) -> Model:
     truth = sample_map(density, options.box, options.pixel_size)
     peak = float(truth.max())
     if not peak > 0:
-        raise FormatError("the model has no density", where=options.model, expected="positive values")
+        raise FormatError(
+            "the model has no density",
+            where=options.model,
+            expected="positive values",
+            fix="multiply the map by -1 if its density is negative",
+        )
     density, truth = density.scaled(1 / peak), truth / np.float32(peak)
     projector: Projector
     if options.model == PHANTOM and isinstance(density, GaussianDensity):
@@ -96,7 +101,12 @@ def _density_of_file(path: Path, bfactor: float) -> GaussianDensity | VoxelDensi
             fix="set it with another program",
         )
     if len(set(values.shape)) != 1:
-        raise FormatError("a model map must be cubic", where=str(path), found=" x ".join(map(str, values.shape[::-1])))
+        raise FormatError(
+            "a model map must be cubic",
+            where=str(path),
+            found=" x ".join(map(str, values.shape[::-1])),
+            fix="pad the map to a cube",
+        )
     return VoxelDensity.create(values, voxel_size)
 
 

@@ -153,9 +153,10 @@ class SimulateOptions(OutputOptions):
                 where="--tilt-min, --tilt-max",
                 expected="lowest angle first",
                 found=f"{self.tilt_min:g}° to {self.tilt_max:g}°",
+                fix="swap --tilt-min and --tilt-max",
             )
         if self.hand == 0:
-            raise ConfigError("the hand is a sign", where="--hand", expected="-1 or 1", found="0")
+            raise ConfigError("the hand is a sign", where="--hand", expected="-1 or 1", found="0", fix="use --hand -1")
         if self.snr is not None and self.noise is not None:
             raise ConfigError("the noise is given twice", where="--snr, --noise", fix="leave one of them out")
         if not self.signal and self.noise is None:

@@ -53,6 +53,7 @@ def prepare(
             where=optset.paths.get("tomograms"),
             expected="a tilt series with images and particles",
             found="none",
+            fix="run in the project folder, where the paths of the images hold, or leave --ref out",
         )
     chosen = sorted(int(i) for i in usable[:MOST_SERIES])
     pixel = optset.series[chosen[0]].pixel_size_angstrom
