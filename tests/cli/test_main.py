@@ -16,7 +16,7 @@ import pytest
 from tiltwise import __version__, errors
 from tiltwise.cli import doctor
 from tiltwise.cli import main as main_module
-from tiltwise.cli.app import COMMANDS
+from tiltwise.cli.app import COMMANDS, PANELS
 from tiltwise.cli.main import main
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -50,6 +50,11 @@ def test_help_shows_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> No
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     assert "low-pass filter of the starting map [Å] (default: 60.0)" in text
     assert "--tau2-fudge" not in text
+
+
+def test_every_command_is_in_one_panel() -> None:
+    shown = [name for names in PANELS.values() for name in names if name in COMMANDS]
+    assert sorted(shown) == sorted(COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

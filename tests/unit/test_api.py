@@ -40,6 +40,16 @@ def test_options_are_those_of_the_command(command: str) -> None:
     assert function.__name__ in api.__all__
 
 
+def test_every_job_has_a_function() -> None:
+    """Whatever writes a folder; the demonstration, whose data are fixed, is for the command line."""
+    jobs = {name for name in COMMANDS if (model := model_of(name)) is not None and "output" in model.model_fields}
+    assert set(api.FUNCTIONS) == jobs - {"demo"}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    for function in api.FUNCTIONS.values():
+        result = inspect.get_annotations(function)["return"]
+        assert f".{result}\n" in page, f"docs/api.md does not show {result}"
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean particle_diameter"):
         api.reconstruct(input="a.star", box=32, output="there", particle_diametre=3)
