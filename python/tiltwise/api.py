@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tiltwise.em.refine import RefineResult
     from tiltwise.export.extract import ExtractResult
     from tiltwise.export.run import ExportResult
+    from tiltwise.export.subtract import SubtractResult
     from tiltwise.interchange.run import ImportResult
     from tiltwise.motion.align import AlignResult
     from tiltwise.post.local_resolution import LocalResolutionResult
@@ -129,6 +130,13 @@ def check(*, progress: Progress | None = None, **options: Any) -> CheckResult:
 def extract(*, progress: Progress | None = None, **options: Any) -> ExtractResult:
     """Images of the particles as files (Eqs. 8-10)."""
     result: ExtractResult = _run("extract", options, progress)
+    return result
+
+
+@_job("subtract")
+def subtract(*, progress: Progress | None = None, **options: Any) -> SubtractResult:
+    """Images of a part of the particle as files, without the rest."""
+    result: SubtractResult = _run("subtract", options, progress)
     return result
 
 
@@ -244,4 +252,5 @@ __all__ = [
     "refine_ctf",
     "select",
     "simulate",
+    "subtract",
 ]

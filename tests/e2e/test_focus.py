@@ -1,8 +1,8 @@
-"""Refinement of a domain that rocks, with the rest of the particle taken off the images."""
+"""A domain that rocks, refined and exported with the rest of the particle taken off the images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from helpers.refinements import Listener, assert_same_files, refine_options, run_refine, simulated
+from tiltwise import api
 from tiltwise.em.refine import RefineResult
 from tiltwise.errors import Aborted, ConfigError, DataError, ShapeError
+from tiltwise.extract.source import ParticleSource
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.jobs.progress import SilentProgress
@@ -85,7 +87,7 @@ def test_bytes_do_not_depend_on_threads_and_survive_a_stop(rocking: Rocking, foc
     with pytest.raises(Aborted):
         rocking.run(folder, Listener(folder, stop=1), threads=2)
     again = Listener(folder)
-    rocking.run(folder, again, threads=2)
+    rocking.run(folder, again)
     assert "continues after iteration 1" in again.notes
     assert_same_files(folder, focused)
 
@@ -97,16 +99,44 @@ def test_pseudo_subtomograms_are_made_of_what_is_left(rocking: Rocking, tmp_path
         )
         for name, subtract in (("rest", True), ("all", False))
     )
+    assert held(rocking, plain) > 0.4
+    assert abs(held(rocking, result)) < 0.5 * held(rocking, plain)
+
+
+def held(rocking: Rocking, found: RefineResult) -> float:
+    """Correlation of a map in the box of the domain with the rest of the particle."""
     truth, _ = read_map(rocking.data.truth.parent / "still.mrc")
-    frame = Frame.of(read_map(rocking.mask)[0], PIXEL, "mask")
-    still = frame.moved(truth)
+    still = Frame.of(read_map(rocking.mask)[0], PIXEL, "mask").moved(truth)
+    density = np.mean(found.halves, axis=0)
+    return float((density * still).sum() / np.sqrt((density**2).sum() * (still**2).sum()))
 
-    def held(found: RefineResult) -> float:
-        density = np.mean(found.halves, axis=0)
-        return float((density * still).sum() / np.sqrt((density**2).sum() * (still**2).sum()))
 
-    assert held(plain) > 0.4
-    assert abs(held(result)) < 0.5 * held(plain)
+def test_exported_images_are_those_without_the_rest(rocking: Rocking, tmp_path: Path) -> None:
+    """`tiltwise subtract` and its report; the map of its stacks against that of images with everything."""
+    values: dict[str, Any] = {"input": rocking.data.optimisation_set, "box": 48, "crop": 32, "threads": 1}
+    progress = SilentProgress()
+    result = api.subtract(output=tmp_path / "cut", focus=rocking.mask, progress=progress, **values)
+    part = result.extracted.optset
+    start = Frame.of(read_map(rocking.mask)[0], PIXEL, "mask").particles(
+        load_optimisation_set(rocking.data.optimisation_set, need_images=False)
+    )
+    assert np.allclose(part.particles.coordinate_px, start.particles.coordinate_px, atol=1e-6)
+    assert (part.particles.half_set > 0).all()
+    stacks = load_optimisation_set(result.extracted.outputs["optimisation_set"])
+    hidden = replace(stacks, series=tuple(replace(one, image_files=()) for one in stacks.series))
+    source = ParticleSource(hidden, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
+    assert source.from_stacks
+    own = ParticleSource(part, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
+    plain = [own.load(i, np.zeros(3)) for i in range(4)]
+    own.rest = result.focus.rest(own)
+    for particle in range(4):
+        found, expected = (one.load(particle, np.zeros(3)).data for one in (source, own))
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        assert np.abs(expected - plain[particle].data).max() > 0.1 * np.abs(expected).max()
+    page = (tmp_path / "cut" / "report.html").read_text()
+    assert "Power that was subtracted" in page
+    with pytest.raises(ConfigError, match="--apply-offsets"):
+        api.subtract(output=tmp_path / "b", focus=rocking.mask, progress=progress, apply_offsets=False, **values)
 
 
 def test_bad_input_is_explained(rocking: Rocking, tmp_path: Path) -> None:

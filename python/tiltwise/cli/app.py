@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": Entry("explain", "what a finding of `check` means, and what to do"),
     "import": Entry("import_project", "optimisation set from a project of RELION-4, RELION-5 or other programs"),
     "extract": Entry("extract", "images of the particles as files: 2D stacks, pseudo-subtomograms"),
+    "subtract": Entry("subtract", "images of a part of the particle as files, without the rest"),
     "export": Entry("export", "sets, particles and maps in the forms of other programs"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
     "refine": Entry("refine", "refine poses and map from tilt series"),

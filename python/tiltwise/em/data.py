@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tiltwise.em.data_model import DataModel, RelionStackModel, StackModel
-from tiltwise.em.focus import Focus
+from tiltwise.em.focus import Focus, extracted_before
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
@@ -83,6 +83,8 @@ def data_model(
     diameter = focus.frame.diameter_angstrom if focus is not None else diameter_of(options, optset)
     masked = diameter if options.zero_mask else None
     if _has_sums(options, optset):
+        if focus is not None:
+            raise extracted_before()
         stored = StoredSums(optset, need_multiplicity=not exact)
         keep(stored.box, 0)
         return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)

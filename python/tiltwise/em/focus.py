@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.folds import FOLDS
-from tiltwise.em.options import RefineOptions
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
@@ -27,6 +26,7 @@ from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.inputs import source_of
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.masks import focus_mask, read_mask
+from tiltwise.maps.options import FocusOptions
 from tiltwise.maps.spectra import last_used_shell, prior_from_fsc
 from tiltwise.maps.subtraction import Consensus, Removal
 from tiltwise.maps.volumes import Accumulator, solve_map
@@ -66,6 +66,12 @@ class Focus:
         padded = PADDING * len(self.frame.mask)
         return 8 * len(self.consensus.rest) * padded * padded * (padded // 2 + 1)
 
+    def taken(self, rows: NDArray[np.intp]) -> Focus:
+        """For some of the particles, by number."""
+        optset = replace(self.optset, particles=self.optset.particles.take(rows))
+        consensus = None if self.consensus is None else self.consensus.take(rows)
+        return replace(self, optset=optset, consensus=consensus)
+
     def rest(self, source: ParticleSource) -> Rest | None:
         """What is taken off the images of `source`."""
         if self.consensus is None or self.backend is None:
@@ -103,9 +109,19 @@ class Focus:
 
 
 def focused(
-    options: RefineOptions, optset: OptimisationSet, backend: Backend, threads: int, job: Job, progress: Progress
+    options: FocusOptions,
+    optset: OptimisationSet,
+    backend: Backend,
+    threads: int,
+    job: Job,
+    progress: Progress,
+    *,
+    folds: int | None = None,
+    subtract: bool = True,
 ) -> tuple[OptimisationSet, NDArray[np.int64], Focus | None]:
-    """The set that a refinement works on, half sets (P,), and what --focus asks for.
+    """The set that a job works on, half sets (P,), and what --focus asks for.
+
+    A particle is predicted without one of `folds` of its half set, 2 at least; without `subtract` nothing is taken off.
 
     Raises
     ------
@@ -121,9 +137,9 @@ def focused(
     frame = Frame.of(mask, pixel_size, options.focus_center)
     optset = _with_part_seen(options, optset, frame, job.warn)
     halves, moved = half_sets(optset, options, job), frame.particles(optset)
-    if not options.subtract:
+    if not subtract:
         return moved, halves, Focus(frame, moved)
-    consensus = _consensus(options, optset, mask, halves, backend, threads, job, progress)
+    consensus = _consensus(options, optset, mask, halves, folds, backend, threads, job, progress)
     source, sample, shell = source_of(options, moved), _sample(moved), last_used_shell(consensus.curve)
     subtraction = consensus.subtraction(source, backend)
     with job.timing("rest"):
@@ -168,8 +184,19 @@ def _average(
     return solve_map(sums, prior_from_fsc(sums, curve), float(last_used_shell(curve)))
 
 
+def extracted_before() -> DataError:
+    """Error for images that are multiplied by their CTF and masked: nothing can be taken off, no box can be moved."""
+    return DataError(
+        "a part of the particle can only be cut from tilt images",
+        where="--focus",
+        expected="tilt series whose images exist",
+        found="images that were extracted before",
+        fix="give the tilt series that the images were extracted from; --data-model stack2d",
+    )
+
+
 def _with_part_seen(
-    options: RefineOptions, optset: OptimisationSet, frame: Frame, warn: Callable[[str], None]
+    options: FocusOptions, optset: OptimisationSet, frame: Frame, warn: Callable[[str], None]
 ) -> OptimisationSet:
     """The particles whose part any tilt image shows; `warn` is told of the others.
 
@@ -181,14 +208,8 @@ def _with_part_seen(
     """
     moved = frame.particles(optset)
     source = source_of(options, moved)
-    if source.from_stacks or (options.data_model == "pseudo3d" and optset.particles.image_files):
-        raise DataError(
-            "a part of the particle can only be cut from tilt images",
-            where="--focus",
-            expected="tilt series whose images exist, and particles without images of their own",
-            found="images that were extracted before",
-            fix="give the tilt series and particles that the images were extracted from",
-        )
+    if source.from_stacks:
+        raise extracted_before()
     seen, lost = source.leave_out_unseen(np.zeros((len(moved.particles), 3)))
     if lost is None:
         return optset
@@ -197,10 +218,11 @@ def _with_part_seen(
 
 
 def _consensus(
-    options: RefineOptions,
+    options: FocusOptions,
     optset: OptimisationSet,
     mask: NDArray[np.float32],
     halves: NDArray[np.int64],
+    wanted: int | None,
     backend: Backend,
     threads: int,
     job: Job,
@@ -215,7 +237,7 @@ def _consensus(
         rest = read_mask(options.rest, box, pixel_size, "--rest") * (1.0 - mask)
         whole = np.maximum(rest, mask)
     memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or UNKNOWN) / 2
-    count = affordable_folds(box, max(options.folds or FOLDS, 2), int(SHARE_OF_MAPS * memory))
+    count = affordable_folds(box, max(wanted or FOLDS, 2), int(SHARE_OF_MAPS * memory))
     folds = assign_folds(optset, halves, count, options.size_of_particle(pixel_size), options.seed)
     with job.timing("rest"), progress.task("rest of the particle", len(optset.particles)) as task:
 

@@ -29,7 +29,7 @@ class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
 
 
-class RefineOptions(ComputeOptions, FocusOptions, OutputOptions):
+class RefineOptions(FocusOptions, OutputOptions):
     """Options of `tiltwise refine`."""
 
     command: ClassVar[str] = "refine"

@@ -99,9 +99,8 @@ class Refinement:
         self.options, self.job, self.progress = options, job, progress
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        self.optset, self.halves, self.focus = focused(
-            options, load_set(options, job.warn), self.backend, self.threads, job, progress
-        )
+        parts = options, load_set(options, job.warn), self.backend, self.threads, job, progress
+        self.optset, self.halves, self.focus = focused(*parts, folds=options.folds, subtract=options.subtract)
         frame = None if self.focus is None else self.focus.frame
         self.diameter = diameter_of(options, self.optset) if frame is None else frame.diameter_angstrom
         self.symmetry = symmetry_matrices(options.symmetry)

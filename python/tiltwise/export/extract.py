@@ -14,7 +14,7 @@ from tiltwise.exec.threads import ordered_map
 from tiltwise.export.options import ExtractOptions
 from tiltwise.export.particles import images_of, place_of, refuse_without_room, seen_tilts
 from tiltwise.extract.pseudo import pseudo_subtomogram
-from tiltwise.extract.source import ParticleSource, Poses
+from tiltwise.extract.source import ParticleSource, Poses, Rest
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.io.mrc import read_header, write_map
 from tiltwise.io.optimisation_set import write_optimisation_set, write_particles
@@ -69,6 +69,7 @@ class Extraction:
         optset = read_set(options, need_images=True)
         record(optset, job, progress)
         _refuse_same_names(optset)
+        optset = self.prepared(optset)
         poses = Poses.of(optset)
         displacement = poses.displacement_angstrom * options.apply_offsets
         source = _source(options, optset)
@@ -89,6 +90,15 @@ class Extraction:
         self.optset = replace(optset, particles=optset.particles.take(rows))
         self.displacement, self.rotation = displacement[rows], poses.rotation[rows]
         self.source = _source(options, self.optset)
+        self.source.rest = self.rest(rows)
+
+    def prepared(self, optset: OptimisationSet) -> OptimisationSet:
+        """The set whose particles boxes are centred on."""
+        return optset
+
+    def rest(self, rows: NDArray[np.intp]) -> Rest | None:
+        """What is taken off the images of particles `rows` of that set, which are those of `source`."""
+        return None
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -117,11 +127,17 @@ class Extraction:
         """Cut and write the images of one particle; the number of files that did not fit into half precision."""
         extractor = images_of(self.source, particle)
         position, motion_px = place_of(self.source, particle, self.displacement[particle])
+        remove = None if self.source.rest is None else self.source.rest.of(particle)
         if self.options.stack2d:
-            arrays = [extractor.stack(position, motion_px, premultiplied=not self.options.raw)[1]]
+            arrays = [extractor.stack(position, motion_px, premultiplied=not self.options.raw, remove=remove)[1]]
         else:
             sums = pseudo_subtomogram(
-                extractor, position, motion_px, self._frame(particle), cutoff_fraction=self.options.cutoff_fraction
+                extractor,
+                position,
+                motion_px,
+                self._frame(particle),
+                cutoff_fraction=self.options.cutoff_fraction,
+                remove=remove,
             )
             assert sums.multiplicity is not None
             arrays = [sums.data, np.concatenate([sums.ctf2, sums.multiplicity])]

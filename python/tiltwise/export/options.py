@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import ComputeOptions, InputOptions, OutputOptions, option
 from tiltwise.errors import ConfigError
-from tiltwise.maps.options import BoxOptions
+from tiltwise.maps.options import BoxOptions, FocusOptions
 
 
 class ExtractOptions(ComputeOptions, BoxOptions, OutputOptions):
@@ -61,6 +61,26 @@ class ExtractOptions(ComputeOptions, BoxOptions, OutputOptions):
                 where="--apply-orientations",
                 fix="add --no-stack2d, without --no-apply-offsets; or leave out --apply-orientations",
             )
+        return self
+
+
+class SubtractOptions(FocusOptions, ExtractOptions):
+    """Options of `tiltwise subtract`: those of `extract`, and the part that stays."""
+
+    command: ClassVar[str] = "subtract"
+
+    focus: Path = option(
+        ...,
+        help="mask (MRC, 0 to 1) of the part that stays, in the box of the map that the poses in the file gave; the "
+        "rest of the particle is predicted and subtracted from the tilt images",
+    )
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> SubtractOptions:
+        self.refuse_without_effect(("mask",), because="the part that stays is --focus", fix="leave it out")
+        self.refuse_without_effect(
+            ("apply_offsets",), because="boxes are centred on the part, wherever the particle is", fix="leave it out"
+        )
         return self
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.extract.ctf_plan import column_limits
-from tiltwise.extract.images import ImageExtractor, refuse_unless_visible
+from tiltwise.extract.images import ImageExtractor, Prediction, refuse_unless_visible
 from tiltwise.io.stacks import PseudoSubtomogram
 from tiltwise.spectral.fft import centred_ifft3, rfft2
 
@@ -45,6 +45,7 @@ def pseudo_subtomogram(
     *,
     cutoff_fraction: float = 0.01,
     relion_compatible: bool = True,
+    remove: Prediction | None = None,
 ) -> PseudoSubtomogram:
     """Pseudo-subtomogram of one particle, N = crop of the extractor, at its binned pixel size.
 
@@ -66,6 +67,8 @@ def pseudo_subtomogram(
         is the bare share, frequency zero counts once, and M is the number of samples.  The unitary transform of
         `data` is then D itself, D = sqrt(N) W V for the unitary transform V of the map whose line sums are the
         images.
+    remove
+        what is subtracted from the images.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def pseudo_subtomogram(
     """
     crop = extractor.window.crop
     cut = _box_slices if relion_compatible else _cropped_slices
-    slices = cut(extractor, position_px, motion_px, cutoff_fraction)
+    slices = cut(extractor, position_px, motion_px, cutoff_fraction, remove)
     refuse_unless_visible(slices.tilts, position_px, crop * extractor.pixel_size, extractor.series.name)
     step = crop / slices.size
     forward = step * extractor.series.projection[slices.tilts, :3, :3] @ frame
@@ -107,10 +110,11 @@ def _box_slices(
     position_px: NDArray[np.float64],
     motion_px: NDArray[np.float64] | None,
     cutoff_fraction: float,
+    remove: Prediction | None,
 ) -> _Slices:
     """Slices of the whole extraction box, zero outside the circle."""
     window = extractor.window
-    tilts, spectra, ctf = extractor.transforms(position_px, motion_px)
+    tilts, spectra, ctf = extractor.transforms(position_px, motion_px, remove=remove)
     padded = np.zeros((len(tilts), window.box, window.box), np.float32)
     padded[:, window.index[:, None], window.index] = extractor.premultiplied(spectra, ctf)
     limits = column_limits(extractor.box_plan, window.box, cutoff_fraction)[tilts]
@@ -135,9 +139,10 @@ def _cropped_slices(
     position_px: NDArray[np.float64],
     motion_px: NDArray[np.float64] | None,
     cutoff_fraction: float,
+    remove: Prediction | None,
 ) -> _Slices:
     """Slices of the images cropped to the size of the pseudo-subtomogram."""
-    tilts, spectra, ctf = extractor.transforms(position_px, motion_px)
+    tilts, spectra, ctf = extractor.transforms(position_px, motion_px, remove=remove)
     disc = extractor.disc
     return _Slices(
         tilts=tilts,

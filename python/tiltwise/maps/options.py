@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, model_validator
 
-from tiltwise.config import InputOptions, option
+from tiltwise.config import ComputeOptions, InputOptions, option
 from tiltwise.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ class ImageOptions(BoxOptions):
         return self.particle_diameter or self.map_size * pixel_size / 2
 
 
-class FocusOptions(ImageOptions):
+class FocusOptions(ComputeOptions, ImageOptions):
     """A part of the particle to work on."""
 
     focus: Path | None = option(

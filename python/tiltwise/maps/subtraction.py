@@ -13,7 +13,7 @@ of the other half.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,11 @@ class Consensus:
             fit.curve,
             np.asarray(np.mean([fit.density(half, None) for half in HALVES], axis=0), np.float32),
         )
+
+    def take(self, rows: NDArray[np.intp]) -> Consensus:
+        """The same for some of the particles, by number."""
+        optset = replace(self.optset, particles=self.optset.particles.take(rows))
+        return replace(self, optset=optset, keys=[self.keys[row] for row in rows])
 
     def subtraction(self, source: ParticleSource, backend: Backend) -> Subtraction:
         """What takes the rest off the images of `source`, which has the same particles, displaced or not."""

@@ -10,15 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tiltwise.export.options import ExtractOptions
+from tiltwise.export.options import ExtractOptions, SubtractOptions
 from tiltwise.io.stacks import read_pseudo_subtomogram, read_stack
 from tiltwise.model import OptimisationSet
 from tiltwise.report import pages
+from tiltwise.report.focus import focus_sections
 from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, grey_levels, new_figure, plain_image_axes, style
 
 if TYPE_CHECKING:
     from tiltwise.export.extract import ExtractResult
+    from tiltwise.export.subtract import SubtractResult
 
 SHOWN = 12
 """Particles in the gallery."""
@@ -30,22 +32,40 @@ def write_extract_report(
 ) -> None:
     """Report of `tiltwise extract`; `manifest` is the content of `job.json`."""
     kind = "2D stacks" if options.stack2d else "pseudo-subtomograms"
+    summary = Summary(
+        f"{len(result.optset.particles):,} particles as {kind}.",
+        _facts(options, result, manifest),
+        manifest["warnings"],
+        f"relion_refine --ios {result.outputs['optimisation_set']} …",
+    )
+    sections = [gallery_section(result.optset), visible_section(result.visible)]
+    write_job_report(path, f"Extract {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def write_subtract_report(
+    path: Path, options: SubtractOptions, result: SubtractResult, manifest: Mapping[str, Any]
+) -> None:
+    """Report of `tiltwise subtract`; `manifest` is the content of `job.json`."""
+    extracted = result.extracted
+    summary = Summary(
+        f"{len(extracted.optset.particles):,} particles without what is outside {options.focus}.",
+        _facts(options, extracted, manifest),
+        manifest["warnings"],
+        f"relion_refine --ios {extracted.outputs['optimisation_set']} …",
+    )
+    sections = [*focus_sections(result.focus), gallery_section(extracted.optset), visible_section(extracted.visible)]
+    write_job_report(path, f"Subtract {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def _facts(options: ExtractOptions, result: ExtractResult, manifest: Mapping[str, Any]) -> dict[str, str]:
     pixel = result.optset.optics[0].image_pixel_size_angstrom
-    facts = {
+    return {
         "particles": f"{len(result.optset.particles):,}",
         "left out": f"{result.left_out:,}",
         "box": f"{options.map_size} px of {pixel:.4g} Å",
         "disk": f"{result.bytes_written / 1e9:.3g} GB",
         "time": f"{sum(manifest['timings_s'].values()):.1f} s",
     }
-    summary = Summary(
-        f"{len(result.optset.particles):,} particles as {kind}.",
-        facts,
-        manifest["warnings"],
-        f"relion_refine --ios {result.outputs['optimisation_set']} …",
-    )
-    sections = [gallery_section(result.optset), visible_section(result.visible)]
-    write_job_report(path, f"Extract {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 
 def gallery_section(optset: OptimisationSet) -> Section:
