@@ -33,6 +33,7 @@ COMMANDS = {
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "classify": Entry("classify", "sort particles into classes, each with a map of its own"),
     "select": Entry("select", "keep particles by class, score, tilts, distance or fit into a lattice"),
+    "expand": Entry("expand", "every particle once for each of its symmetry mates"),
     "refine-ctf": Entry("refine_ctf", "refine defocus, astigmatism and contrast of every tilt"),
     "align": Entry("align", "align tilt series by their particles; motion of the particles"),
     "cycle": Entry("cycle", "refine, refine-ctf and align in turn, as long as each helps"),

@@ -12,6 +12,7 @@ from tiltwise.em.focus import Focus, extracted_before
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
+from tiltwise.errors import ConfigError
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
@@ -39,6 +40,33 @@ def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: 
         return optset
     warn(lost)
     return replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
+
+
+def refuse_global_search_of_mates(options: RefineOptions, optset: OptimisationSet, warn: Callable[[str], None]) -> None:
+    """Symmetry mates of one particle must not find each other's poses; warns where they would count several times.
+
+    Raises
+    ------
+    ConfigError
+        if all orientations are searched, and the set is expanded by its symmetry.
+    """
+    particles = optset.particles
+    if not particles.has_mates:
+        return
+    local = options.sigma_ang is not None or options.healpix_order >= options.auto_local_healpix_order
+    if not (local or options.skip_align):
+        raise ConfigError(
+            "a set that is expanded by its symmetry is searched everywhere",
+            where="--healpix-order, --sigma-ang",
+            expected="a local search: all mates of a particle would find the same best pose, and count as one",
+            found=f"{len(particles)} particles that are mates of {len(set(particles.source))}",
+            fix="give --sigma-ang well below the angle between mates, or --skip-align; or refine the set from before",
+        )
+    if options.symmetry != "C1":
+        warn(
+            f"the particles are symmetry mates of each other, and --sym {options.symmetry} puts each where the others "
+            "are as well: on an expanded set the symmetry is C1"
+        )
 
 
 def _has_sums(options: RefineOptions, optset: OptimisationSet) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import median_accuracy
-from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of
+from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of, refuse_global_search_of_mates
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.focus import Focus, focused
@@ -99,7 +99,9 @@ class Refinement:
         self.options, self.job, self.progress = options, job, progress
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        parts = options, load_set(options, job.warn), self.backend, self.threads, job, progress
+        read = load_set(options, job.warn)
+        refuse_global_search_of_mates(options, read, job.warn)
+        parts = options, read, self.backend, self.threads, job, progress
         self.optset, self.halves, self.focus = focused(*parts, folds=options.folds, subtract=options.subtract)
         frame = None if self.focus is None else self.focus.frame
         self.diameter = diameter_of(options, self.optset) if frame is None else frame.diameter_angstrom

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ __all__ = [
     "notes_of",
     "refuse_nonrigid",
     "table_of",
+    "with_copies",
     "write_optimisation_set",
     "write_particles",
     "write_tomograms",
@@ -151,6 +154,28 @@ def table_of(optset: OptimisationSet) -> StarBlock:
         return block
     row_of = {name: row for row, name in enumerate(documents.particles.name)}
     return block.take([row_of[name] for name in optset.particles.name])
+
+
+def with_copies(optset: OptimisationSet, rows: NDArray[np.intp], names: Sequence[str]) -> OptimisationSet:
+    """Set with the particles `rows` (n,), each as often as it is named, under new names (n,); motion goes with them.
+
+    Raises
+    ------
+    FormatError
+        if the particles were not read from a file.
+    """
+    block = table_of(optset).take(rows)
+    block.set_text("rlnTomoParticleName", names)
+    assert isinstance(optset.documents, Documents)
+    particles = replace(optset.particles.take(rows), name=tuple(names))
+    old = [optset.particles.name[row] for row in rows]
+    motion = {
+        name: optset.trajectories[one] for name, one in zip(names, old, strict=True) if one in optset.trajectories
+    }
+    documents = replace(
+        optset.documents, particle_table=optset.documents.particle_table.replace(block), particles=particles
+    )
+    return replace(optset, particles=particles, trajectories=motion, documents=documents)
 
 
 def write_optimisation_set(path: Name, **files: Name | None) -> None:

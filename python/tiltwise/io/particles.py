@@ -25,6 +25,9 @@ PRIOR_ANGLE_LABELS = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior
 SUBTOMOGRAM_ANGLE_LABELS = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 STACKS_LABEL = "rlnTomoSubTomosAre2DStacks"
 VISIBLE_LABEL = "rlnTomoVisibleFrames"
+SOURCE_LABEL = "tiltwiseExpandedFrom"
+MATE_LABEL = "tiltwiseSymmetryMate"
+"""Of a set that was expanded by its symmetry: name of the particle, and which of its mates this is, from 1."""
 NO_ANGLE = 999.0
 """RELION's value of an angle that is not known."""
 
@@ -85,6 +88,7 @@ def read_particles(
         ctf_files=ctf_files,
         visible=_visible(block, tomogram, series),
         prior_angles_deg=_prior_angles(block),
+        source=tuple(block.text(SOURCE_LABEL)) if SOURCE_LABEL in block else (),
     )
     return ParticleSet(particles, optics, stacks_are_2d, style, document, tuple(notes))
 

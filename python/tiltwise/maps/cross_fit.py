@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError, ResourceError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.kernels.api import Backend
-from tiltwise.maps.half_sets import all_neighbours, linked
+from tiltwise.maps.half_sets import all_neighbours, linked, mates_of
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.spectra import half_maps, last_used_shell, prior_from_fsc, usable
 from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume, solve_map
@@ -42,10 +42,10 @@ def assign_folds(
 
     Particles of one half linked by neighbours closer than `distance_angstrom` share pixels and stay together, as long
     as no such group is larger than half a fold, which keeps folds of a size; a larger one (a lattice) is cut into
-    blocks along its longest extent.
+    blocks along its longest extent, but not between symmetry mates of a particle.
     """
     count = len(optset.particles)
-    pairs = all_neighbours(optset, distance_angstrom)
+    pairs = np.concatenate([all_neighbours(optset, distance_angstrom), mates_of(optset)])
     group = linked(pairs[halves[pairs[:, 0]] == halves[pairs[:, 1]]], count)
     result = np.zeros(count, np.int64)
     names, first = np.unique(halves, return_index=True)
@@ -69,16 +69,26 @@ def _blocks(
     """Groups of members, those of more than `most` cut in two along their longest extent until none is left."""
     order = np.argsort(group, kind="stable")
     cuts = np.flatnonzero(np.diff(group[order])) + 1
+    source = optset.particles.source_index
+    coordinate = optset.particles.coordinate_px[source]  # of mates that were moved apart, that of the first
     left, done = np.split(members[order], cuts), []
     while left:
         block = left.pop()
         if len(block) <= most:
             done.append(block)
             continue
-        points = optset.particles.coordinate_px[block]
+        points = coordinate[block]
         axis = int(np.argmax(np.ptp(points, axis=0)))
-        block = block[np.argsort(points[:, axis], kind="stable")]
-        left += [block[: len(block) // 2], block[len(block) // 2 :]]
+        order = np.argsort(points[:, axis], kind="stable")
+        if optset.particles.has_mates:
+            order = np.lexsort((source[block], points[:, axis]))
+        block = block[order]
+        between = np.flatnonzero(np.diff(source[block])) + 1
+        if not len(between):  # all are mates
+            done.append(block)
+            continue
+        cut = int(between[np.argmin(np.abs(between - len(block) // 2))])
+        left += [block[:cut], block[cut:]]
     return sorted(done, key=lambda block: int(block.min()))
 
 

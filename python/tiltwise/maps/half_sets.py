@@ -85,7 +85,7 @@ def assign_half_sets(
         largest = np.bincount(groups).max(initial=0) / max(len(particles), 1)
         fix = "two particles are the least"
         if split == "auto" and largest > LARGEST_OBJECT:
-            groups = np.arange(len(particles))
+            groups = particles.source_index
             notes = (
                 f"{largest:.0%} of the particles are linked by neighbours closer than {distance_angstrom:.0f} Å, and "
                 "half sets are drawn at random: the FSC also counts the pixels that neighbours share. If there are "
@@ -109,10 +109,11 @@ def assign_half_sets(
 def _groups(optset: OptimisationSet, split: Split, distance_angstrom: float) -> NDArray[np.intp]:
     """(P,) number of the group each particle stays with."""
     if split == "random":
-        return np.arange(len(optset.particles))
+        return optset.particles.source_index
     if split == "tomogram":
         return series_index(optset)
-    return linked(all_neighbours(optset, distance_angstrom), len(optset.particles))
+    pairs = np.concatenate([all_neighbours(optset, distance_angstrom), mates_of(optset)])
+    return linked(pairs, len(optset.particles))
 
 
 def linked(pairs: NDArray[np.intp], count: int) -> NDArray[np.intp]:
@@ -156,6 +157,13 @@ def neighbours(optset: OptimisationSet, distance_angstrom: float) -> Iterator[ND
 def all_neighbours(optset: OptimisationSet, distance_angstrom: float) -> NDArray[np.intp]:
     """Pairs (n, 2) of all series."""
     return np.concatenate([np.zeros((0, 2), np.intp), *neighbours(optset, distance_angstrom)])
+
+
+def mates_of(optset: OptimisationSet) -> NDArray[np.intp]:
+    """Pairs (n, 2) that link the symmetry mates of every particle: they are its images once more."""
+    source = optset.particles.source_index
+    rows = np.arange(len(source))
+    return np.asarray(np.stack([source, rows], axis=1)[source != rows])
 
 
 def separated(optset: OptimisationSet, halves: NDArray[np.int64], diameter_angstrom: float) -> str | None:

@@ -39,9 +39,24 @@ class Particles:
     """(P,) of (F,): rlnTomoVisibleFrames; empty when the file has none"""
     prior_angles_deg: NDArray[np.float64] | None = None
     """(P, 3) rlnAngleRotPrior, TiltPrior, PsiPrior, NaN where there is none; None when the file has none"""
+    source: tuple[str, ...] = ()
+    """(P,) name of the particle that each is a symmetry mate of; empty where none is"""
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @property
+    def source_index(self) -> NDArray[np.intp]:
+        """(P,) the same number for all symmetry mates of one particle, another for every other particle."""
+        if not self.source:
+            return np.arange(len(self))
+        first: dict[str, int] = {}
+        return np.array([first.setdefault(name, row) for row, name in enumerate(self.source)], dtype=np.intp)
+
+    @property
+    def has_mates(self) -> bool:
+        """Whether some particles are symmetry mates of each other."""
+        return len(set(self.source)) < len(self.source)
 
     def take(self, rows: NDArray[np.integer]) -> Particles:
         """Some of the particles, in the order of `rows`."""

@@ -1,4 +1,4 @@
-"""Report of `tiltwise select`: what every criterion took, and where."""
+"""Reports of `tiltwise select`, what every criterion took and where, and of `tiltwise expand`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILION
 from tiltwise.selection.neighbours import nearest_pairs
 
 if TYPE_CHECKING:
+    from tiltwise.selection.expand import ExpandResult
     from tiltwise.selection.lattice import Lattice
-    from tiltwise.selection.options import SelectOptions
+    from tiltwise.selection.options import ExpandOptions, SelectOptions
     from tiltwise.selection.run import SelectResult
 
 F64 = NDArray[np.float64]
@@ -53,6 +54,15 @@ def write_select_report(path: Path, options: SelectOptions, result: SelectResult
     sections.append(_tomograms_section(result))
     summary = Summary(sentence, facts, manifest["warnings"])
     write_job_report(path, f"Select {options.output}", summary, sections + pages.provenance_sections(manifest))
+
+
+def write_expand_report(path: Path, options: ExpandOptions, result: ExpandResult, manifest: Mapping[str, Any]) -> None:
+    """Report of `tiltwise expand`; `manifest` is the content of `job.json`."""
+    count = len(result.optset.particles)
+    sentence = f"{count:,} particles: the {count // result.before} mates under {options.symmetry} of {result.before:,}."
+    facts = {"particles": f"{count:,}", "before": f"{result.before:,}", "symmetry": options.symmetry}
+    sections = [pages.angles_section(result.optset), *pages.provenance_sections(manifest)]
+    write_report(path, f"Expand {options.output}", Summary(sentence, facts, manifest["warnings"]), sections)
 
 
 def _criteria_section(result: SelectResult) -> Section:

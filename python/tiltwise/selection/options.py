@@ -1,4 +1,4 @@
-"""Options of `tiltwise select`."""
+"""Options of `tiltwise select` and `tiltwise expand`."""
 
 from __future__ import annotations
 
@@ -110,3 +110,11 @@ class SelectOptions(ParticleSetOptions):
                 ("score",), because="there is no --min-distance", fix="give --min-distance as well, or use --where"
             )
         return self
+
+
+class ExpandOptions(ParticleSetOptions):
+    """Which symmetry mates every particle is copied to."""
+
+    command: ClassVar[str] = "expand"
+
+    symmetry: SymmetryName = option(..., flags=("--sym",), help="point group of the particle, and of its poses")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,13 @@ def taken(optset: OptimisationSet, rows: Rows) -> OptimisationSet:
     return replace(optset, particles=particles, trajectories=motion)
 
 
-def write_set(job: Job, optset: OptimisationSet) -> dict[str, Path]:
+def write_set(
+    job: Job, optset: OptimisationSet, columns: Mapping[str, Sequence[object]] | None = None
+) -> dict[str, Path]:
     """Particles, their motion, and an optimisation set that names them beside the files there were; returns paths."""
     files: dict[str, str | Path | None] = dict(optset.paths)
     outputs = {"particles": job.path("particles.star"), "optimisation_set": job.path("optimisation_set.star")}
-    write_particles(outputs["particles"], optset)
+    write_particles(outputs["particles"], optset, extra_columns=columns)
     if optset.trajectories:
         outputs["trajectories"] = job.path("motion.star")
         write_trajectories(outputs["trajectories"], optset.trajectories)
@@ -245,7 +247,7 @@ class _Selection:
         assert self.options.min_distance is not None
         particles = self.optset.particles
         pairs = close_pairs(self.optset, rows, 0.0, self.options.min_distance)
-        found = best_of_close(pairs, rows, self._score()[1], np.arange(len(particles)))
+        found = best_of_close(pairs, rows, self._score()[1], particles.source_index)
         halves = particles.half_set
         copies = np.flatnonzero(found.instead >= 0)
         across = copies[(halves[copies] > 0) & (halves[copies] != halves[found.instead[copies]])]
