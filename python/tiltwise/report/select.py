@@ -62,7 +62,7 @@ def write_expand_report(path: Path, options: ExpandOptions, result: ExpandResult
     sentence = f"{count:,} particles: the {count // result.before} mates under {options.symmetry} of {result.before:,}."
     facts = {"particles": f"{count:,}", "before": f"{result.before:,}", "symmetry": options.symmetry}
     sections = [pages.angles_section(result.optset), *pages.provenance_sections(manifest)]
-    write_report(path, f"Expand {options.output}", Summary(sentence, facts, manifest["warnings"]), sections)
+    write_job_report(path, f"Expand {options.output}", Summary(sentence, facts, manifest["warnings"]), sections)
 
 
 def _criteria_section(result: SelectResult) -> Section:
