@@ -20,7 +20,7 @@ from tiltwise.jobs.relion import ABORT_FILES, FAILURE, SUCCESS
 from tiltwise.sim.simulate import SimulatedData
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_JOBS = {"demo", "simulate", "explain", "doctor", "bench", "scan", "star", "report"}
+NOT_JOBS = {"demo", "simulate", "explain", "doctor", "bench", "scan", "star", "report", "watch"}
 EMPTY_PIPELINE = "\ndata_pipeline_general\n\n_rlnPipeLineJobCounter                       1\n\n"
 
 

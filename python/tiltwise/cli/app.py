@@ -43,6 +43,7 @@ COMMANDS = {
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),
     "report": Entry("report", "one page of all jobs of a project, of one job, or of two compared"),
+    "watch": Entry("watch", "jobs of a project, live in a browser on this machine"),
     "star": Entry("star", "look into STAR files; filter, join and cut them without loss"),
     "doctor": Entry("doctor", "what this machine has: versions, backends, memory, RELION"),
     "bench": Entry("bench", "rates of the compute kernels on this machine"),

@@ -33,7 +33,9 @@ def report(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> Non
     for folder in folders:
         if not folder.is_dir():
             raise FormatError("there is no such folder", where=str(folder), fix="name a project, a job, or two jobs")
-    if is_job(folders[0].resolve()):
+    if len(folders) == 2:
+        content, lines = _two(folders[0], folders[1], output)
+    elif is_job(folders[0].resolve()):
         content, lines = _job(folders[0], output)
     else:
         content, lines = _project(folders[0], output)
@@ -95,6 +97,36 @@ def _job(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
     return {"report": str(path), **_plain(record)}, [f"✓ {record.name}: {record.state}", f"  report: {path}"]
 
 
+def _two(first: Path, second: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """Two jobs compared."""
+    from tiltwise.jobs.records import read_record
+    from tiltwise.report.compare import compare, sentence, write_comparison
+
+    path = output or Path(f"compare_{first.resolve().name}_{second.resolve().name}.html")
+    check_place(path)
+    root = Path(os.path.commonpath([first.resolve().parent, second.resolve().parent]))
+    records = []
+    for folder in (first, second):
+        record = read_record(folder, root)
+        if record is None:
+            raise FormatError(
+                "this is not the folder of a job",
+                where=str(folder),
+                expected="a folder with job.json, or of RELION",
+                fix="tiltwise report PROJECT lists the jobs of a project",
+            )
+        records.append(record)
+    result = compare(records[0], records[1])
+    write_comparison(path, result)
+    content = {
+        "report": str(path),
+        "verdict": sentence(result),
+        "resolution_angstrom": [result.resolution(0), result.resolution(1)],
+        "jobs": [_plain(one) for one in records],
+    }
+    return content, [f"✓ {sentence(result)}", f"  report: {path}"]
+
+
 def check_place(path: Path) -> None:
     """Refuse a place that cannot be written, before any work.
 
@@ -146,7 +178,8 @@ command = rich_click.RichCommand(
         click.Option(
             ["output", "--o", "--output"],
             type=click.Path(path_type=Path),
-            help=f"the page (default: {INDEX} in the project, report.html in the folder of a job that has none)",
+            help=f"the page (default: {INDEX} in the project, report.html in the folder of a job that has none, "
+            "compare_A_B.html here)",
         ),
         click.Option(["as_json", "--json"], is_flag=True, help="print a summary as JSON"),
     ],

@@ -1,0 +1,1 @@
+"""Jobs of a project, live in a browser on this machine."""
