@@ -114,6 +114,33 @@ def test_all_of_noise_free_images_is_taken_off(
         pytest.fail(f"{after / before:.2e} of the energy is left, {tolerance:.2e} allowed")
 
 
+@pytest.mark.parametrize("offset", [np.zeros(3, np.int64), OFFSET], ids=["same box", "box elsewhere"])
+def test_neighbours_are_taken_off(folder: Path, truth: NDArray[np.float32], offset: NDArray[np.int64]) -> None:
+    """Twelve particles in front of each other: a tenth of the energy is that of others, and none is left."""
+    crowd = made(folder / "crowd", particles=12, tilt_series=1, spacing=130.0, margin_px=60, thickness=400.0)
+    source = source_of(Frame(offset, PIXEL, truth, 100.0).particles(crowd))
+    before, _ = energies(source)
+    source.rest = all_but_nothing(crowd, truth, source)
+    alone, _ = energies(source)
+    whole = np.where(np.abs(truth) > 1e-3, truth, 0.0).astype(np.float32)  # a radius of less than the box
+    keys = [(1, 0)] * 12
+    source.rest = Subtraction(source, crowd, keys, {(1, 0): truth}, load_backend("auto"), {(1, 0): whole})
+    after, _ = energies(source)
+    assert alone > 0.05 * before
+    if not after <= 2.0 * interpolation_error(truth) * before:
+        pytest.fail(f"{after / before:.2e} of the energy is left")
+
+
+def test_copies_of_a_particle_are_no_neighbours(clean: OptimisationSet, truth: NDArray[np.float32]) -> None:
+    """Symmetry mates are at the same place."""
+    row = np.zeros(2, np.intp)
+    twice = replace(clean, particles=clean.particles.take(row))
+    source = source_of(twice)
+    before, _ = energies(source)
+    source.rest = Subtraction(source, twice, [(1, 0)] * 2, {(1, 0): truth}, load_backend("auto"), {(1, 0): truth})
+    assert energies(source)[0] < 1e-3 * before
+
+
 def test_half_of_the_contrast_leaves_half(clean: OptimisationSet, truth: NDArray[np.float32]) -> None:
     """The law is linear, and `removal` finds the factor."""
     source = source_of(clean)

@@ -64,7 +64,7 @@ class Focus:
         if self.consensus is None:
             return 0
         padded = PADDING * len(self.frame.mask)
-        return 8 * len(self.consensus.rest) * padded * padded * (padded // 2 + 1)
+        return 8 * (len(self.consensus.rest) + len(self.consensus.whole)) * padded * padded * (padded // 2 + 1)
 
     def taken(self, rows: NDArray[np.intp]) -> Focus:
         """For some of the particles, by number."""
@@ -255,4 +255,5 @@ def _consensus(
             backend,
             threads,
             advance,
+            neighbours=options.subtract_neighbours,
         )

@@ -192,7 +192,9 @@ class RefineOptions(FocusOptions, OutputOptions):
     def _focused(self) -> RefineOptions:
         if self.focus is None:
             self.refuse_without_effect(
-                ("rest", "focus_center", "subtract"), because="there is no --focus", fix="give --focus, or leave it out"
+                ("rest", "focus_center", "subtract", "subtract_neighbours"),
+                because="there is no --focus",
+                fix="give --focus, or leave it out",
             )
             return self
         if self.mask is not None:
@@ -205,7 +207,7 @@ class RefineOptions(FocusOptions, OutputOptions):
             )
         if not self.subtract:
             self.refuse_without_effect(
-                ("rest",), because="--no-subtract takes nothing off", fix="leave one of them out"
+                ("rest", "subtract_neighbours"), because="--no-subtract takes nothing off", fix="leave one of them out"
             )
         if self.subtract and (self.workers or self.dask is not None):
             raise ConfigError(

@@ -109,3 +109,8 @@ class FocusOptions(ComputeOptions, ImageOptions):
         flags=("--focus-center", "--focus-centre"),
         help="with --focus: boxes are centred on the middle of the part, or stay where they are",
     )
+    subtract_neighbours: bool = option(
+        False,
+        flags=("--subtract-neighbours", "--subtract-neighbors"),
+        help="with --focus: particles of the set are also subtracted from the images of those beside them",
+    )

@@ -29,6 +29,7 @@ from tiltwise.maps.whitening import slice_matrices
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
 from tiltwise.spectral.disc import FourierDisc
+from tiltwise.spectral.fft import irfft2, rfft2
 from tiltwise.spectral.phases import phase_ramps
 
 Key = tuple[int, int]
@@ -36,6 +37,8 @@ Key = tuple[int, int]
 
 MOST_OFF = 0.25
 """Of the scale of a prediction from 1, beyond which users are warned."""
+SAME = 0.5
+"""Distance over the radius of the particle within which two are the same one."""
 CERTAIN = 5.0
 """Standard deviations from which on a scale is off by more than chance."""
 
@@ -49,6 +52,8 @@ class Consensus:
     """of all particles"""
     rest: dict[Key, NDArray[np.float32]]
     """(N, N, N) of every half set without one fold: what is to be taken off, in the grey scale of images"""
+    whole: dict[Key, NDArray[np.float32]]
+    """(N, N, N) the same of the whole particle, which neighbours are predicted from; empty if they are left alone"""
     curve: NDArray[np.float64]
     """FSC of the half maps inside the mask of the particle"""
     density: NDArray[np.float32]
@@ -66,6 +71,8 @@ class Consensus:
         backend: Backend,
         threads: int,
         advance: Callable[[int], None],
+        *,
+        neighbours: bool = False,
     ) -> Consensus:
         """Maps from the images of `source` at the poses of its set, which must all be visible.
 
@@ -77,6 +84,8 @@ class Consensus:
             (N, N, N) masks of the whole particle and of what is to be taken off.
         advance
             called after every n particles.
+        neighbours
+            whether particles are to be taken off the images of those beside them, too.
 
         Raises
         ------
@@ -92,18 +101,19 @@ class Consensus:
             source.optset,
             keys,
             {key: density * rest for key, density in densities.items()},
+            densities if neighbours else {},
             fit.curve,
             np.asarray(np.mean([fit.density(half, None) for half in HALVES], axis=0), np.float32),
         )
 
     def take(self, rows: NDArray[np.intp]) -> Consensus:
-        """The same for some of the particles, by number."""
+        """The same for some of the particles, by number; the others are no neighbours any more."""
         optset = replace(self.optset, particles=self.optset.particles.take(rows))
         return replace(self, optset=optset, keys=[self.keys[row] for row in rows])
 
     def subtraction(self, source: ParticleSource, backend: Backend) -> Subtraction:
         """What takes the rest off the images of `source`, which has the same particles, displaced or not."""
-        return Subtraction(source, self.optset, self.keys, self.rest, backend)
+        return Subtraction(source, self.optset, self.keys, self.rest, backend, self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +156,15 @@ class Subtraction:
     densities: Mapping[Key, NDArray[np.float32]]
     """(N, N, N) of every half set without one fold: what is taken off, in the grey scale of images"""
     backend: Backend
+    whole: Mapping[Key, NDArray[np.float32]] = field(default_factory=dict)
+    """(N, N, N) of the whole particle: what is taken off where neighbours are; empty leaves them alone"""
     _volumes: dict[Key, C64] = field(init=False)
     _rotation: NDArray[np.float64] = field(init=False)
     _position: NDArray[np.float64] = field(init=False)
     _disc: FourierDisc = field(init=False)
+    _wholes: dict[Key, C64] = field(init=False)
+    _reach: float = field(init=False)
+    """Å from the centre of the particle to its farthest voxel"""
 
     def __post_init__(self) -> None:
         if self.source.from_stacks:
@@ -166,6 +181,8 @@ class Subtraction:
         # the same pixels in a larger box: unitary transforms are smaller
         in_box = np.float32(window.crop / window.box)
         self._volumes = {key: reference_volume(part, PADDING) * in_box for key, part in self.densities.items()}
+        self._wholes = {key: reference_volume(part, PADDING) * in_box for key, part in self.whole.items()}
+        self._reach = max(map(farthest, self.whole.values()), default=0.0) * self.source.pixel_size
 
     def _loader(self, particle: int) -> ImageExtractor:
         loader = self.source.loader(particle)
@@ -176,32 +193,77 @@ class Subtraction:
         """What to subtract from the images of one particle."""
 
         def predict(tilts: NDArray[np.intp], points: NDArray[np.float64]) -> NDArray[np.complex64]:
-            box = self._disc.box
-            spectra = np.zeros((len(tilts), box, box // 2 + 1), np.complex64)
-            found = self._slices(particle, particle, tilts, points)
-            spectra[:, self._disc.rows, self._disc.columns] = found
-            # of the redundant column the disc has one half
-            upper = slice(1, (box + 1) // 2)
-            spectra[:, box - 1 : box // 2 : -1, 0] = spectra[:, upper, 0].conj()
+            volume = self._volumes[self.keys[particle]]
+            centre, slices = self._slices(volume, particle, tilts)
+            slices *= self._ramps(centre - points)
+            spectra = self._half_planes(slices)
+            if self._wholes:
+                spectra += self._neighbours(particle, tilts, points)
             return spectra
 
         return predict
 
-    def _slices(
-        self, particle: int, body: int, tilts: NDArray[np.intp], points: NDArray[np.float64]
-    ) -> NDArray[np.complex64]:
-        """(n, K) what particle `body` adds to images of another, or of itself, centred on `points` (n, 2)."""
-        loader, disc = self._loader(body), self._disc
-        series, volume = loader.series, self._volumes[self.keys[particle]]
+    def _half_planes(self, slices: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        """(n, K) at the pixels of the disc -> (n, b, b // 2 + 1)."""
+        box = self._disc.box
+        spectra = np.zeros((len(slices), box, box // 2 + 1), np.complex64)
+        spectra[:, self._disc.rows, self._disc.columns] = slices
+        # of the redundant column the disc has one half
+        spectra[:, box - 1 : box // 2 : -1, 0] = spectra[:, 1 : (box + 1) // 2, 0].conj()
+        return spectra
+
+    def _ramps(self, displaced_px: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """(n, K) phases of displacements (n, 2) in unbinned pixels."""
+        return phase_ramps(self._disc.frequencies, displaced_px * (-2.0 * np.pi / self._loader(0).cut_px))
+
+    def _neighbours(self, particle: int, tilts: NDArray[np.intp], points: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """(n, b, b // 2 + 1) of all other particles that images of one show, from its own half and without its fold.
+
+        Boxes of neighbours are laid over that of the particle in real space: what leaves it does not come in again.
+        """
+        box, binning = self._disc.box, self._loader(particle).binning
+        volume = self._wholes[self.keys[particle]]
+        images = np.zeros((len(tilts), box, box), np.float32)
+        for other in self._beside(particle):
+            loader = self._loader(other)
+            centre = self._seen(loader, other)[tilts]
+            away = (centre - points) / binning
+            near = np.flatnonzero((np.abs(away) < box / 2 + self._reach / self.source.pixel_size).all(axis=1))
+            if not len(near):
+                continue
+            _, slices = self._slices(volume, other, tilts[near])
+            whole = np.rint(away[near]).astype(np.int64)
+            slices *= self._ramps((away[near] - whole) * binning)
+            own = np.fft.fftshift(irfft2(self._half_planes(slices), box), axes=(1, 2))
+            for row, image, (x, y) in zip(near, own, whole, strict=True):
+                to = tuple(slice(max(0, d), max(0, min(box, box + d))) for d in (y, x))
+                back = tuple(slice(max(0, -d), max(0, min(box, box - d))) for d in (y, x))
+                images[row][to] += image[back]
+        return np.asarray(rfft2(np.fft.ifftshift(images, axes=(1, 2))), np.complex64)
+
+    def _beside(self, particle: int) -> NDArray[np.intp]:
+        """Particles of the same series that are not the same thing, as copies under a symmetry are."""
+        same = np.flatnonzero(self.source.series_of == self.source.series_of[particle])
+        distance = np.linalg.norm(self._position[same] - self._position[particle], axis=1)
+        return np.asarray(same[distance > SAME * self._reach])
+
+    def _seen(self, loader: ImageExtractor, body: int) -> NDArray[np.float64]:
+        """(F, 2) where a particle was seen when the maps were made, unbinned pixels."""
+        pixel = loader.series.pixel_size_angstrom
         motion = self.optset.trajectories.get(self.optset.particles.name[body])
+        return loader.project(self._position[body] / pixel, None if motion is None else motion / pixel)[:, :2]
+
+    def _slices(
+        self, volume: C64, body: int, tilts: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.complex64]]:
+        """Where `body` is seen, (n, 2), and (n, K) what a volume adds to images centred there."""
+        loader, disc = self._loader(body), self._disc
+        series = loader.series
+        matrices = slice_matrices(series, tilts, self._rotation[body][None], len(volume) / disc.box)
+        values = self.backend.project(volume, matrices, disc.frequencies3d(), len(volume) // 2, threads=1)
         position = self._position[body] / series.pixel_size_angstrom
-        seen = loader.project(position, None if motion is None else motion / series.pixel_size_angstrom)[tilts, :2]
-        padded = len(volume)
-        matrices = slice_matrices(series, tilts, self._rotation[body][None], padded / disc.box)
-        values = self.backend.project(volume, matrices, disc.frequencies3d(), padded // 2, threads=1)
-        values *= phase_ramps(disc.frequencies, (seen - points) * (-2.0 * np.pi / (disc.box * loader.binning)))
         values *= disc.take(loader.box_plan.evaluate(loader.depth_defocus(position, tilts), tilts))
-        return values
+        return self._seen(loader, body)[tilts], values
 
     def removal(self, particles: Sequence[int], shell: int) -> Removal:
         """What subtraction does to images of particles, at their coordinates in `source`, up to a shell of maps."""
@@ -230,6 +292,12 @@ class Subtraction:
         error = 1.0 / np.sqrt(2.0 * information) if information > 0 else np.inf
         per = 1.0 / (members * max(images, 1))
         return Removal(before * per, after * per, power * per, scale, float(error), images)
+
+
+def farthest(density: NDArray[np.float32]) -> float:
+    """Distance in voxels of the farthest voxel that is not zero from the centre."""
+    voxels = np.argwhere(density) - len(density) // 2
+    return float(np.sqrt((voxels**2).sum(axis=1).max(initial=0)))
 
 
 def abs2(values: NDArray[np.complex64]) -> NDArray[np.float32]:
