@@ -75,11 +75,16 @@ def test_domain_is_found_in_its_own_box(rocking: Rocking, focused: Path, tmp_pat
     # coordinates are the centres of domains of particles that do not bend
     assert np.allclose(found.particles.coordinate_px, start.particles.coordinate_px, atol=1e-3)
     masked = rocking.run(tmp_path / "job", subtract=False).optset
-    before, after, alone = (score_poses(one, truth) for one in (start, found, masked))
-    # 3.7° of 4.9°, and 4.7° with the mask alone; 0.9 Å of 3.3 Å
+    crowd = rocking.run(tmp_path / "crowd", subtract_neighbours=True)
+    before, after, alone, apart = (score_poses(one, truth) for one in (start, found, masked, crowd.optset))
+    # 3.7° of 4.9°, and 4.7° with the mask alone; 0.96 Å of 3.3 Å, and 0.70 Å without neighbours
     assert np.median(after.angle_deg) < 0.85 * np.median(before.angle_deg)
     assert np.median(after.angle_deg) < 0.9 * np.median(alone.angle_deg)
     assert np.median(after.distance) < 0.5 * np.median(before.distance)
+    assert np.median(apart.distance) < 0.9 * np.median(after.distance)
+    assert crowd.focus is not None
+    assert crowd.focus.removal is not None
+    assert abs(crowd.focus.removal.scale - 1.0) < 0.02
 
 
 def test_bytes_do_not_depend_on_threads_and_survive_a_stop(rocking: Rocking, focused: Path, tmp_path: Path) -> None:
