@@ -110,7 +110,7 @@ def test_the_first_page_is_there_before_the_work(tmp_path: Path) -> None:
 
 def test_a_page_says_what_is_done_and_how_long_it_will_take(tmp_path: Path) -> None:
     report, clock, _ = begun(tmp_path)
-    report.title("toy", {"particles": 1200})
+    report.title("toy", {"particles": 1200, "pixel_size_angstrom": 2.5})
     report.note("memory: 2 GB")
     with report.task("correlations", 300) as task:
         clock.now += 60.0
@@ -118,7 +118,7 @@ def test_a_page_says_what_is_done_and_how_long_it_will_take(tmp_path: Path) -> N
         text = page(tmp_path)
     assert "correlations: 100 of 300, about 2 min left" in text
     assert "memory: 2 GB" in text
-    assert "1,200" in text
+    assert re.search(r"particles\s*1,200\s*pixel size\s*2.5 Å", text)
     clock.now += 60.0
     report.note("next")
     assert re.search(r"correlations\s*done\s*100 of 300\s*60.0 s", page(tmp_path))

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from reports.conftest import Opened
+from helpers.browser import Opened, drawn
 from tiltwise.report.html import Summary, write_report
-from tiltwise.report.surface import VIEWS, shaded_picture, surface_panel
+from tiltwise.report.surface import VIEWS, Colouring, shaded_picture, surface_panel
 
 pytest.importorskip("k3d")
 
@@ -35,21 +35,23 @@ def silhouette(picture: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.map_coordinates(part, places, order=1) > 0.5)
 
 
-def drawn(panel: Any) -> NDArray[np.bool_]:
-    """Pixels of the canvas that are not background, without its frame and the small axes in its corner."""
-    image = matplotlib.image.imread(io.BytesIO(panel.query_selector(".canvas").screenshot()))[..., :3]
-    found = np.abs(image - image[20, 20]).max(axis=2) > 0.02
-    found[:3] = found[-3:] = found[:, :3] = found[:, -3:] = False
-    found[-160:, -200:] = False
-    return np.asarray(found)
+def hues(panel: Any) -> int:
+    """How many colours there are but for their brightness, in coarse steps."""
+    image = matplotlib.image.imread(io.BytesIO(panel.query_selector(".canvas").screenshot()))[:-160, :, :3]
+    colours = image[image.std(axis=2) > 0.05]
+    steps = np.round(8 * colours / colours.sum(axis=1, keepdims=True))
+    return len(np.unique(steps, axis=0))
 
 
 def test_the_surface_is_that_of_the_pictures_and_follows_the_slider(browser: Any, tmp_path: Path) -> None:
     density = hook()
-    write_report(tmp_path / "report.html", "Hook", Summary("x", {}), [surface_panel(density, 4.0, 0.5)])
+    paint = Colouring(np.broadcast_to(np.arange(48, dtype=np.float32), density.shape), "x (voxels)", 0.0, 47.0)
+    sections = [surface_panel(density, 4.0, 0.5), surface_panel(density, 4.0, 0.5, title="Painted", colour=paint)]
+    write_report(tmp_path / "report.html", "Hook", Summary("x", {}), sections)
     opened = Opened(browser, tmp_path / "report.html", width=640)
-    (panel,) = opened.start_viewers()
-    assert panel.get_attribute("data-state") == "drawn"
+    panel, painted = opened.start_viewers()
+    assert [one.get_attribute("data-state") for one in (panel, painted)] == ["drawn", "drawn"]
+    assert hues(painted) > 3 * hues(panel) > 0
     expected = {side: silhouette(shaded_picture(density, 0.5, side).min(axis=2)[::-1] < 1) for side in VIEWS}
     for side, direction in (("+z", (0, 0, 1)), ("-y", (0, -1, 0)), ("+x", (1, 0, 0))):
         place = [4000.0 * value for value in direction]  # far away: no perspective

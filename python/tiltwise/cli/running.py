@@ -40,8 +40,10 @@ class Running:
             write(path, self.options, *results, self.job.content)
             self.progress.finish()
         self.job.add_output(path)
-        kind = _KINDS.get(self.options.command, self.options.command)
-        self.job.add_output(self.job.path("logfile.pdf"), f"LogFile.pdf.relion.{kind}")
+        log = path.with_name("logfile.pdf")  # of `write_job_report`
+        if log.exists():
+            kind = _KINDS.get(self.options.command, self.options.command)
+            self.job.add_output(log, f"LogFile.pdf.relion.{kind}")
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def _pictures(options: CheckOptions, result: CheckResult, optset: OptimisationSe
             "Every line is a tilt series. Dose should be least near zero tilt and rise outwards (or along the series), "
             "defocus stay level, noise be alike in neighbouring tilts.",
             figure=tilt_curves(optset.series, result.noise),
+            data=tilt_table(optset.series, result.noise),
             shape="wide",
         )
     )
@@ -128,6 +129,7 @@ def convention_sections(result: ConventionResult) -> list[Section | None]:
                 "Log-likelihood against the change of defocus along the beam, 1 being the slope of the preferred hand. "
                 "Worry if the peak is not near 1: at -1 the hand is wrong, at 0 positions along the beam mean nothing.",
                 figure=slope_curve(*result.slopes),
+                data=Table(["slope", "nats"], np.stack(result.slopes, axis=1).tolist()),
             )
         )
     return sections
@@ -243,3 +245,15 @@ def tilt_curves(series: tuple[TiltSeries, ...], noise: Mapping[str, F64]) -> Fig
             axes.set_xlabel("tilt (°)")
             axes.set_ylabel(label)
     return figure
+
+
+def tilt_table(series: tuple[TiltSeries, ...], noise: Mapping[str, F64]) -> Table:
+    """What these curves show."""
+    rows: list[list[Scalar]] = []
+    for one in series:
+        level = noise.get(one.name)
+        for tilt, angle in enumerate(one.nominal_tilt_deg):
+            defocus = 0.5e-4 * float(one.defocus_u_angstrom[tilt] + one.defocus_v_angstrom[tilt])
+            power = None if level is None else float(level[tilt])
+            rows.append([one.name, float(angle), float(one.pre_exposure[tilt]), defocus, power])
+    return Table(["tilt series", "tilt °", "dose e/Å²", "defocus µm", "noise"], rows)

@@ -16,7 +16,7 @@ from tiltwise.classes.results import BINS, by_tomogram
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.maps.masks import focus_mask
 from tiltwise.report import pages
-from tiltwise.report.html import Cell, Section, Summary, Table, write_report
+from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 from tiltwise.report.maps import map_slices
 from tiltwise.report.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, new_figure, style
 from tiltwise.report.surfaces import contour, surface_gallery
@@ -136,7 +136,7 @@ def write_classify_report(
         pages.angles_section(result.optset, symmetry if len(symmetry) > 1 else None),
         *pages.provenance_sections(manifest),
     ]
-    write_report(path, f"Classify {options.output}", summary, [one for one in sections if one is not None])
+    write_job_report(path, f"Classify {options.output}", summary, [one for one in sections if one is not None])
 
 
 def classes_section(options: ClassifyOptions, result: ClassifyResult, names: list[str]) -> Section:

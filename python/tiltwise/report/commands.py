@@ -75,9 +75,6 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
     if result.focus is not None:
         sections += focus_sections(result.focus)
     sections.append(pages.iterations_section(result.history, 2 * result.pixel_size))
-    history = fsc_history(path.parent)
-    if history is not None:
-        sections.append(pages.fsc_history_section(*history))
     start = read_set(options, need_images=False) if result.focus is None else result.focus.optset
     row_of = {name: row for row, name in enumerate(start.particles.name)}
     rows = [row_of[name] for name in result.optset.particles.name]  # some may have been left out
@@ -85,6 +82,9 @@ def write_refine_report(path: Path, options: RefineOptions, result: RefineResult
     moved = pose_errors(*poses_of(result.optset), *before, symmetry=symmetry_matrices(options.symmetry))
     certainty = np.array([estimate.max_probability for estimate in result.estimates])
     sections.append(pages.poses_section(certainty, moved.angle_deg, moved.distance))
+    history = fsc_history(path.parent)
+    if history is not None:
+        sections.append(pages.fsc_history_section(*history))
     write_job_report(path, f"Refine {options.output}", summary, sections + pages.provenance_sections(manifest))
 
 

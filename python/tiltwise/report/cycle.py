@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from tiltwise.cycle.options import CycleOptions
 from tiltwise.io.mrc import read_map
@@ -62,13 +63,17 @@ def write_cycle_report(path: Path, options: CycleOptions, result: CycleResult, m
         ),
         Section(
             "Resolution",
-            "After every step; a change of binning or of the mask moves it, too.",
+            "After every step; a change of binning or of the mask moves it, too. Worry if it gets worse from round to "
+            "round.",
             figure=resolution_figure(result.steps),
+            data=steps_table(result.steps),
         ),
         Section(
             "Fourier shell correlation",
-            "Half maps after every step of the last round at the present binning, earlier steps faded.",
+            "Half maps after every step at the last binning, earlier steps faded. Worry if the last curve is not the "
+            "highest.",
             figure=curves_figure(result.steps),
+            data=curves_table(result.steps),
         ),
         pages.map_section({"result": density}, pixel, options.particle_diameter),
         surface_panel(
@@ -107,7 +112,7 @@ def resolution_figure(steps: list[Step]) -> Figure:
     shown = [one for one in steps if one.resolution_angstrom is not None]
     with style():
         figure = new_figure(5.2, 3.0)
-        axes = figure.add_axes((0.13, 0.3, 0.84, 0.65))
+        axes = figure.add_axes((0.16, 0.3, 0.81, 0.65))
         values = [float(one.resolution_angstrom or 0.0) for one in shown]
         axes.plot(range(len(shown)), values, color=GREY, lw=1)
         colours = {"ctf": VERMILION, "align": VERMILION}
@@ -116,21 +121,37 @@ def resolution_figure(steps: list[Step]) -> Figure:
         labels = [f"{one.round} {NAMES.get(one.name, one.name)}" for one in shown]
         axes.set_xticks(range(len(shown)), labels, rotation=50, ha="right", fontsize=7)
         axes.set_ylabel("resolution (Å)")
-        axes.invert_yaxis()
+        # Differences of less than a percent are none: they shall not fill the figure.
+        middle, half = (max(values) + min(values)) / 2, max((max(values) - min(values)) / 2, 0.02 * max(values))
+        axes.set_ylim(middle + 1.1 * half, middle - 1.1 * half)
     return figure
+
+
+def last_curves(steps: list[Step]) -> dict[str, NDArray[np.float64]]:
+    """FSC curves of the steps that have the number of shells of the last one."""
+    curves = [(one, one.curve) for one in steps if one.curve is not None]
+    return {
+        f"{one.round} {NAMES.get(one.name, one.name)}": curve
+        for one, curve in curves
+        if len(curve) == len(curves[-1][1])
+    }
+
+
+def curves_table(steps: list[Step]) -> Table:
+    """These curves by shell."""
+    curves = last_curves(steps)
+    columns = np.stack(list(curves.values()), axis=1) if curves else np.empty((0, 0))
+    return Table(["shell", *curves], [[shell, *row] for shell, row in enumerate(columns.tolist())])
 
 
 def curves_figure(steps: list[Step]) -> Figure:
     """FSC curves of the steps that have the last number of shells."""
-    curves = [(one, one.curve) for one in steps if one.curve is not None]
+    curves = last_curves(steps)
     with style():
         figure = new_figure(5.2, 3.0)
         axes = figure.add_axes((0.12, 0.17, 0.85, 0.78))
-        shown = [(one, curve) for one, curve in curves if len(curve) == len(curves[-1][1])] if curves else []
-        for place, (one, curve) in enumerate(shown):
-            last = place == len(shown) - 1
-            shade = 0.25 + 0.75 * (place + 1) / len(shown)
-            label = f"{one.round} {NAMES.get(one.name, one.name)}"
+        for place, (label, curve) in enumerate(curves.items()):
+            last, shade = place == len(curves) - 1, 0.25 + 0.75 * (place + 1) / len(curves)
             axes.plot(np.arange(len(curve)), curve, color=BLUE, alpha=shade, lw=2.0 if last else 1.0, label=label)
         axes.axhline(0.143, color=GREY, lw=0.8)
         axes.set_ylim(-0.05, 1.03)

@@ -151,9 +151,7 @@ class LiveReport:
         """Pass on; the facts head the page."""
         self._progress.title(text, facts)
         if not self._inside:
-            self._facts = {
-                name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in facts.items()
-            }
+            self._facts = dict(_fact(name, value) for name, value in facts.items())
         self._tick()
 
     def note(self, text: str) -> None:
@@ -242,16 +240,15 @@ class LiveReport:
         assert self._path is not None
         began = self._clock()
         if state is None:
-            state = PageState("running", self._now(began), self._reload())
+            pause = duration(max(AT_LEAST_S, self._cost / SHARE))
+            words = (
+                f"{self._now(began)}\nThis page is written anew when there is news and {pause} have passed, figures "
+                "every few minutes. Worry if the time below is long ago: then the machine may be down."
+            )
+            state = PageState("running", words, self._reload())
         content = self._content
         facts = {**self._facts, "time": duration(began - self._began), "peak memory": _gigabytes(content)}
         sentence = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
-        if state.kind == "running":
-            pause = duration(max(AT_LEAST_S, self._cost / SHARE))
-            sentence += (
-                f" The page is written anew when there is news and {pause} have passed, figures every few minutes. "
-                "Worry if this time is long ago: then the machine may be down."
-            )
         summary = Summary(
             sentence,
             {name: value for name, value in facts.items() if value},
@@ -297,6 +294,16 @@ class _Task:
         self.task.advance(n)
         self.step.done += n
         self.tick()
+
+
+_UNITS = {"_angstrom": " Å", "_px": " px", "_deg": "°", "_gb": " GB"}
+
+
+def _fact(name: str, value: Scalar) -> tuple[str, str]:
+    """Name and value of a fact for people: `box_px`, 32 is a box of 32 px."""
+    unit = next((end for end in _UNITS if name.endswith(end)), "")
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return name.removesuffix(unit).replace("_", " "), text + _UNITS.get(unit, "")
 
 
 def _gigabytes(content: Mapping[str, Any]) -> str:
