@@ -47,6 +47,8 @@ def test_images_are_kept_as_far_as_memory_goes() -> None:
     roomy = plan_refine(64, 2, 8.0, images=need)
     assert (roomy.images, roomy.batch) == (need, plan_refine(64, 2, 8.0).batch)
     assert plan_refine(64, 2, 8.0).images == 0
+    # volumes that something else keeps are part of the plan
+    assert plan_refine(64, 2, 8.0, others=10**9).total - plan_refine(64, 2, 8.0).total == 10**9
     least = roomy.total - need
     for limit, kept in ((least, 0), (least + need // 2, need // 2), (least + 2 * need, need)):
         plan = plan_refine(64, 2, limit / 1e9, images=need)

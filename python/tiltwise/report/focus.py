@@ -30,7 +30,7 @@ def focus_sections(focus: Focus) -> list[Section]:
     rows: list[list[Scalar]] = [[float(one) for one in row] for row in values]
     return [
         Section(
-            "Part that was refined",
+            "The part and its mask",
             "The particle as its poses in the file give it, in the box about the part, and the mask. Worry if the mask "
             "cuts through density that moves with the part, or holds much that does not.",
             figure=masked_slices(frame.moved(focus.consensus.density), frame.mask, frame.pixel_size),
@@ -38,7 +38,7 @@ def focus_sections(focus: Focus) -> list[Section]:
         ),
         Section(
             "Subtraction",
-            "Averages of the same few particles, images as they are and without the rest of the particle. Worry if "
+            "Averages of the same few particles, images as they are and without what is taken off. Worry if "
             "after subtraction the rest is still there, or is a hole.",
             figure=map_slices(maps, frame.pixel_size, frame.diameter_angstrom),
             form="png",
@@ -47,7 +47,7 @@ def focus_sections(focus: Focus) -> list[Section]:
         Section(
             "Power that was subtracted",
             f"By how much the subtraction lowers the power of {removal.images} images, and the power of the "
-            f"prediction, which it is if that is right. Images hold {removal.scale:.2f} ± {removal.scale_error:.2f} "
+            f"prediction, which it is if that is right. Images hold {removal.scale:.3f} ± {removal.scale_error:.3f} "
             "times the prediction. Worry if that is not 1.",
             figure=removal_curves(removal, frequency),
             data=Table(["1/Å", "before", "after", "predicted"], rows),
