@@ -29,6 +29,10 @@ SMALL = {
     "--particle-diameter": "120",
     "--iter": "1",
     "--j": "1",
+    "--particles": "8",
+    "--tilt-step": "12",
+    "--width-px": "160",
+    "--height-px": "160",
     "--workers": "0",
 }
 """Values that options of a block get when it is run: the images have 160 pixels of 6 Å."""
