@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tiltwise.post.local_resolution import LocalResolutionResult
     from tiltwise.post.mask import MaskResult
     from tiltwise.post.postprocess import PostprocessResult
+    from tiltwise.selection.expand import ExpandResult
     from tiltwise.selection.run import SelectResult
     from tiltwise.sim.simulate import SimulatedData
 
@@ -175,6 +176,13 @@ def select(*, progress: Progress | None = None, **options: Any) -> SelectResult:
     return result
 
 
+@_job("expand")
+def expand(*, progress: Progress | None = None, **options: Any) -> ExpandResult:
+    """Every particle once for each of its symmetry mates, for work on one asymmetric unit."""
+    result: ExpandResult = _run("expand", options, progress)
+    return result
+
+
 @_job("refine-ctf")
 def refine_ctf(*, progress: Progress | None = None, **options: Any) -> RefineCtfResult:
     """Defocus, astigmatism and contrast of every tilt (Eqs. 17-30)."""
@@ -232,6 +240,7 @@ def local_resolution(*, progress: Progress | None = None, **options: Any) -> Loc
 
 
 __all__ = [
+    "expand",
     "FUNCTIONS",
     "SilentProgress",
     "options_of",

@@ -129,7 +129,10 @@ def parse(words: list[str]) -> None:
         inner = command.get_command(click.Context(command), name)
         assert inner is not None, name
         command = inner
-    with command.make_context(name, list(rest)) as context:
+    # commands remember the names of their help option from the first context they see
+    settings = {key: app.context_settings[key] for key in ("help_option_names", "token_normalize_func")}
+    parent = click.Context(app, info_name="tiltwise", **settings)
+    with command.make_context(name, list(rest), parent=parent) as context:
         model: Any = getattr(command, "model", None)
         if model is not None:
             given = {key: value for key, value in context.params.items() if key in model.model_fields}

@@ -23,7 +23,7 @@ def run(options: ExpandOptions, session: Session) -> Outcome:
         f"{result.outputs['optimisation_set']}",
         f"  report: {job.path('report.html')}",
     ]
-    return Outcome(job.summary(), lines)
+    return Outcome(job.summary(), lines, result=result)
 
 
 command = command_from_options(
