@@ -81,12 +81,14 @@ def test_classes_scores_and_borders(made: Planted, tmp_path: Path) -> None:
     document = read_star(made.optimisation_set.with_name("particles.star"))
     block = document["particles"].copy()
     block.set_integers("rlnClassNumber", [1 + i % 3 for i in range(len(block))])
+    block.set_floats("tiltwiseClassPosterior", [0.3 + 0.5 * (i % 2) for i in range(len(block))])
     write_star(tmp_path / "particles.star", document.replace(block))
     given = ["--i", made.optimisation_set, "--p", tmp_path / "particles.star"]
-    words = ["--class", "1,3", "--min-probability", 0.5, "--border", 90, "--tomo", "TS_*"]
+    words = ["--class", "1,3", "--min-probability", 0.5, "--border", 90, "--min-class-posterior", 0.5, "--tomo", "TS_*"]
     assert call("select", *given, "--o", tmp_path / "a", *words, "-q") == 0
     left = read_star(tmp_path / "a" / "particles.star")["particles"]
     assert set(left.text("rlnClassNumber")) == {"1", "3"}
+    assert left.floats("tiltwiseClassPosterior").min() >= 0.5
     assert left.floats("rlnMaxValueProbDistribution").min() >= 0.5
     # tomograms are 240 pixels of 5 Å wide, and 40 deep
     centred = np.stack([left.floats(f"rlnCenteredCoordinate{axis}Angst") for axis in "XYZ"], axis=1)

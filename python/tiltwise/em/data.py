@@ -54,7 +54,7 @@ def refuse_global_search_of_mates(options: RefineOptions, optset: OptimisationSe
     if not particles.has_mates:
         return
     local = options.sigma_ang is not None or options.healpix_order >= options.auto_local_healpix_order
-    if not (local or options.skip_align):
+    if not (local or options.reference is None or options.skip_align):
         raise ConfigError(
             "a set that is expanded by its symmetry is searched everywhere",
             where="--healpix-order, --sigma-ang",
@@ -136,4 +136,5 @@ def data_model(
 def orientation_of(options: RefineOptions, optset: OptimisationSet) -> OrientationPrior | None:
     """What the particle file says of orientations, as far as the options ask for it."""
     sigmas = {name: getattr(options, f"sigma_{name}") for name in TERMS}
-    return OrientationPrior.of(optset.particles, sigmas, symmetry_matrices(options.symmetry))
+    group = options.symmetry if options.relax_symmetry == "C1" else options.relax_symmetry
+    return OrientationPrior.of(optset.particles, sigmas, symmetry_matrices(group))

@@ -108,7 +108,8 @@ class Expectation:
         grid = FineGrid(self.scorer, self.disc, self.settings)
         found: list[tuple[PosteriorPoses, PoseEstimate] | None] = [None] * len(batch)
         if self.settings.follow:
-            peaks = [(group.rotations[i][None], np.zeros((1, 3))) for i in batch]
+            mates = self.settings.grid.mates
+            peaks = [(group.rotations[i] @ mates, np.zeros((len(mates), 3))) for i in batch]
             found = climbs.run(group, batch, whitened, peaks, [self.settings.fine_radius])
         left = [i for i, one in enumerate(found) if one is None]
         images = [whitened[i] for i in left]
@@ -220,8 +221,8 @@ class Expectation:
             peaks = find_peaks(kept, rotations[rows], shifts[columns], grid, settings.symmetry)
             if peaks is not None and grid.local_sigma_deg is not None:
                 # where the particle was is worth a climb of its own
-                before = group.rotations[local]
-                peaks = np.concatenate([peaks[0], before[None]]), np.concatenate([peaks[1], np.zeros((1, 3))])
+                before = group.rotations[local] @ grid.mates
+                peaks = np.concatenate([peaks[0], before]), np.concatenate([peaks[1], np.zeros((len(before), 3))])
         if len(rows) > settings.max_rotations:
             rows = np.sort(np.argsort(-by_rotation, kind="stable")[: settings.max_rotations])
         return CoarsePosterior(angles[rows], shifts[columns], weights[np.ix_(rows, columns)] > 0, peaks)

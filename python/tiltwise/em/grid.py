@@ -6,7 +6,7 @@ per iteration moves it as a whole, so final angles do not stick to grid points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from tiltwise.geometry.grids import (
     local_orientations,
     orientation_angles,
     orientation_children,
+    orientation_indices,
     shift_children,
     translation_ball,
 )
-from tiltwise.geometry.rotations import angular_distance_deg, euler_to_matrix
+from tiltwise.geometry.rotations import euler_to_matrix
+from tiltwise.geometry.symmetry import distance_to_mates_deg
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class PoseGrid:
     shift_step_angstrom: float
     shift_offset_angstrom: NDArray[np.float64]
     """(3,) displacement of the whole lattice of shifts"""
+    mates: NDArray[np.float64] = field(default_factory=lambda: np.eye(3)[None])
+    """(M, 3, 3) rotations g: local searches look about `R g` for all of them, R being the last orientation"""
 
     def at_order(self, order: int, coarser: float) -> PoseGrid:
         """A grid of lower order whose shifts are `coarser` times as far apart, and cover those of this one."""
@@ -91,9 +95,13 @@ class PoseGrid:
         return angles, euler_to_matrix(angles) @ self.perturbation
 
     def near(self, centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The same for the cells within three sigma of a rotation; the nearest cell if none is."""
+        """The same for the cells within three sigma of a rotation or its mates; the nearest cell if none is."""
         assert self.local_sigma_deg is not None
-        angles = local_orientations(self.order, centre @ self.perturbation.T, 3.0 * self.local_sigma_deg)
+        reach = 3.0 * self.local_sigma_deg
+        found = [local_orientations(self.order, centre @ g @ self.perturbation.T, reach) for g in self.mates]
+        angles = np.concatenate(found)
+        if len(found) > 1:  # cells near several mates count once
+            angles = angles[np.unique(orientation_indices(self.order, angles), return_index=True)[1]]
         return angles, euler_to_matrix(angles) @ self.perturbation
 
     def children(self, angles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,8 +112,8 @@ class PoseGrid:
         return np.asarray(euler_to_matrix(fine) @ self.perturbation)
 
     def log_prior(self, rotations: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(R,) Gaussian log prior on the angle to `centre`; zeros in a global search."""
+        """(R,) Gaussian log prior on the angle to the nearest mate of `centre`; zeros in a global search."""
         if self.local_sigma_deg is None:
             return np.zeros(len(rotations), np.float32)
-        angle = angular_distance_deg(rotations, centre)
+        angle = distance_to_mates_deg(rotations, centre, self.mates)
         return log_gaussian(angle, self.local_sigma_deg).astype(np.float32)

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
 from tiltwise.errors import ConfigError
-from tiltwise.maps.options import FocusOptions, ImageOptions
+from tiltwise.maps.options import FocusOptions, ImageOptions, SymmetryName
 
 
 class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
@@ -79,6 +79,12 @@ class RefineOptions(FocusOptions, OutputOptions):
     )
     sigma_ang: float | None = option(
         None, unit="°", gt=0, help="width of the angular prior; given, searches are local from the first iteration"
+    )
+    relax_symmetry: SymmetryName = option(
+        "C1",
+        flags=("--relax-sym",),
+        help="point group that the particle has nearly: local searches look about all mates of the last orientation, "
+        "and the map has no symmetry",
     )
     sigma_axis: float | None = option(
         None,
@@ -227,9 +233,22 @@ class RefineOptions(FocusOptions, OutputOptions):
         return self
 
     @model_validator(mode="after")
+    def _relaxed_to_nothing(self) -> RefineOptions:
+        if self.relax_symmetry != "C1" and self.symmetry != "C1":
+            raise ConfigError(
+                "a symmetry that is relaxed cannot be applied",
+                where="--relax-sym, --sym",
+                expected="--sym C1: which of its mates a particle is at is to be found",
+                found=f"--sym {self.symmetry} with --relax-sym {self.relax_symmetry}",
+                fix="leave one of them out",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _all_have_effect(self) -> RefineOptions:
         if self.skip_align:
-            priors = ("sigma_ang", "sigma_axis", "sigma_tilt", "sigma_psi", "sigma_rot", "sigma_offset")
+            angles = ("sigma_ang", "sigma_axis", "sigma_tilt", "sigma_psi", "sigma_rot")
+            priors = (*angles, "sigma_offset", "relax_symmetry")
             self.refuse_without_effect(
                 priors if self.folds == 0 else ("folds", *priors),
                 because="--skip-align keeps all poses as they are: nothing is searched, and nothing can be pulled",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,15 @@ class PosePrior:
     offset_angstrom: float
     orientation: OrientationPrior | None = None
     """of the particle file"""
+    mates: F64 = field(default_factory=lambda: np.eye(3)[None])
+    """(M, 3, 3) rotations g: the angular prior is about the nearest of `centre g`"""
 
     def take(self, rows: NDArray[np.intp]) -> PosePrior:
         """Priors of some particles."""
         stored = None if self.orientation is None else self.orientation.take(rows)
-        return PosePrior(self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom, stored)
+        return PosePrior(
+            self.centre[rows], self.displacement[rows], self.angle_rad, self.offset_angstrom, stored, self.mates
+        )
 
     def of_rotations(self, rotation: F64) -> F64:
         """(n,) log prior of rotations (n, 3, 3)."""
@@ -69,5 +73,10 @@ class PosePrior:
         return gradient, information
 
     def _turns(self, rotation: F64) -> F64:
-        """(n, 3) rotation vectors from the centres."""
-        return np.asarray(Rotation.from_matrix(rotation @ np.swapaxes(self.centre, 1, 2)).as_rotvec())
+        """(n, 3) rotation vectors from the centres, or their mates where these are nearer."""
+        best = np.asarray(Rotation.from_matrix(rotation @ np.swapaxes(self.centre, 1, 2)).as_rotvec())
+        for g in self.mates[1:]:
+            other = Rotation.from_matrix(rotation @ np.swapaxes(self.centre @ g, 1, 2)).as_rotvec()
+            nearer = np.linalg.norm(other, axis=1) < np.linalg.norm(best, axis=1)
+            best = np.where(nearer[:, None], other, best)
+        return best

@@ -244,7 +244,7 @@ class Refinement:
         schedule = state.schedule
         fine = schedule.fine_radius(self.nyquist)
         settings = Settings(
-            grid=schedule.grid(np.random.default_rng([self.options.seed, number])),
+            grid=schedule.grid(np.random.default_rng([self.options.seed, number]), self.options.relax_symmetry),
             coarse_radius=schedule.coarse_radius(self.diameter, self.box * self.pixel_size, self.nyquist),
             fine_radius=fine,
             map_radius=self.nyquist if final else fine,

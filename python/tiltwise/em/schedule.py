@@ -11,6 +11,7 @@ from tiltwise.em.grid import PoseGrid
 from tiltwise.em.laplace import climbing_radii
 from tiltwise.geometry.grids import MAX_ORDER
 from tiltwise.geometry.rotations import rotation_x, rotation_y, rotation_z
+from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.maps.spectra import last_shell_above, resolution_shell
 
 MOSTLY_SHARP = 0.9
@@ -78,8 +79,11 @@ class Schedule:
             return sigma
         return min(sigma, self.sigma_ang_deg) if self.order > self.local_order else self.sigma_ang_deg
 
-    def grid(self, rng: np.random.Generator) -> PoseGrid:
-        """Grid of the next iteration, moved at random by up to half a coarse step."""
+    def grid(self, rng: np.random.Generator, relaxed: str = "C1") -> PoseGrid:
+        """Grid of the next iteration, moved at random by up to half a coarse step.
+
+        Local searches look about all mates of the last orientation under the point group `relaxed`.
+        """
         coarse = 60.0 / 2.0**self.order
         turn, move = rng.uniform(-0.5, 0.5, 3) * coarse, rng.uniform(-0.5, 0.5, 3) * self.offset_step_angstrom
         perturbation = rotation_z(turn[0]) @ rotation_y(turn[1]) @ rotation_x(turn[2])
@@ -92,6 +96,7 @@ class Schedule:
             shift_range_angstrom=self.offset_range_angstrom,
             shift_step_angstrom=self.offset_step_angstrom,
             shift_offset_angstrom=move,
+            mates=symmetry_matrices(relaxed),
         )
 
     def coarse_radius(self, diameter_angstrom: float, box_angstrom: float, nyquist: float) -> float:

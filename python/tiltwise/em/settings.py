@@ -83,6 +83,7 @@ class Settings:
             None if sigma is None else np.radians(sigma),
             self.offset_sigma_angstrom,
             None if group.orientation is None else group.orientation.take(members),
+            self.grid.mates,
         )
 
     def level_radius(self, order: int) -> float:

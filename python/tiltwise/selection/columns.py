@@ -15,6 +15,7 @@ from tiltwise.io.star_expression import matching_rows
 Bools = NDArray[np.bool_]
 
 CLASS = "rlnClassNumber"
+CLASS_POSTERIOR = "tiltwiseClassPosterior"
 PROBABILITY = "rlnMaxValueProbDistribution"
 LOG_LIKELIHOOD = "rlnLogLikeliContribution"
 SCORES = (LOG_LIKELIHOOD, PROBABILITY)

@@ -42,6 +42,12 @@ class SelectOptions(ParticleSetOptions):
     tomo: str | None = option(None, help="names of tomograms to keep, with * and ?, several with commas")
     not_tomo: str | None = option(None, help="names of tomograms to leave out, likewise")
     classes: str | None = option(None, flags=("--class", "--keep"), help="classes to keep: numbers with commas")
+    min_class_posterior: float | None = option(
+        None,
+        ge=0,
+        le=1,
+        help="tiltwiseClassPosterior at least: how certain the class is, as tiltwise classify writes it",
+    )
     min_probability: float | None = option(
         None, ge=0, le=1, help="rlnMaxValueProbDistribution at least: how certain the pose is"
     )
@@ -92,7 +98,15 @@ class SelectOptions(ParticleSetOptions):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> SelectOptions:
-        of_columns = ("tomo", "not_tomo", "classes", "min_probability", "min_log_likelihood", "where")
+        of_columns = (
+            "tomo",
+            "not_tomo",
+            "classes",
+            "min_class_posterior",
+            "min_probability",
+            "min_log_likelihood",
+            "where",
+        )
         criteria = (*of_columns, "min_tilts", "border", "min_distance")
         if not self.lattice and all(getattr(self, name) is None for name in criteria):
             raise ConfigError(

@@ -173,6 +173,7 @@ class _Selection:
         if options.classes is not None:
             yield "class", options.classes, _known(columns.of_classes(table, options.classes))
         for label, least, flag in (
+            (columns.CLASS_POSTERIOR, options.min_class_posterior, "--min-class-posterior"),
             (columns.PROBABILITY, options.min_probability, "--min-probability"),
             (columns.LOG_LIKELIHOOD, options.min_log_likelihood, "--min-log-likelihood"),
         ):
