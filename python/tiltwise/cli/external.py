@@ -35,6 +35,7 @@ def _mark_failure(arguments: Sequence[str]) -> None:
         write_marker(folder, FAILURE)
 
 
+ablate = _program("ablate")
 align = _program("align")
 check = _program("check")
 classify = _program("classify")
