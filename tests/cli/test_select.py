@@ -71,6 +71,9 @@ def test_a_lattice_is_cleaned(made: Planted, tmp_path: Path, capsys: pytest.Capt
     assert content["criteria"][-1]["left"] == len(rows) == content["particles"]["kept"]
     assert len(content["lattice"]["places"]) == 6
     assert content["lattice"]["spacing_angstrom"] == pytest.approx(SPACING, abs=2.0)
+    removed = (out / "removed.csv").read_text().splitlines()
+    assert len(removed) == 1 + len(before.particles) - len(rows)
+    assert {line.split(",")[-1] for line in removed[1:]} == {"lattice", "distance"}
     page = (out / "report.html").read_text(encoding="utf-8")
     for title in ("Criteria", "Neighbours", "Lattice", "Tomograms"):
         assert f"<h2>{title}</h2>" in page

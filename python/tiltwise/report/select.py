@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,18 +86,12 @@ def _neighbours_section(options: SelectOptions, result: SelectResult) -> Section
         for operator in symmetry:
             np.minimum(angle, angular_distance_deg(pairs.turn, operator), out=angle)
         parts[name] = pairs.distance, angle
-    data: list[list[Scalar]] = [
-        [name, float(distance), float(angle)]
-        for name, (distances, angles) in parts.items()
-        for distance, angle in zip(np.round(distances, 2), np.round(angles, 2), strict=True)
-    ]
     return Section(
         "Neighbours",
         f"Distance of the {_NEAREST} nearest neighbours of every particle, and the angle between their orientations, "
         "before and after. Worry if many particles are left that are much closer than particles can be (give "
         "--min-distance), or if neighbours on a lattice are turned by any angle.",
         figure=_neighbour_histograms(parts),
-        data=Table(["particles", "distance_angstrom", "angle_deg"], data),
         shape="wide",
     )
 
@@ -183,32 +178,20 @@ def _lattice_figure(lattice: Lattice) -> Figure:
 
 
 def _tomograms_section(result: SelectResult) -> Section:
-    names = result.before.particles.tomogram
-    position = poses_of(result.before)[1]
-    rows: list[list[Scalar]] = [
-        [
-            result.before.particles.name[i],
-            names[i],
-            *(float(value) for value in np.round(position[i], 1)),
-            "kept" if step < 0 else result.steps[step].name,
-        ]
-        for i, step in enumerate(result.removed_by)
-    ]
-    counts: list[list[Scalar]] = []
-    for name in dict.fromkeys(names):
-        mine = np.array([one == name for one in names])
-        counts.append([name, int(mine.sum()), int((mine & result.kept).sum())])
+    names = np.array(result.before.particles.tomogram)
+    before, after = Counter(names.tolist()), Counter(names[result.kept].tolist())
+    counts: list[list[Scalar]] = [[name, count, after[name]] for name, count in before.items()]
     shown = min(len(counts), DRAWN_TOMOGRAMS)
     which = "every tomogram" if shown == len(counts) else f"the first {shown} of {len(counts)} tomograms"
     return Section(
         "Tomograms",
         f"Particles of {which} from above and from the side: those kept, and those removed by the criterion that took "
-        "them. Worry if whole regions or whole tomograms are empty, or if single particles are left off all others.",
+        "them (`removed.csv` lists them). Worry if whole regions or whole tomograms are empty, or if single particles "
+        "are left off all others.",
         figure=_tomograms_figure(result, shown),
         form="png",
         table=Table(["tomogram", "particles", "kept"], counts),
         folded=True,
-        data=Table(["particle", "tomogram", "x_angstrom", "y_angstrom", "z_angstrom", "removed_by"], rows),
         shape="wide",
     )
 

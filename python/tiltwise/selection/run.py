@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +108,10 @@ def run(options: SelectOptions, job: Job, progress: Progress) -> SelectResult:
         result.outputs.update(write_set(job, optset))
         result.outputs["select"] = job.path("select.json")
         write_text(result.outputs["select"], json.dumps(summary_of(result), indent=1, allow_nan=False))
-        job.add_output(result.outputs["select"])
+        result.outputs["removed"] = job.path("removed.csv")
+        write_text(result.outputs["removed"], table_of_removed(result))
+        for name in ("select", "removed"):
+            job.add_output(result.outputs[name])
     job.metric("particles_before", len(before.particles))
     job.metric("particles_kept", len(rows))
     return result
@@ -260,6 +265,19 @@ class _Selection:
                 "to a resolution you trust"
             )
         return found.kept
+
+
+def table_of_removed(result: SelectResult) -> str:
+    """What `removed.csv` holds: every particle that was removed, where it is in Å from the corner, and what took it."""
+    particles, position = result.before.particles, poses_of(result.before)[1]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["particle", "tomogram", "x_angstrom", "y_angstrom", "z_angstrom", "removed_by"])
+    for row in np.flatnonzero(~result.kept):
+        place = (f"{value:.2f}" for value in position[row])
+        name = result.steps[result.removed_by[row]].name
+        writer.writerow([particles.name[row], particles.tomogram[row], *place, name])
+    return buffer.getvalue()
 
 
 def _known(kept: Bools) -> Callable[[Rows], Bools]:
