@@ -11,13 +11,18 @@ import pytest
 
 from helpers.refinements import Listener, assert_same_files, refine_options, run_refine, simulated
 from tiltwise import api
+from tiltwise.em import focus as focusing
+from tiltwise.em.data import load_set
 from tiltwise.em.refine import RefineResult
 from tiltwise.errors import Aborted, ConfigError, DataError, ShapeError
 from tiltwise.extract.source import ParticleSource
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
+from tiltwise.kernels.select import load_backend
 from tiltwise.maps.focus import Frame
+from tiltwise.maps.inputs import source_of
 from tiltwise.post.mask import widened
 from tiltwise.sim.score import score_poses
 from tiltwise.sim.simulate import SimulatedData
@@ -133,7 +138,7 @@ def test_exported_images_are_those_without_the_rest(rocking: Rocking, tmp_path: 
     assert source.from_stacks
     own = ParticleSource(part, box_px=48, crop_px=32, binning=1.0, diameter_angstrom=None)
     plain = [own.load(i, np.zeros(3)) for i in range(4)]
-    own.rest = result.focus.rest(own)
+    own.rest = result.focus.rest(own, load_backend("auto"))
     for particle in range(4):
         found, expected = (one.load(particle, np.zeros(3)).data for one in (source, own))
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
@@ -142,6 +147,29 @@ def test_exported_images_are_those_without_the_rest(rocking: Rocking, tmp_path: 
     assert "Power that was subtracted" in page
     with pytest.raises(ConfigError, match="--apply-offsets"):
         api.subtract(output=tmp_path / "b", focus=rocking.mask, progress=progress, apply_offsets=False, **values)
+
+
+def test_workers_take_the_same_off(rocking: Rocking, tmp_path: Path) -> None:
+    """What a process writes and another reads predicts the same, to the bit."""
+    options = refine_options(rocking.data, tmp_path / "job", focus=rocking.mask, subtract_neighbours=True)
+    backend = load_backend("auto")
+    with FolderJob(options, ["tiltwise", "refine"], SilentProgress()) as job:
+        moved, _, focus = focusing.focused(options, load_set(options), backend, 1, job, SilentProgress())
+    assert focus is not None
+    focus.share(tmp_path / "focus.npz")
+    again = focusing.shared(options, load_set(options), tmp_path / "focus.npz")
+    assert np.array_equal(again.optset.particles.coordinate_px, moved.particles.coordinate_px)
+    source = source_of(options, moved)
+    images = []
+    for one in (None, focus, again):
+        source.rest = None if one is None else one.rest(source, backend)
+        images.append([source.load(i, np.zeros(3)).data for i in (0, 20)])
+    plain, expected, found = images
+    for one, other, untouched in zip(found, expected, plain, strict=True):
+        assert np.array_equal(one, other)
+        assert np.abs(other - untouched).max() > 0.1 * np.abs(untouched).max()
+    assert focus.consensus is not None
+    assert focus.bytes_kept == 2 * 8 * len(focus.consensus.rest) * 64 * 64 * 33
 
 
 def test_bad_input_is_explained(rocking: Rocking, tmp_path: Path) -> None:
@@ -155,7 +183,6 @@ def test_bad_input_is_explained(rocking: Rocking, tmp_path: Path) -> None:
         ({"focus": None, "subtract": False}, "no --focus"),
         ({"mask": rocking.mask}, "two masks"),
         ({"symmetry": "C3"}, "not the symmetry"),
-        ({"workers": 2}, "workers do not subtract"),
         ({"subtract": False, "rest": rocking.mask}, "takes nothing off"),
     ):
         with pytest.raises(ConfigError) as caught:

@@ -117,7 +117,7 @@ def data_model(
         keep(stored.box, 0)
         return PseudoModel(optset, stored, exact=exact, diameter_angstrom=masked)
     source = source_of(options, optset, None if pseudo else masked)
-    source.rest = None if focus is None else focus.rest(source)
+    source.rest = None if focus is None else focus.rest(source, backend)
     poses = Poses.of(optset)
     cache = ParticleCache(source, keep(source.box, int(ParticleCache.sizes(source).sum())))
     if not pseudo:

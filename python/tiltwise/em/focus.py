@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses, Rest
+from tiltwise.files import atomic_path
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import write_map
 from tiltwise.kernels.api import Backend
@@ -33,6 +35,8 @@ from tiltwise.maps.volumes import Accumulator, solve_map
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import series_index
 
+SHARED = "focus.npz"
+"""File in the folder of a job from which workers take what --focus asks for; it goes when the job is done."""
 SAMPLE = 60
 """Particles, of all series together, whose images tell what is taken off."""
 SHARE_OF_MAPS = 0.5
@@ -52,7 +56,6 @@ class Focus:
     """particles whose coordinates are the centres of their parts"""
     consensus: Consensus | None = None
     """maps of the particle; None if nothing is taken off"""
-    backend: Backend | None = None
     removal: Removal | None = None
     """what is taken off"""
     averages: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -72,14 +75,23 @@ class Focus:
         consensus = None if self.consensus is None else self.consensus.take(rows)
         return replace(self, optset=optset, consensus=consensus)
 
-    def rest(self, source: ParticleSource) -> Rest | None:
+    def rest(self, source: ParticleSource, backend: Backend) -> Rest | None:
         """What is taken off the images of `source`."""
-        if self.consensus is None or self.backend is None:
-            return None
-        return self.consensus.subtraction(source, self.backend)
+        return None if self.consensus is None else self.consensus.subtraction(source, backend)
+
+    def share(self, path: Path) -> None:
+        """Writes what `shared` needs in another process."""
+        arrays: dict[str, NDArray[Any]] = {}
+        if self.consensus is not None:
+            arrays = {"keys": np.array(self.consensus.keys), "curve": self.consensus.curve}
+            for name, maps in (("rest", self.consensus.rest), ("whole", self.consensus.whole)):
+                arrays |= {f"{name}_{half}_{fold}": density for (half, fold), density in maps.items()}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def write(self, job: Job) -> dict[str, Path]:
-        """The mask in the box of the part, for what follows."""
+        """The mask in the box of the part, for what follows; what workers needed goes."""
+        job.path(SHARED).unlink(missing_ok=True)
         path = job.path("run_focus_mask.mrc")
         write_map(path, self.frame.mask, self.frame.pixel_size)
         job.add_output(path, "Mask3D.mrc.relion")
@@ -132,14 +144,11 @@ def focused(
     """
     if options.focus is None:
         return optset, half_sets(optset, options, job), None
-    pixel_size = optset.series[0].pixel_size_angstrom * options.binning
-    mask = read_mask(options.focus, options.map_size, pixel_size, "--focus")
-    frame = Frame.of(mask, pixel_size, options.focus_center)
-    optset = _with_part_seen(options, optset, frame, job.warn)
+    frame, optset = _framed(options, optset, job.warn)
     halves, moved = half_sets(optset, options, job), frame.particles(optset)
     if not subtract:
         return moved, halves, Focus(frame, moved)
-    consensus = _consensus(options, optset, mask, halves, folds, backend, threads, job, progress)
+    consensus = _consensus(options, optset, halves, folds, backend, threads, job, progress)
     source, sample, shell = source_of(options, moved), _sample(moved), last_used_shell(consensus.curve)
     subtraction = consensus.subtraction(source, backend)
     with job.timing("rest"):
@@ -153,7 +162,35 @@ def focused(
             f"tilt images hold {removal.scale:.2f} +- {removal.scale_error:.2f} times what is taken off them: poses in "
             "the file do not fit the images, or their contrast does not fit the metadata"
         )
-    return moved, halves, Focus(frame, moved, consensus, backend, removal, (before, after))
+    return moved, halves, Focus(frame, moved, consensus, removal, (before, after))
+
+
+def shared(options: FocusOptions, optset: OptimisationSet, path: Path) -> Focus:
+    """What another process wrote to a file with `Focus.share`, for the same set and options; without figures."""
+    frame, optset = _framed(options, optset, lambda text: None)
+    moved = frame.particles(optset)
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    if not arrays:
+        return Focus(frame, moved)
+    keys = [(int(half), int(fold)) for half, fold in arrays["keys"]]
+    rest, whole = (
+        {key: arrays[f"{name}_{key[0]}_{key[1]}"] for key in sorted(set(keys)) if f"{name}_{key[0]}_{key[1]}" in arrays}
+        for name in ("rest", "whole")
+    )
+    return Focus(frame, moved, Consensus(optset, keys, rest, whole, arrays["curve"]))
+
+
+def _framed(
+    options: FocusOptions, optset: OptimisationSet, warn: Callable[[str], None]
+) -> tuple[Frame, OptimisationSet]:
+    """Box about the part, and the particles whose part is seen."""
+    assert options.focus is not None
+    pixel_size = optset.series[0].pixel_size_angstrom * options.binning
+    frame = Frame.of(
+        read_mask(options.focus, options.map_size, pixel_size, "--focus"), pixel_size, options.focus_center
+    )
+    return frame, _with_part_seen(options, optset, frame, warn)
 
 
 def _sample(optset: OptimisationSet) -> list[int]:
@@ -220,7 +257,6 @@ def _with_part_seen(
 def _consensus(
     options: FocusOptions,
     optset: OptimisationSet,
-    mask: NDArray[np.float32],
     halves: NDArray[np.int64],
     wanted: int | None,
     backend: Backend,
@@ -230,6 +266,8 @@ def _consensus(
 ) -> Consensus:
     """Maps of the particle and of its rest, from the poses in the set."""
     box, pixel_size = options.map_size, optset.series[0].pixel_size_angstrom * options.binning
+    assert options.focus is not None
+    mask = read_mask(options.focus, box, pixel_size, "--focus")
     if options.rest is None:
         whole = focus_mask(None, options.particle_diameter, box, pixel_size)
         rest = whole * (1.0 - mask)

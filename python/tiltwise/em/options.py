@@ -215,13 +215,6 @@ class RefineOptions(FocusOptions, OutputOptions):
             self.refuse_without_effect(
                 ("rest", "subtract_neighbours"), because="--no-subtract takes nothing off", fix="leave one of them out"
             )
-        if self.subtract and (self.workers or self.dask is not None):
-            raise ConfigError(
-                "workers do not subtract",
-                where="--workers" if self.workers else "--dask",
-                expected="threads of this process, --j",
-                fix="leave it out, or --no-subtract",
-            )
         if self.focus_center == "mask" and self.symmetry != "C1":
             raise ConfigError(
                 "a part in the middle of its own box has not the symmetry of the particle",

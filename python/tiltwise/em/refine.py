@@ -149,7 +149,7 @@ class Refinement:
             folds=self.wanted_folds,
             workers=options.workers,
             images=images,
-            others=0 if self.focus is None else self.focus.bytes_kept,
+            others=0 if self.focus is None else self.focus.bytes_kept * (1 + options.workers),
         )
         return self.memory.images
 
@@ -494,7 +494,7 @@ class Refinement:
 
 def run(options: RefineOptions, job: Job, progress: Progress) -> RefineResult:
     """Refine poses and map; the entry point of `tiltwise refine` and of Python scripts."""
-    refinement = Refinement(options, job, progress)
-    with closing(executor_of(options, refinement.runner, refinement.memory.images, job, progress)) as executor:
-        refinement.executor = executor
-        return refinement.run()
+    one = Refinement(options, job, progress)
+    with closing(executor_of(options, one.runner, one.memory.images, one.focus, job, progress)) as executor:
+        one.executor = executor
+        return one.run()

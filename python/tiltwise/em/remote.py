@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiltwise.em.data import data_model, load_set, orientation_of
+from tiltwise.em.focus import SHARED, Focus, shared
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.step import Step, UnitRunner
 from tiltwise.em.units import Unit, UnitSums
@@ -32,6 +33,8 @@ class WorkerSetup:
     """of every worker; 0 for all it has"""
     cache_bytes: int
     """images a worker may keep"""
+    focus: Path | None = None
+    """with --focus: file with what is taken off the images"""
 
 
 _current: tuple[WorkerSetup, UnitRunner] | None = None
@@ -46,14 +49,16 @@ def run_unit(setup: WorkerSetup, step: Step, unit: Unit) -> UnitSums:
         os.chdir(setup.folder)
         optset = load_set(setup.options)
         backend, threads = load_backend(setup.backend), setup.threads or default_threads()
-        images = data_model(setup.options, optset, backend, threads, lambda box, wanted: setup.cache_bytes)
+        focus = None if setup.focus is None else shared(setup.options, optset, setup.focus)
+        optset = optset if focus is None else focus.optset
+        images = data_model(setup.options, optset, backend, threads, lambda box, wanted: setup.cache_bytes, focus=focus)
         runner = UnitRunner(images, backend, threads, orientation_of(setup.options, optset))
         _current = setup, runner
     return _current[1].run(step, unit, lambda n: None)
 
 
 def executor_of(
-    options: RefineOptions, runner: UnitRunner, images_bytes: int, job: Job, progress: Progress
+    options: RefineOptions, runner: UnitRunner, images_bytes: int, focus: Focus | None, job: Job, progress: Progress
 ) -> Executor[Step, Unit, UnitSums]:
     """What computes the units: `runner` in this process, or workers as --workers and --dask ask."""
     if not options.workers and options.dask is None:
@@ -68,5 +73,11 @@ def executor_of(
         if options.dask is not None
         else f"units are computed by {count} workers, {threads} threads each"
     )
-    setup = WorkerSetup(uuid.uuid4().hex, options, Path.cwd(), runner.backend.name, threads, images_bytes // count)
+    path = None
+    if focus is not None:
+        path = job.path(SHARED).absolute()
+        focus.share(path)
+    setup = WorkerSetup(
+        uuid.uuid4().hex, options, Path.cwd(), runner.backend.name, threads, images_bytes // count, path
+    )
     return DaskExecutor(client, run_unit, setup, lambda unit: len(unit.particles), job.check_abort)

@@ -35,15 +35,15 @@ class SubtractedExtraction(Extraction):
 
     def prepared(self, optset: OptimisationSet) -> OptimisationSet:
         """See `Extraction.prepared`: coordinates are those of the parts, half sets those of the prediction."""
-        backend = load_backend(self.part.backend)
-        moved, halves, focus = focused(self.part, optset, backend, self.threads, self.job, self.progress)
+        self.backend = load_backend(self.part.backend)
+        moved, halves, focus = focused(self.part, optset, self.backend, self.threads, self.job, self.progress)
         assert focus is not None
         self.focus = focus
         return replace(moved, particles=replace(moved.particles, half_set=halves))
 
     def rest(self, rows: NDArray[np.intp]) -> Rest | None:
         """See `Extraction.rest`."""
-        return self.focus.taken(rows).rest(self.source)
+        return self.focus.taken(rows).rest(self.source, self.backend)
 
 
 def run(options: SubtractOptions, job: Job, progress: Progress) -> SubtractResult:

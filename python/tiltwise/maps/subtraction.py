@@ -56,8 +56,8 @@ class Consensus:
     """(N, N, N) the same of the whole particle, which neighbours are predicted from; empty if they are left alone"""
     curve: NDArray[np.float64]
     """FSC of the half maps inside the mask of the particle"""
-    density: NDArray[np.float32]
-    """mean of the half maps inside that mask, filtered"""
+    density: NDArray[np.float32] | None = None
+    """mean of the half maps inside that mask, filtered; for pictures"""
 
     @classmethod
     def of(

@@ -21,6 +21,8 @@ def focus_sections(focus: Focus) -> list[Section]:
     frame = focus.frame
     if focus.consensus is None or focus.removal is None or focus.averages is None:
         return []
+    density = focus.consensus.density
+    assert density is not None
     before, after = focus.averages
     rest = np.asarray(np.mean(list(focus.consensus.rest.values()), axis=0), np.float32)
     maps = {"before": before, "after": after, "taken off": frame.moved(rest)}
@@ -33,7 +35,7 @@ def focus_sections(focus: Focus) -> list[Section]:
             "The part and its mask",
             "The particle as its poses in the file give it, in the box about the part, and the mask. Worry if the mask "
             "cuts through density that moves with the part, or holds much that does not.",
-            figure=masked_slices(frame.moved(focus.consensus.density), frame.mask, frame.pixel_size),
+            figure=masked_slices(frame.moved(density), frame.mask, frame.pixel_size),
             form="png",
         ),
         Section(
