@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tiltwise.ctf.refine_ctf import RefineCtfResult
     from tiltwise.cycle.ablation import AblationResult
     from tiltwise.cycle.table import CycleResult
+    from tiltwise.em.bfactor import BFactorResult
     from tiltwise.em.reconstruct import ReconstructResult
     from tiltwise.em.refine import RefineResult
     from tiltwise.export.extract import ExtractResult
@@ -239,6 +240,13 @@ def local_resolution(*, progress: Progress | None = None, **options: Any) -> Loc
     return result
 
 
+@_job("bfactor-plot")
+def bfactor_plot(*, progress: Progress | None = None, **options: Any) -> BFactorResult:
+    """Resolution against the number of particles: B-factor, and what more particles would give."""
+    result: BFactorResult = _run("bfactor-plot", options, progress)
+    return result
+
+
 __all__ = [
     "expand",
     "FUNCTIONS",
@@ -246,6 +254,7 @@ __all__ = [
     "options_of",
     "ablate",
     "align",
+    "bfactor_plot",
     "check",
     "classify",
     "cycle",

@@ -42,6 +42,7 @@ COMMANDS = {
     "mask": Entry("mask", "soft mask of the particle, from half maps or a map"),
     "postprocess": Entry("postprocess", "resolution and a sharpened map from half maps"),
     "local-resolution": Entry("local_resolution", "resolution at every voxel, and a map filtered by it"),
+    "bfactor-plot": Entry("bfactor_plot", "resolution against the number of particles, and what more would give"),
     "report": Entry("report", "one page of all jobs of a project, of one job, or of two compared"),
     "watch": Entry("watch", "jobs of a project, live in a browser on this machine"),
     "star": Entry("star", "look into STAR files; filter, join and cut them without loss"),

@@ -37,6 +37,7 @@ def _mark_failure(arguments: Sequence[str]) -> None:
 
 ablate = _program("ablate")
 align = _program("align")
+bfactor_plot = _program("bfactor-plot")
 check = _program("check")
 classify = _program("classify")
 cycle = _program("cycle")

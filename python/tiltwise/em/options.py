@@ -29,6 +29,42 @@ class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
 
 
+class BFactorPlotOptions(ComputeOptions, ImageOptions, OutputOptions):
+    """Options of `tiltwise bfactor-plot`."""
+
+    command: ClassVar[str] = "bfactor-plot"
+
+    draws: int = option(6, ge=2, le=16, help="random subsets of every size, as far as there are different ones")
+    lowres: float | None = option(
+        None, unit="Å", gt=0, help="subsets with a resolution worse than this are not fitted; default: all are"
+    )
+    forecast: str = option(
+        "",
+        flags=("--forecast",),
+        help="resolutions in Å, as in 6,5,4, that are asked for; default: the next finer ones",
+    )
+
+    @property
+    def wanted_angstrom(self) -> tuple[float, ...]:
+        """Values of `--forecast`."""
+        return tuple(float(word) for word in self.forecast.split(",") if word.strip())
+
+    @model_validator(mode="after")
+    def _resolutions(self) -> BFactorPlotOptions:
+        try:
+            values = self.wanted_angstrom
+        except ValueError:
+            values = (0.0,)
+        if not all(0 < value < float("inf") for value in values):
+            raise ConfigError(
+                "resolutions cannot be read",
+                where="--forecast",
+                expected="numbers in Å with commas between them, as in 6,5,4",
+                found=self.forecast,
+            )
+        return self
+
+
 class RefineOptions(FocusOptions, OutputOptions):
     """Options of `tiltwise refine`."""
 

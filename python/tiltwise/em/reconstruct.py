@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.options import ReconstructOptions
+from tiltwise.em.options import BFactorPlotOptions, ReconstructOptions
 from tiltwise.em.relion_reconstruct import GatherReconstruction
 from tiltwise.errors import ConfigError
 from tiltwise.exec import Job, Progress
@@ -19,6 +19,7 @@ from tiltwise.extract.images import ImageExtractor, ParticleImages
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import write_map
+from tiltwise.kernels.api import Backend
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.half_sets import half_sets
@@ -55,10 +56,10 @@ class ReconstructResult:
     outputs: Mapping[str, Path]
 
 
-class Reconstruction:
-    """Data and options of one run."""
+class GivenPoses:
+    """Particles at the poses of their file, and sums over them."""
 
-    def __init__(self, options: ReconstructOptions, job: Job, progress: Progress) -> None:
+    def __init__(self, options: ReconstructOptions | BFactorPlotOptions, job: Job, progress: Progress) -> None:
         self.options, self.job, self.progress = options, job, progress
         self.optset = read_set(options, need_images=None)
         record(self.optset, job, progress)
@@ -73,7 +74,7 @@ class Reconstruction:
         self.symmetry = symmetry_matrices(options.symmetry)
         self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
         progress.title(
-            "reconstruct",
+            options.command,
             {
                 "particles": len(self.optset.particles),
                 "tilt series": len(self.optset.series),
@@ -83,35 +84,42 @@ class Reconstruction:
             },
         )
 
-    def members(self, series: int, half: int) -> NDArray[np.intp]:
-        """Particles of a series and half set."""
-        return np.flatnonzero((self.source.series_of == series) & (self.halves == half) & self.seen)
+    def noise(self) -> list[NDArray[np.float64]]:
+        """Noise power (F, S) of every series, from a few of its images."""
+        return initial_noise_power(self.source, self.load, self.threads, lambda n: None, NOISE_SAMPLE, self.seen)
+
+    def load(self, particle: int) -> ParticleImages:
+        """Images of a particle, centred."""
+        return self.source.load(particle, self.poses.displacement_angstrom[particle])
+
+    def sums(
+        self, chosen: NDArray[np.bool_], noise: Sequence[NDArray[np.float64]], backend: Backend, advance: Any
+    ) -> Accumulator:
+        """Completed and symmetrised sums over some particles (P,) of those seen, weighted by the noise power."""
+        accumulator = Accumulator.empty(self.source.box, PADDING)
+        for number, series in enumerate(self.optset.series):
+            members = np.flatnonzero((self.source.series_of == number) & chosen & self.seen)
+            for start in range(0, len(members), CHUNK):
+                self.job.check_abort()
+                chunk = [int(m) for m in members[start : start + CHUNK]]
+                images = ordered_map(self.load, chunk, self.threads)
+                rotations = self.poses.rotation[chunk]
+                insert_images(
+                    accumulator, series, images, rotations, noise[number], self.source.disc, backend, self.threads
+                )
+                advance(len(chunk))
+        return accumulator.complete().symmetrised(self.symmetry, backend)
+
+
+class Reconstruction(GivenPoses):
+    """Half maps and map of one run."""
+
+    options: ReconstructOptions
 
     def transpose(self, advance: Any) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
         """Half maps and map by transposed trilinear projection on a padded grid, weighted by the noise power."""
-
-        def load(particle: int) -> ParticleImages:
-            return self.source.load(particle, self.poses.displacement_angstrom[particle])
-
-        noise = initial_noise_power(self.source, load, self.threads, lambda n: None, NOISE_SAMPLE, self.seen)
-        backend = load_backend(self.options.backend)
-        accumulators = {half: Accumulator.empty(self.source.box, PADDING) for half in HALVES}
-
-        for half, accumulator in accumulators.items():
-            for number, series in enumerate(self.optset.series):
-                members = self.members(number, half)
-                for start in range(0, len(members), CHUNK):
-                    self.job.check_abort()
-                    chunk = [int(m) for m in members[start : start + CHUNK]]
-                    images = ordered_map(load, chunk, self.threads)
-                    rotations = self.poses.rotation[chunk]
-                    insert_images(
-                        accumulator, series, images, rotations, noise[number], self.source.disc, backend, self.threads
-                    )
-                    advance(len(chunk))
-        for half in HALVES:
-            accumulators[half] = accumulators[half].complete().symmetrised(self.symmetry, backend)
-        done = accumulators
+        noise, backend = self.noise(), load_backend(self.options.backend)
+        done = {half: self.sums(self.halves == half, noise, backend, advance) for half in HALVES}
         joined, snr = done[1] + done[2], self.options.snr
         if snr is not None:
             solved = [solve_map(a, shell_means(a) / snr) for a in (done[1], done[2], joined)]
@@ -140,6 +148,10 @@ class Reconstruction:
         crop, snr = self.options.map_size, self.options.snr
         maps = ordered_map(lambda part: part.solve(crop, snr), [parts[1], parts[2], parts[1] + parts[2]], self.threads)
         return {1: maps[0], 2: maps[1]}, maps[2]
+
+    def members(self, series: int, half: int) -> NDArray[np.intp]:
+        """Particles of a series and half set."""
+        return np.flatnonzero((self.source.series_of == series) & (self.halves == half) & self.seen)
 
     def _gather_into(
         self, part: GatherReconstruction, series: TiltSeries, members: NDArray[np.intp], advance: Any
