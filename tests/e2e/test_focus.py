@@ -184,6 +184,8 @@ def test_bad_input_is_explained(rocking: Rocking, tmp_path: Path) -> None:
         ({"mask": rocking.mask}, "two masks"),
         ({"symmetry": "C3"}, "not the symmetry"),
         ({"subtract": False, "rest": rocking.mask}, "takes nothing off"),
+        ({"focus": None, "subtract_neighbours": True}, "no --focus"),
+        ({"subtract_neighbours": True, "particle_diameter": None}, "how large a neighbour is"),
     ):
         with pytest.raises(ConfigError) as caught:
             options(**changes)

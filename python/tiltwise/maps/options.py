@@ -114,3 +114,15 @@ class FocusOptions(ComputeOptions, ImageOptions):
         flags=("--subtract-neighbours", "--subtract-neighbors"),
         help="with --focus: particles of the set are also subtracted from the images of those beside them",
     )
+
+    @model_validator(mode="after")
+    def _size_of_neighbours(self) -> FocusOptions:
+        if self.subtract_neighbours and self.particle_diameter is None and self.rest is None:
+            raise ConfigError(
+                "it is not known how large a neighbour is",
+                where="--subtract-neighbours",
+                expected="--particle-diameter, or a mask with --rest",
+                found="neither: the sphere as large as the box may hold several particles",
+                fix="give the diameter of the particle",
+            )
+        return self
