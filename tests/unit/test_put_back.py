@@ -49,7 +49,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[OptimisationSet, Opt
 
 def test_families_that_differ_are_found_with_their_sizes(sets: tuple[OptimisationSet, OptimisationSet]) -> None:
     found = {one.family: one for one in changes(*sets)}
-    assert set(found) == {"defocus", "tilt shifts", "tilt angles", "poses"}
+    assert set(found) == {"defocus", "tilt shifts", "tilt angles", "places of series", "poses"}
     assert found["defocus"].size == pytest.approx(300.0, rel=0.3)
     assert found["tilt shifts"].size == pytest.approx(4.0, rel=0.3)
     assert found["tilt angles"].size == pytest.approx(0.2, rel=0.3)
@@ -101,6 +101,7 @@ def test_motion_that_all_particles_share_is_a_shift(sets: tuple[OptimisationSet,
     shared = np.random.default_rng(1).normal(size=(after.series[0].n_tilts, 3)) * 5.0
     own = 0.5 * np.random.default_rng(2).normal(size=(len(after.particles), *shared.shape))
     own -= own.reshape(2, -1, *shared.shape).mean(axis=1).repeat(len(own) // 2, axis=0)
+    own -= own.mean(axis=1, keepdims=True)
 
     def with_motion(motion: np.ndarray[Any, np.dtype[np.float64]]) -> OptimisationSet:
         series = []

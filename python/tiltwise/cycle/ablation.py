@@ -57,7 +57,9 @@ class Measured:
     without_fold: F64
     """(K, S) FSC inside the mask without one fold of either half set"""
     log_likelihood: F64
-    """(P, F) nats of every image over no particle at all; NaN where it is not seen"""
+    """(P,) nats of the images of every particle over no particle at all"""
+    seen: NDArray[np.bool_]
+    """(P, F) images that there are"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Row:
     blocks: int
     resolution_angstrom: float
     """FSC 0.143 without it"""
+    particles: int
+    """seen by the same tilts with and without it: the others have no say in the gain"""
     mean_fsc: float
     """without it"""
     mean_fsc_gain: float
@@ -92,6 +96,7 @@ class Row:
             "parameters": self.parameters,
             "gain_nats": round(self.gain, 2),
             "gain_sigma_nats": round(self.sigma, 2),
+            "particles": self.particles,
             "blocks": self.blocks,
             "resolution_without_angstrom": round(self.resolution_angstrom, 3),
             "mean_fsc_without": round(self.mean_fsc, 5),
@@ -190,16 +195,17 @@ class Ablation:
             noise = self.noise[number]
             fit.add(*key, optset.series[number], images, poses.rotation[members], noise, source.disc)
         fit.finish()
-        tilts = max(series.n_tilts for series in optset.series)
-        found = np.full((len(optset.particles), tilts), np.nan)
+        shells = source.disc.n_shells
+        cross, square = np.zeros((2, len(optset.particles), shells))
+        seen = np.zeros((len(optset.particles), max(series.n_tilts for series in optset.series)), bool)
         volumes = dict(zip(fit.keys, ordered_map(lambda key: fit.reference(*key), fit.keys, self.threads), strict=True))
         used = source.disc.count(min(fit.shell + 1.0, self.box / 2))
-        frequencies = source.disc.frequencies3d(used)
+        frequencies, shell = source.disc.frequencies3d(used), source.disc.shells[:used]
         for (key, number, members), images in zip(chunks, map_ahead(load, asked, self.threads), strict=True):
             self.job.check_abort()
             series, volume = optset.series[number], volumes[key]
 
-            def likelihood(
+            def compare(
                 item: tuple[int, ParticleImages],
                 series: TiltSeries = series,
                 volume: NDArray[np.complex64] = volume,
@@ -210,13 +216,15 @@ class Ablation:
                 matrices = slice_matrices(series, image.tilts, poses.rotation[particle][None], float(PADDING))
                 predicted = self.backend.project(volume, matrices, frequencies, len(volume) // 2, threads=1)
                 shape = len(image.tilts), used
-                cross = (predicted.conj() * white.score_image.reshape(shape)).real
-                square = predicted.real**2 + predicted.imag**2
-                each = 2.0 * cross - square * white.score_power.reshape(shape)
-                found[particle, image.tilts] = each.sum(axis=1, dtype=np.float64)
+                own = (predicted.conj() * white.score_image.reshape(shape)).real.sum(axis=0)
+                power = predicted.real**2 + predicted.imag**2
+                cross[particle] = np.bincount(shell, own, shells)
+                power *= white.score_power.reshape(shape)
+                square[particle] = np.bincount(shell, power.sum(axis=0), shells)
+                seen[particle, image.tilts] = True
 
-            ordered_map(likelihood, zip(members.tolist(), images, strict=True), self.threads)
-        return Measured(self.corrected(*fit.halves), self._without_folds(fit), found)
+            ordered_map(compare, zip(members.tolist(), images, strict=True), self.threads)
+        return Measured(self.corrected(*fit.halves), self._without_folds(fit), calibrated(cross, square), seen)
 
     def corrected(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> F64:
         """FSC inside the mask, without what the mask adds."""
@@ -272,10 +280,10 @@ class Ablation:
 
     def row(self, part: PutBack, whole: Measured, without: Measured) -> Row:
         """What a family bought."""
-        difference = whole.log_likelihood - without.log_likelihood
-        # images that one geometry shows and the other does not say nothing
-        gains = np.where(np.isfinite(difference), difference, 0.0).sum(axis=1)
-        gain, sigma, blocks = summed(gains, self.blocks)
+        # what one geometry shows and the other does not, at the edges of the images, says nothing
+        same = (whole.seen == without.seen).all(axis=1)
+        gains = np.where(same, whole.log_likelihood - without.log_likelihood, 0.0)
+        gain, sigma, blocks = summed(gains, np.where(same, self.blocks, -1))
         mean = float(without.curve[1:].mean())
         lost = (whole.without_fold - without.without_fold)[:, 1:].mean(axis=1)
         names = np.array(self.optset.particles.tomogram)
@@ -287,12 +295,24 @@ class Ablation:
             sigma,
             blocks,
             self.resolution(without.curve),
+            int((same & self.seen).sum()),
             mean,
             float(whole.curve[1:].mean()) - mean,
             jackknife(lost),
             without.curve,
             {series.name: float(gains[names == series.name].sum()) for series in self.optset.series},
         )
+
+
+def calibrated(cross: F64, square: F64) -> F64:
+    """(P,) log-likelihood from cross and quadratic terms (P, S) of every shell.
+
+    Every shell of the references has the amplitude that fits all images best.  What regularisation takes from a
+    reference depends on the FSC: without this, the set with the poorer maps may seem to predict better.
+    """
+    crosses, squares = cross.sum(axis=0), square.sum(axis=0)
+    gain = np.maximum(np.divide(crosses, squares, out=np.zeros_like(crosses), where=squares > 0), 0.0)
+    return np.asarray((2.0 * gain * cross - gain**2 * square).sum(axis=1))
 
 
 def summed(gains: F64, block: NDArray[np.intp]) -> tuple[float, float, int]:

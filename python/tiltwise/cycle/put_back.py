@@ -2,7 +2,8 @@
 
 A series may turn and shift as a whole, and its particles with it, and nothing has changed: so the tilts of before are
 first brought into the tomogram of after, by the rigid motion that explains most of their difference.  A motion that
-all particles share is a shift of the tilts, and counts as one.
+all particles share is a shift of the tilts, and counts as one; the mean of what a particle moves over all tilts belongs
+to its position.  Where all particles of a series lie against its tilts is a family of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tiltwise.errors import DataError
 from tiltwise.extract.source import Poses
 from tiltwise.geometry.pose_errors import pose_errors
 from tiltwise.model import OptimisationSet, TiltSeries
-from tiltwise.model.poses import poses_of, series_index
+from tiltwise.model.poses import pixel_sizes, poses_of, series_index
 
 F64 = NDArray[np.float64]
 
@@ -62,9 +63,15 @@ class Pair:
     """(3,) pixels: x of the old tomogram is `turn @ x + move` in the new one"""
     centre: F64
     """(3,) mean position of the particles, pixels"""
+    members: NDArray[np.intp]
+    """(n,) particles of the series, rows of after"""
     shared_before: F64
     """(F, 3) mean motion of the particles, pixels"""
     shared_after: F64
+    rest_change: F64
+    """(n, 3) change of what every particle moves on average over the tilts, but for what all share, pixels"""
+    slip: F64
+    """(3,) pixels by which all particles have moved against the tilts"""
 
     @property
     def shift_px(self) -> F64:
@@ -109,6 +116,7 @@ def changes(after: OptimisationSet, before: OptimisationSet) -> list[PutBack]:
         _series(after, pairs, "tilt angles", "°", _turn, lambda p: p.turn_deg),
         _motion(after, before, pairs),
         _deformation(after, pairs),
+        _slip(after, pairs),
         poses_back(after, before, "poses", rows, pairs),
     ]
     return [one for one in found if one is not None]
@@ -132,7 +140,7 @@ def matched(after: OptimisationSet, before: OptimisationSet) -> NDArray[np.intp]
 def pairs_of(after: OptimisationSet, before: OptimisationSet, rows: NDArray[np.intp]) -> list[Pair]:
     """Tilt series before and after, in the order of `after`."""
     known = {series.name: series for series in before.series}
-    number, positions = series_index(after), poses_of(before)[1][rows]
+    number, positions, new = series_index(after), poses_of(before)[1][rows], poses_of(after)[1]
     result = []
     for index, series in enumerate(after.series):
         old = known.get(series.name)
@@ -153,14 +161,25 @@ def pairs_of(after: OptimisationSet, before: OptimisationSet, rows: NDArray[np.i
         )
         moved = np.eye(4)
         moved[:3, :3], moved[:3, 3] = turn.T, -turn.T @ move
+        carried = points @ turn.T + move
+        rest = [
+            _rest(one, names, common, series.pixel_size_angstrom)
+            for one, common in zip((before, after), shared, strict=True)
+        ]
+        now = new[members] / series.pixel_size_angstrom
+        none = np.zeros(3)
         result.append(
             Pair(
                 replace(old, projection=old.projection @ moved),
                 series,
                 turn,
                 move,
-                (points @ turn.T + move).mean(axis=0) if len(points) else np.zeros(3),
-                *shared,
+                carried.mean(axis=0) if len(points) else none,
+                members,
+                shared[0],
+                shared[1],
+                rest[1] - rest[0],
+                (now + rest[1] - carried - rest[0]).mean(axis=0) if len(points) else none,
             )
         )
     return result
@@ -202,6 +221,15 @@ def _mean_motion(optset: OptimisationSet, names: list[str], series: TiltSeries) 
     for name in names:
         total += optset.trajectories.get(name, 0.0)
     return total / max(len(names), 1) / series.pixel_size_angstrom
+
+
+def _rest(optset: OptimisationSet, names: list[str], shared: F64, pixel: float) -> F64:
+    """(n, 3) mean motion over the tilts, but for what all particles share, pixels."""
+    result = np.zeros((len(names), 3))
+    for row, name in enumerate(names):
+        if name in optset.trajectories:
+            result[row] = optset.trajectories[name].mean(axis=0) / pixel
+    return np.asarray(result - shared.mean(axis=0))
 
 
 # ---- families of the tilt series ----------------------------------------------------------------------------
@@ -316,10 +344,11 @@ def _aberrations(after: OptimisationSet, before: OptimisationSet) -> PutBack | N
 
 def _motion(after: OptimisationSet, before: OptimisationSet, pairs: list[Pair]) -> PutBack | None:
     """The motion of every particle that the others of its series do not share."""
-    number, names = series_index(after), after.particles.name
+    names, poses = after.particles.name, Poses.of(after)
     series, parts = [], []
-    for index, pair in enumerate(pairs):
-        members = np.flatnonzero(number == index)
+    for pair in pairs:
+        members = pair.members
+        poses.displacement_angstrom[members] += pair.rest_change * pair.after.pixel_size_angstrom
         shared = pair.shared_after - pair.shared_before
         change = np.zeros((len(members), pair.after.n_tilts, 3))
         for row, member in enumerate(members):
@@ -331,7 +360,17 @@ def _motion(after: OptimisationSet, before: OptimisationSet, pairs: list[Pair]) 
     if not size > SAME:
         return None
     kept = {name: before.trajectories[name] for name in names if name in before.trajectories}
-    return PutBack("motion", replace(after, series=tuple(series), trajectories=kept), Poses.of(after), size, "Å", None)
+    return PutBack("motion", replace(after, series=tuple(series), trajectories=kept), poses, size, "Å", None)
+
+
+def _slip(after: OptimisationSet, pairs: list[Pair]) -> PutBack | None:
+    """All particles of a series as one, against its tilts."""
+    poses, parts = Poses.of(after), []
+    for pair in pairs:
+        parts.append(pair.slip * pair.after.pixel_size_angstrom)
+        poses.displacement_angstrom[pair.members] -= parts[-1]
+    size = _rms(parts)
+    return PutBack("places of series", after, poses, size, "Å", 3 * len(parts)) if size > SAME else None
 
 
 def poses_back(
@@ -344,17 +383,16 @@ def poses_back(
     """Poses of `before`, in the tomograms of `after`; None if they are the same.  Errors as `changes`."""
     rows = matched(after, before) if rows is None else rows
     pairs = pairs_of(after, before, rows) if pairs is None else pairs
-    rotation, position = poses_of(before)
-    new, number = Poses.of(after), series_index(after)
-    turn = np.stack([pair.turn for pair in pairs])[number]
-    move = np.stack([pair.move * pair.after.pixel_size_angstrom for pair in pairs])[number]
-    rotation = turn @ rotation[rows]
-    position = np.einsum("pij,pj->pi", turn, position[rows]) + move
-    pixel = np.array([series.pixel_size_angstrom for series in after.series])[number][:, None]
+    new, (rotation, position) = Poses.of(after), (values[rows] for values in poses_of(before))
+    for pair in pairs:
+        own, pixel = pair.members, pair.after.pixel_size_angstrom
+        moved = position[own] @ pair.turn.T + (pair.move + pair.slip - pair.rest_change) * pixel
+        rotation[own], position[own] = pair.turn @ rotation[own], moved
     errors = pose_errors(*poses_of(after), rotation, position, remove_common=True)
     if not max(errors.angle_deg.max(initial=0.0), errors.distance.max(initial=0.0)) > SAME:
         return None
-    poses = Poses(new.stored_px, position - new.stored_px * pixel, rotation)
+    stored = new.stored_px * pixel_sizes(after)[:, None]
+    poses = Poses(new.stored_px, position - stored, rotation)
     shift = float(np.median(errors.distance))
     size = float(np.median(errors.angle_deg))
     return PutBack(family, after, poses, size, f"°, {shift:.2g} Å", 6 * len(rows))

@@ -40,6 +40,12 @@ from tiltwise.spectral.randomised import masked_fsc
 THRESHOLD = 0.143
 NEAR_NYQUIST = 1.25
 """A resolution of less than this times Nyquist asks for finer pixels."""
+JOINED = 40.0
+"""Å; what the halves of a refinement share."""
+MORE_SHELLS = 4
+"""Of half maps beyond those that they share, for poses to start from."""
+INITIAL_LOW_PASS = 1.5
+"""Times the resolution: low-pass filter of a map to start from."""
 WORSE = 1.0
 """Shells by which a round may make the resolution worse before it is taken back."""
 
@@ -184,6 +190,7 @@ class Cycle:
                 offset_range_px=self.options.offset_range_px,
                 folds=self.options.folds,
                 mask=self.given_mask(binning),
+                **self.beginning(before / "merged.mrc", state),
                 **self.images(optset, binning),
             )
         )
@@ -192,6 +199,14 @@ class Cycle:
         reason = str(manifest["metrics"].get("stop_reason", ""))
         self._measured(state, number, "refine", folder, binning, [manifest], reason, 0)
         return True
+
+    def beginning(self, density: Path, state: State) -> dict[str, Any]:
+        """What a round's refinement starts from: the poses, unless half maps agree in little more than they share."""
+        box, last = self.options.map_size * self.pixel_size, state.steps[-1].resolution_angstrom
+        if last is not None and box / last > box / JOINED + MORE_SHELLS:
+            return {}
+        low_pass = float(np.ceil(INITIAL_LOW_PASS * state.resolution))
+        return {"reference": density, "ini_high": low_pass, "healpix_order": self.options.auto_local_healpix_order}
 
     def _correction(
         self, name: str, folder: Path, optset: Path, binning: float, mask: Path | None
