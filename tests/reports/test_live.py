@@ -167,6 +167,19 @@ def test_pages_and_figures_take_little_of_the_time(tmp_path: Path, monkeypatch: 
     assert spent["page"] / 0.1 > 0.5 * total / max(AT_LEAST_S, 0.1 / SHARE)
 
 
+def test_figures_that_cannot_be_drawn_do_not_end_the_page(tmp_path: Path) -> None:
+    def draw(folder: Path) -> list[Section]:
+        raise ValueError
+
+    report, clock, _ = begun(tmp_path, figures=draw)
+    for line in ("one", "two"):
+        clock.now += 1000.0
+        report.note(line)
+    assert "two" in page(tmp_path)
+    report.end(DataError("trouble"))
+    assert "failed trouble" in page(tmp_path)
+
+
 def test_rows_of_an_earlier_run_are_kept_until_they_are_done_again(tmp_path: Path) -> None:
     rows = [{"t": 1, "kind": "iteration", "iteration": n, "value": 10 + n} for n in (1, 2, 3)]
     (tmp_path / "events.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")

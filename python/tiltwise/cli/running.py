@@ -55,7 +55,7 @@ def running(options: OutputOptions, session: Session) -> Iterator[Running]:
     job = FolderJob(options, session.command_line, progress)
     try:
         with job:
-            progress.begin(job.path("report.html"), job.content)
+            progress.begin(job.path("report.html"), job.content, anew=options.redo)
             yield Running(options, job, progress)
     except BaseException as error:
         progress.end(error)

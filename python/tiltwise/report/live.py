@@ -38,7 +38,7 @@ _NOTES, _STEPS = 40, 60
 """Most lines of the cards."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Step:
     """A countable piece of work, or (`total` 0) a job inside this one."""
 
@@ -100,10 +100,13 @@ class LiveReport:
 
     # ---- the life of the page ---------------------------------------------------------------------------
 
-    def begin(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write the first page to `path`; `content` is the manifest of the job, which the job keeps up to date."""
+    def begin(self, path: Path, content: Mapping[str, Any], *, anew: bool = False) -> None:
+        """Write the first page to `path`; `content` is the manifest of the job, which the job keeps up to date.
+
+        `anew`: rows of earlier runs do not count.
+        """
         self._path, self._content = path, content
-        self._rows = list(read_iterations(path.parent))
+        self._rows = [] if anew else list(read_iterations(path.parent))
         if self._figures is None:
             self._figures = figures_of(content["command"])
         self._began = self._drawn = self._clock()
@@ -118,8 +121,6 @@ class LiveReport:
         else:
             known = isinstance(error, TiltwiseError)
             state = PageState("failed", str(error) if known else f"{type(error).__name__}: {error}\nSee crash.txt.")
-        for step in self._open:
-            step.seconds, step.failed = self._clock() - step.began, True
         try:
             if not isinstance(error, KeyboardInterrupt):
                 self._draw()
@@ -216,13 +217,17 @@ class LiveReport:
         except Exception as error:
             # A page is not worth a job: a disk too full for it may still have room for a checkpoint.
             self._path = None
-            self._progress.warn(f"the report is not kept up to date: {str(error).splitlines()[0]}")
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            self._progress.warn(f"the report is not kept up to date: {reason}")
 
     def _draw(self) -> None:
         assert self._path is not None
         began = self._clock()
-        sections = self._iterations() + ([] if self._figures is None else self._figures(self._path.parent))
-        self._pictures = [drawn(section) for section in sections]
+        try:
+            sections = self._iterations() + ([] if self._figures is None else self._figures(self._path.parent))
+            self._pictures = [drawn(section) for section in sections]
+        except Exception:  # files that are being written, or not as they should be: the page goes on with what it has
+            self._figures = None
         self._drawn = self._clock()
         self._drawing = self._drawn - began
         self._stale = False
@@ -230,7 +235,7 @@ class LiveReport:
     def _iterations(self) -> list[Section]:
         if not self._rows:
             return []
-        if all("resolution_angstrom" in row for row in self._rows):
+        if all({"iteration", "fsc0143_angstrom"} <= row.keys() for row in self._rows):
             return [pages.iterations_section(self._rows, None)]
         columns = list(self._rows[-1])
         rows = [[row.get(column) for column in columns] for row in self._rows]

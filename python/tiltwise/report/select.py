@@ -92,17 +92,33 @@ def _neighbours_section(options: SelectOptions, result: SelectResult) -> Section
         "before and after. Worry if many particles are left that are much closer than particles can be (give "
         "--min-distance), or if neighbours on a lattice are turned by any angle.",
         figure=_neighbour_histograms(parts),
+        data=_neighbour_table(parts),
         shape="wide",
     )
+
+
+def _neighbour_limits(parts: Mapping[str, tuple[F64, F64]]) -> tuple[float, float]:
+    """Ends of the histograms, Å and degrees."""
+    everything = parts["before"][0]
+    return (max(float(np.percentile(everything, 98)) if len(everything) else 1.0, 1e-3), 180.0)
+
+
+def _neighbour_table(parts: Mapping[str, tuple[F64, F64]]) -> Table:
+    """Counts of the histograms."""
+    columns: list[F64] = []
+    for place, limit in enumerate(_neighbour_limits(parts)):
+        edges = np.linspace(0.0, limit, 61)
+        columns += [edges[:-1], *(np.histogram(values[place], edges)[0].astype(float) for values in parts.values())]
+    names = ["distance from Å", *(f"{name}, distance" for name in parts)]
+    names += ["angle from °", *(f"{name}, angle" for name in parts)]
+    return Table(names, np.round(np.stack(columns, axis=1), 3).tolist())
 
 
 def _neighbour_histograms(parts: Mapping[str, tuple[F64, F64]]) -> Figure:
     with style():
         figure = new_figure(9.6, 2.9)
         figure.subplots_adjust(left=0.07, right=0.985, bottom=0.18, top=0.94, wspace=0.18)
-        everything = parts["before"][0]
-        longest = float(np.percentile(everything, 98)) if len(everything) else 1.0
-        limits = (max(longest, 1e-3), 180.0)
+        limits = _neighbour_limits(parts)
         for place, (label, limit) in enumerate(
             zip(("distance of near neighbours (Å)", "angle between neighbours (°)"), limits, strict=True)
         ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -59,7 +60,7 @@ def surface_panel(
     mask: NDArray[np.floating] | None = None,
     colour: Colouring | None = None,
     map_file: Path | str = "",
-    shape: str = "wide",
+    shape: Literal["", "wide"] = "wide",
 ) -> Section:
     """Surface of a map from six sides, and the same surface to be turned and contoured in the page.
 
@@ -106,7 +107,7 @@ def surface_panel(
         figure=shaded_views(copy, level, colour, painted),
         form="png",
         data=Table(["contour", "volume nm3"], rows.tolist()),
-        shape="wide" if shape == "wide" else "",
+        shape=shape,
         surface=Surface(
             values=copy.bytes(),
             low=copy.low,
@@ -131,7 +132,6 @@ class DisplayCopy:
     """of the cropped cube in the map, in voxels along z, y, x"""
     side: int
     """of the cropped cube, in voxels of the map"""
-    old_pixel_size: float
     low_pass_angstrom: float | None
 
     @property
@@ -191,7 +191,7 @@ def display_copy(
     new_pixel = pixel_size * side / number
     if number < side:
         cube = resample(cube, pixel_size, new_pixel, number)
-    return DisplayCopy(cube, new_pixel, corner, side, pixel_size, cut)
+    return DisplayCopy(cube, new_pixel, corner, side, cut)
 
 
 def contour_of(copy: DisplayCopy) -> float:
