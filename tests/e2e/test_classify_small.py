@@ -23,12 +23,15 @@ from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.sim.density import sample_map
 from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.score import score_poses
 
 DIAMETER = 110.0
 
 
-def mixed(folder: Path, particles: int, share: float, **changes: Any) -> MixedData:
-    """Two series of 11 tilts at true poses."""
+def mixed(
+    folder: Path, particles: int, share: float, planted: dict[str, float] | None = None, **changes: Any
+) -> MixedData:
+    """Two series of 11 tilts; at true poses, unless errors are `planted`."""
     options = SimulateOptions(
         output=folder / "data",
         tilt_series=2,
@@ -47,7 +50,7 @@ def mixed(folder: Path, particles: int, share: float, **changes: Any) -> MixedDa
         seed=3,
         threads=1,
     )
-    return simulate_mixed(options, share, **changes)
+    return simulate_mixed(options.model_copy(update=planted or {}), share, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,45 @@ def test_junk_is_told_from_particles(tmp_path: Path) -> None:
     result = run_classify(sample, tmp_path / "job", classes=1, junk=True)
     kept, true = result.state.classes == 1, sample.kind == 0
     assert (kept & true).sum() >= 0.9 * max(kept.sum(), true.sum())
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
+    """Poses are off by 5° and 6 Å."""
+    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 0.6}
+    return mixed(tmp_path_factory.mktemp("turned"), 7, 0.3, planted)
+
+
+LOCAL = {"align": "local", "healpix_order": 3, "sigma_ang": 4.0, "offset_range_px": 1.5, "strict_highres_exp": 20.0}
+
+
+def test_particles_are_aligned_to_every_class(turned: MixedData, tmp_path: Path) -> None:
+    """Poses get better, classes are found, and a stop changes no byte."""
+    whole = tmp_path / "a" / "job"
+    result = run_classify(turned, whole, iterations=2, **LOCAL)
+    assert np.mean(result.state.classes - 1 == turned.kind) in (0.0, 1.0)
+    truth = load_optimisation_set(turned.data.folder / "truth" / "optimisation_set.star")
+    before = score_poses(load_optimisation_set(turned.data.optimisation_set), truth)
+    after = score_poses(load_optimisation_set(whole / "run_optimisation_set.star"), truth)
+    assert np.median(after.angle_deg) <= 0.6 * np.median(before.angle_deg)
+    assert np.median(after.distance) <= 0.4 * np.median(before.distance)
+    again = tmp_path / "b" / "job"
+    with pytest.raises(Aborted):
+        run_classify(turned, again, Listener(again, stop=1), iterations=2, **LOCAL)
+    run_classify(turned, again, iterations=2, threads=2, **LOCAL)
+    expected = {name: text.replace(b"/a/job", b"/b/job") for name, text in files_of(whole).items()}
+    assert files_of(again) == expected
+
+
+def test_poses_are_found_everywhere_by_one_map(turned: MixedData, tmp_path: Path) -> None:
+    lost = {"error_orientation": 1000.0, "error_position": 4.0, "snr": 0.6}
+    sample = mixed(tmp_path, 8, 0.3, lost)
+    extra = {"align": "global", "healpix_order": 1, "references": str(sample.data.reference), "iterations": 1}
+    result = run_classify(sample, tmp_path / "job", strict_highres_exp=20.0, **extra)
+    truth = load_optimisation_set(sample.data.folder / "truth" / "optimisation_set.star")
+    after = score_poses(result.optset, truth)
+    assert np.median(after.angle_deg) <= 8.0
+    assert adjusted_rand_index(sample.kind, result.state.classes - 1) >= 0.5
 
 
 def test_bad_input_is_refused_in_words(two: MixedData, tmp_path: Path) -> None:

@@ -97,11 +97,15 @@ class Average:
         density = solve_map(total, prior, radius) * sphere
         return cls(folds, half_of, sphere, radius, curve, total, density, (first, second), prior)
 
+    def without(self, fold: int) -> NDArray[np.float32]:
+        """The average without a fold."""
+        density = solve_map(self.total.without(self.folds[fold]), self._prior, self.radius)
+        return np.asarray(density * self.sphere, np.float32)
+
     def volume(self, fold: int) -> C64:
-        """Padded transform of the average without a fold."""
+        """Its padded transform."""
         if self._last is None or self._last[0] != fold:
-            density = solve_map(self.total.without(self.folds[fold]), self._prior, self.radius) * self.sphere
-            self._last = fold, reference_volume(density)
+            self._last = fold, reference_volume(self.without(fold))
         return self._last[1]
 
 

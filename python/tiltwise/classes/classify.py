@@ -2,6 +2,7 @@
 
 At poses that stay: average of all particles, noise power and residuals once; then, in every iteration, maps of the
 classes from the posteriors and posteriors from the maps, every particle being compared with maps that do not hold it.
+With alignment this comes first, and iterations that search poses follow.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.classes.aligned_run import OFFSET, AlignedRun
 from tiltwise.classes.average import Average, Inserter, residual_noise
 from tiltwise.classes.data import ClassData, Grid
 from tiltwise.classes.final import ClassMap, class_maps, final_sums
@@ -23,7 +26,8 @@ from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import FixedScores, ResidualImages
 from tiltwise.classes.results import write_results
-from tiltwise.classes.state import DEAD, State
+from tiltwise.classes.state import DEAD, Search, State
+from tiltwise.em.results import with_poses
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
@@ -42,6 +46,8 @@ GAIN = 0.01
 """The same of the log likelihood of all particles, where no particle changes its class."""
 TRIAL = 4
 """Iterations of every start before one is chosen."""
+FIRST = 5
+"""Iterations at poses that stay before particles are aligned."""
 FLAT = 0.1
 """Share of the uncertainty about classes that the images must take away, or they tell nothing."""
 
@@ -60,6 +66,22 @@ class ClassifyResult:
     """last that was compared"""
     stop_reason: str
     outputs: Mapping[str, Path]
+
+
+class Iterations(Protocol):
+    """What an iteration does, with or without alignment."""
+
+    def iterate(self, state: State) -> None:
+        """Moves `state` to the next posteriors."""
+        ...
+
+    def final(self, state: State) -> tuple[Poses, dict[tuple[int, int], PackedSums]]:
+        """Poses, and completed sums of every half set and class up to Nyquist."""
+        ...
+
+    def shell(self, state: State) -> int:
+        """Last shell that is compared."""
+        ...
 
 
 class Classification:
@@ -84,7 +106,8 @@ class Classification:
 
     def _references(self) -> list[Path]:
         options = self.options
-        paths = [] if options.references is None else reference_paths(options.references, options.classes)
+        one = options.align == "global"
+        paths = [] if options.references is None else reference_paths(options.references, options.classes, or_one=one)
         for path in paths:
             self.job.add_input(path)
         return paths
@@ -174,25 +197,18 @@ class Classification:
     # ---- start -----------------------------------------------------------------------------------------
 
     def start(self, work: FixedIterations) -> State:
-        """First posteriors: those of a checkpoint, from given maps, or from the differences between particles."""
-        saved = self.job.load_checkpoint("classify")
-        if saved is not None:
-            self.progress.note(f"continues after iteration {saved.state['iteration']}")
-            return State.load(saved)
+        """First posteriors, from given maps or from the differences between particles."""
         options = self.options
         total = options.classes + options.junk
-        if self.paths:
+        if len(self.paths) == options.classes:
             pixel = self.data.pixel_of(self.grid)
             maps = given_differences(
                 self.paths, work.average.map, work.mask, pixel, options.ini_high, self.progress.note
             )
             log = work.log_likelihoods(lambda fold: maps)
             share = proportions(log, np.full(total, 1.0 / total))
-            state = State(0, *posterior_and_share(log, share))
-        else:
-            state = self._best_start(work)
-        self.save(state)
-        return state
+            return State(0, *posterior_and_share(log, share))
+        return self._best_start(work)
 
     def _best_start(self, work: FixedIterations) -> State:
         """Of `--starts`, the one whose maps predict particles best that they do not hold."""
@@ -200,8 +216,9 @@ class Classification:
         for number in range(self.options.starts):
             weights, strength = work.guess(np.random.default_rng([self.options.seed, number]))
             self.job.event("start", number=number, variance=[float(value) for value in strength])
-            share = weights.mean(axis=0)
-            state = State(0, weights, share / share.sum(), np.full(len(weights), -np.inf))
+            # equal shares: where maps do not differ they stay so
+            share = np.full(weights.shape[1], 1.0 / weights.shape[1])
+            state = State(0, weights, share, np.full(len(weights), -np.inf))
             if self.options.starts > 1:
                 for _ in range(TRIAL):
                     self.iterate(work, state)
@@ -222,18 +239,50 @@ class Classification:
         log = work.step(state.posterior)
         state.posterior, state.share, state.log_likelihood = posterior_and_share(log, proportions(log, state.share))
 
-    def run(self) -> ClassifyResult:
-        """Iterate until posteriors stand still, then make the maps with all data."""
+    def _resumed(self) -> State | None:
+        """State of a checkpoint."""
+        saved = self.job.load_checkpoint("classify")
+        if saved is None:
+            return None
+        self.progress.note(f"continues after iteration {saved.state['iteration']}")
+        return State.load(saved, self.data.optset.particles.coordinate_px)
+
+    def _begin(self) -> tuple[State, Iterations]:
+        """Where the iterations start, and what they are."""
+        state = self._resumed()
+        if self.options.align != "none":
+            aligned = AlignedRun(self.data, self.job, self.progress)
+            with self.job.timing("start"):
+                return state or self._start_aligned(aligned), aligned
         with self.job.timing("preparation"):
             work = self.prepare()
         with self.job.timing("start"):
-            state = self.start(work)
+            state = state or self.start(work)
+        return state, FixedRun(self, work)
+
+    def _start_aligned(self, aligned: AlignedRun) -> State:
+        """Poses from given maps if orientations are sought everywhere, then classes at poses that stay."""
+        if self.options.align == "global" and self.paths:
+            state = aligned.from_references(self.paths)
+            if len(self.paths) == self.options.classes:
+                return state
+            assert state.search is not None
+            self.poses = state.search.poses
+        work = self.prepare()
+        state = self.start(work)
+        for _ in range(FIRST):
+            self.iterate(work, state)
+        return aligned.from_fixed(state, work, Search(self.poses, self.noise, OFFSET), self.grid)
+
+    def run(self) -> ClassifyResult:
+        """Iterate until posteriors stand still, then make the maps with all data."""
+        state, iterations = self._begin()
+        self.save(state)
         while state.iteration < self.options.iterations and not state.converged:
             began = monotonic()
             before, classes, likelihood = state.posterior, state.classes, state.log_likelihood.sum()
-            with self.job.timing("iterations"), self.progress.task(f"iteration {state.iteration + 1}", 1) as task:
-                self.iterate(work, state)
-                task.advance(1)
+            with self.job.timing("iterations"):
+                iterations.iterate(state)
             state.iteration += 1
             change = 0.5 * float(np.abs(state.posterior - before).sum(axis=1).mean())
             switched = float((state.classes != classes).mean())
@@ -252,7 +301,7 @@ class Classification:
             still = switched == 0.0 and abs(row["log_likelihood"] - likelihood) < GAIN
             state.converged = bool(change < SETTLED or still)
             self.save(state)
-        return self.finish(state)
+        return self.finish(state, iterations)
 
     def _note_dead(self, state: State) -> None:
         """Says which classes have lost their particles; they stay empty."""
@@ -266,7 +315,7 @@ class Classification:
                     f"stays empty: the images show no more than {len(state.share) - len(state.dead)} classes from here"
                 )
 
-    def finish(self, state: State) -> ClassifyResult:
+    def finish(self, state: State, iterations: Iterations) -> ClassifyResult:
         """Maps of all classes to Nyquist, and all files."""
         data, count = self.data, len(self.data.folds)
         reason = f"stopped after --iter {self.options.iterations} iterations"
@@ -279,17 +328,45 @@ class Classification:
                 "the images do not tell these classes apart: posteriors are hardly better than the shares of the "
                 "classes. Use more particles, a --mask of the place where they may differ, or better poses"
             )
-        with self.job.timing("final maps"), self.progress.task("final maps", count) as task:
-            sums = final_sums(data, self.poses, self.noise, state.posterior, self.job.check_abort, task.advance)
+        with self.job.timing("final maps"):
+            poses, sums = iterations.final(state)
             maps = class_maps(data, sums)
+        certain = state.posterior.max(axis=1)
+        optset = with_poses(data.optset, poses, data.halves)
         for k, one in enumerate(maps, 1):
             self.job.metric(f"class_{k}_share", float(state.share[k - 1]))
             self.job.metric(f"class_{k}_resolution_angstrom", one.resolution_angstrom)
         self.job.metric("expected_errors", float((1.0 - certain).sum()))
         self.job.metric("stop_reason", reason)
         with self.job.timing("files"):
-            outputs = write_results(self.job, data, data.optset, state, maps, self.grid.shell)
-        return ClassifyResult(maps, data.optset, state, data.pixel_size, data.halves, self.grid.shell, reason, outputs)
+            outputs = write_results(self.job, data, optset, state, maps, iterations.shell(state))
+        shell = iterations.shell(state)
+        return ClassifyResult(maps, optset, state, data.pixel_size, data.halves, shell, reason, outputs)
+
+
+@dataclass(slots=True)
+class FixedRun:
+    """Iterations at poses that stay."""
+
+    run: Classification
+    work: FixedIterations
+
+    def iterate(self, state: State) -> None:
+        """See `Iterations`."""
+        with self.run.progress.task(f"iteration {state.iteration + 1}", 1) as task:
+            self.run.iterate(self.work, state)
+            task.advance(1)
+
+    def final(self, state: State) -> tuple[Poses, dict[tuple[int, int], PackedSums]]:
+        """See `Iterations`."""
+        run = self.run
+        with run.progress.task("final maps", len(run.data.folds)) as task:
+            sums = final_sums(run.data, run.poses, run.noise, state.posterior, run.job.check_abort, task.advance)
+        return run.poses, sums
+
+    def shell(self, state: State) -> int:
+        """See `Iterations`."""
+        return self.run.grid.shell
 
 
 def posterior_and_share(log: F64, share: F64) -> tuple[F64, F64, F64]:

@@ -42,6 +42,20 @@ def signal_share(first: NDArray[np.float32], second: NDArray[np.float32], mask: 
     return np.concatenate([share[:1], share])
 
 
+def difference_prior(total: PackedSums, share: F64, tau2_fudge: float) -> F64:
+    """(N // 2 + 1,) 1/tau^2 of differences in the units of the weights, from the share of signal in them."""
+    clipped = np.clip(share, LEAST_SHARE, MOST_SHARE)
+    return np.asarray(shell_means(total) * (1.0 - clipped) / clipped / tau2_fudge)
+
+
+def share_of_halves(first: PackedSums, second: PackedSums, mask: NDArray[np.float32]) -> F64:
+    """`signal_share` of the maps of two half sets; zeros where one has nothing."""
+    if not all(float(half.weight.max(initial=0.0)) > 0 for half in (first, second)):
+        return np.zeros(first.box // 2 + 1)
+    maps = half_maps(first, second)
+    return signal_share(maps[0], maps[1], mask)
+
+
 @dataclass(slots=True)
 class ClassSums:
     """Sums of residuals (Eq. 11) of some maps, by fold; completed and symmetrised."""
@@ -82,21 +96,15 @@ class Differences:
     """(N, N, N) where maps may differ"""
     radius: float
     tau2_fudge: float = 1.0
-    least_share: float = LEAST_SHARE
 
     def share(self, number: int) -> F64:
         """(N // 2 + 1,) share of signal in the difference of map `number`, from the two half sets."""
-        halves = [self.sums.total(number, half) for half in (1, 2)]
-        if not all(float(half.weight.max(initial=0.0)) > 0 for half in halves):
-            return np.zeros(halves[0].box // 2 + 1)
-        first, second, _ = half_maps(halves[0], halves[1])
-        return signal_share(first, second, self.mask)
+        return share_of_halves(self.sums.total(number, 1), self.sums.total(number, 2), self.mask)
 
     def solve(self, number: int, share: F64) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
         """Difference without every fold, and that of all particles."""
         total = self.sums.total(number)
-        clipped = np.clip(share, self.least_share, MOST_SHARE)
-        prior = shell_means(total) * (1.0 - clipped) / clipped / self.tau2_fudge
+        prior = difference_prior(total, share, self.tau2_fudge)
         if not float(total.weight.max(initial=0.0)) > 0:
             nothing = np.zeros((total.box,) * 3, np.float32)
             return dict.fromkeys(self.sums.parts[number], nothing), nothing

@@ -14,6 +14,7 @@ from tiltwise.classes.linear import first_guess
 from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.residuals import FixedScores
 from tiltwise.kernels.api import C64, Backend
+from tiltwise.maps.spectra import joined_fsc
 from tiltwise.maps.volumes import reference_volume
 
 F64 = NDArray[np.float64]
@@ -57,7 +58,8 @@ class FixedIterations:
         if self.classes == 1:
             weights, strength = np.ones((len(real), 1)), np.zeros(0)
         else:
-            weights, strength = first_guess(self.scores, self._differences, self._sums, real, self.classes, rng)
+            signal = np.clip(joined_fsc(self.average.curve), 0.0, 0.99)
+            weights, strength = first_guess(self.scores, self._differences, self._sums, real, signal, self.classes, rng)
         weights = weights * real[:, None]
         return (np.concatenate([weights, 1.0 - real[:, None]], axis=1) if self.junk else weights), strength
 

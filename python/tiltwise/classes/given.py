@@ -17,8 +17,8 @@ ALIKE = 0.9999
 """Correlation above which two references are the same map: their classes would never part."""
 
 
-def reference_paths(text: str, classes: int) -> list[Path]:
-    """Files that `--ref` names, separated by commas or listed in a STAR file; one for every class.
+def reference_paths(text: str, classes: int, *, or_one: bool = False) -> list[Path]:
+    """Files that `--ref` names, separated by commas or listed in a STAR file; one for every class, `or_one` for all.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def reference_paths(text: str, classes: int) -> list[Path]:
         paths = [name if name.is_absolute() or name.exists() else path.parent / name for name in names]
     else:
         paths = [Path(name.strip()) for name in text.split(",") if name.strip()]
-    if len(paths) != classes:
+    if len(paths) != classes and not (or_one and len(paths) == 1):
         raise ConfigError(
             "references and classes differ in number",
             where="--ref, --k",

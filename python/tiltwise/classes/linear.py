@@ -27,8 +27,8 @@ F64 = NDArray[np.float64]
 ROUNDS = 12
 MORE = 1
 """Directions beyond those that are needed: the others then converge faster."""
-LEAST_SHARE = 0.02
-"""Of signal in every shell, so that directions can grow from noise."""
+LIKELY = 0.02
+"""Power of a difference over that of the average, in every shell: what is looked for before anything is known."""
 
 
 def first_guess(
@@ -36,24 +36,27 @@ def first_guess(
     differences: Callable[[ClassSums], Differences],
     empty_sums: Callable[[], ClassSums],
     real: F64,
+    signal: F64,
     count: int,
     rng: np.random.Generator,
 ) -> tuple[F64, F64]:
     """(P, K) probabilities of `count` classes and (J,) variance of the scores along J directions, 1 being noise.
 
-    `real` (P,) is the probability that a position holds a particle at all.
+    `real` (P,) is the probability that a position holds a particle at all; `signal` (N // 2 + 1,) the share of signal
+    in the average, which tells where differences can be seen.
     """
     particles, directions = len(real), count - 1 + MORE
     numbers = rng.standard_normal((particles, directions))
     used = real > 0.5
+    ratio = LIKELY * signal / (1.0 - signal)
+    least = ratio / (1.0 + ratio)
     for _ in range(ROUNDS):
         numbers = numbers * real[:, None]
         sums = empty_sums()
         box = len(differences(sums).mask)
         scores.sums(numbers, numbers**2, box, sums.add)
         maps = differences(sums)
-        maps.least_share = LEAST_SHARE
-        solved = [maps.solve(j, maps.share(j)) for j in range(directions)]
+        solved = [maps.solve(j, np.maximum(maps.share(j), least)) for j in range(directions)]
 
         def volumes(
             fold: int, solved: list[tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]] = solved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -37,11 +37,17 @@ class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
 
     classes: int = option(2, flags=("--k", "--K"), ge=1, le=64, help="number of classes")
     junk: bool = option(False, help="one class more, with nothing in it, for positions where there is no particle")
+    align: Literal["none", "local", "global"] = option(
+        "none",
+        help="none: poses stay as they are in the file; local: they are sought near them, for every class; global: "
+        "everywhere",
+    )
     references: str | None = option(
         None,
         flags=("--ref", "--in-3dref"),
         help="a map for every class to start from, separated by commas, or a STAR file that lists them in "
-        "rlnReferenceImage; default: none, classes start from the largest differences between particles",
+        "rlnReferenceImage; default: none, classes start from the largest differences between particles. With --align "
+        "global also one map, by which all particles are aligned first",
     )
     ini_high: float = option(40.0, unit="Å", gt=0, help="low-pass filter of the maps of --ref")
     iterations: int = option(25, flags=("--iter",), ge=1, may_change=True, help="iterations at most")
@@ -53,6 +59,26 @@ class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
     )
     tau2_fudge: float = option(
         1.0, group="advanced", gt=0, help="factor on the prior power of the differences between classes"
+    )
+    sigma_ang: float = option(5.0, unit="°", gt=0, help="--align local: width of the prior on orientations")
+    healpix_order: int | None = option(
+        None,
+        ge=0,
+        le=7,
+        help="angular sampling: HEALPix order before oversampling; default: 2 (15°), with --align local 4 (3.75°)",
+    )
+    oversampling: int = option(
+        1, ge=0, le=3, group="advanced", help="times angular and shift steps are halved in the second pass"
+    )
+    offset_range_px: float = option(
+        3.0, flags=("--offset-range-px", "--offset-range"), unit="px", gt=0, help="radius of the search for shifts"
+    )
+    offset_step_px: float = option(
+        2.0,
+        flags=("--offset-step-px", "--offset-step"),
+        unit="px",
+        gt=0,
+        help="step of the search for shifts before oversampling",
     )
     starts: int = option(
         1,
@@ -66,7 +92,8 @@ class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
         group="advanced",
         ge=1,
         le=20,
-        help="folds of each half set: particles are compared with maps of all particles without their own fold",
+        help="folds of each half set: particles are compared with maps of all without their own fold; 1: of the "
+        "other half set",
     )
 
     @model_validator(mode="after")
@@ -79,7 +106,20 @@ class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
                 found="--k 1",
                 fix="tiltwise refine makes one map",
             )
-        if self.references is not None:
+        if self.references is None:
+            self.refuse_without_effect(
+                ("ini_high",), because="there are no maps to filter", fix="give --ref, or leave out --ini-high"
+            )
+        if self.align == "none":
+            names = ("sigma_ang", "healpix_order", "oversampling", "offset_range_px", "offset_step_px")
+            self.refuse_without_effect(
+                names, because="poses stay as they are", fix="add --align local or global, or leave these options out"
+            )
+        if self.align == "global":
+            self.refuse_without_effect(
+                ("sigma_ang",), because="orientations are sought everywhere", fix="--align local, or leave it out"
+            )
+        if self.references is not None and self.align != "global":
             self.refuse_without_effect(
                 ("starts",), because="classes start from the maps of --ref", fix="leave out --starts, or --ref"
             )

@@ -41,14 +41,14 @@ class Portion:
     members: NDArray[np.intp]
 
 
-def portions_of(folds: NDArray[np.int64], series_of: NDArray[np.intp]) -> list[Portion]:
+def portions_of(folds: NDArray[np.int64], series_of: NDArray[np.intp], size: int = TOGETHER) -> list[Portion]:
     """All particles, (P,) fold and series of each, fold by fold; what shares a portion depends on the data alone."""
     result = []
     for fold in np.unique(folds):
         for series in np.unique(series_of[folds == fold]):
             members = np.flatnonzero((folds == fold) & (series_of == series))
-            starts = range(0, len(members), TOGETHER)
-            result += [Portion(int(fold), int(series), members[i : i + TOGETHER]) for i in starts]
+            starts = range(0, len(members), size)
+            result += [Portion(int(fold), int(series), members[i : i + size]) for i in starts]
     return result
 
 

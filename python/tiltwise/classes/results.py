@@ -29,13 +29,13 @@ BINS = 20
 
 def columns(optset: OptimisationSet, state: State) -> dict[str, Any]:
     """Columns of the particle file: RELION's, and the posterior of every class."""
-    chosen = state.posterior.max(axis=1)
+    chosen, poses = state.posterior.max(axis=1), state.pose_probability
     evidence = np.where(np.isfinite(state.log_likelihood), state.log_likelihood, IMPOSSIBLE)
     return {
         "rlnGroupNumber": (1 + series_index(optset)).tolist(),
         "rlnClassNumber": state.classes.tolist(),
         "rlnLogLikeliContribution": evidence.tolist(),
-        "rlnMaxValueProbDistribution": chosen.tolist(),
+        "rlnMaxValueProbDistribution": (chosen if poses is None else chosen * poses).tolist(),
         "tiltwiseClassPosterior": chosen.tolist(),
         "tiltwiseClassPosteriors": [np.round(row, 5) for row in state.posterior],
     }
@@ -92,7 +92,7 @@ def write_results(
             "rlnNumberOfIterations": options.iterations,
             "rlnRandomSeed": options.seed,
             "rlnParticleDiameter": data.diameter,
-            "rlnDoSkipAlign": 1,
+            "rlnDoSkipAlign": int(options.align == "none"),
             "rlnDoAutoRefine": 0,
             "rlnDoAutoSampling": 0,
             "rlnSolventMaskName": "None" if options.mask is None else str(options.mask),

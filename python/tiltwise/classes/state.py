@@ -10,11 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.exec import Checkpoint
+from tiltwise.extract.source import Poses
 
 F64 = NDArray[np.float64]
 
 DEAD = 0.5
 """Particles below which a class has died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where particles are sought, and in what noise."""
+
+    poses: Poses
+    noise: list[F64]
+    """sigma^2 (F, S) of every series"""
+    offset_sigma_angstrom: float
+    """width of the prior on displacements from the coordinate"""
 
 
 @dataclass(slots=True)
@@ -32,6 +44,14 @@ class State:
     dead: list[int] = field(default_factory=list)
     """classes, from 1 on, that have lost their particles"""
     converged: bool = False
+    search: Search | None = None
+    """of runs that align particles"""
+    maps: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)
+    """of such runs: fold to the maps of the classes without it"""
+    shell: int = 0
+    """last that is compared; of such runs"""
+    pose_probability: F64 | None = None
+    """(P,) of such runs: that of the best pose in the most likely class"""
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -40,18 +60,37 @@ class State:
 
     def checkpoint(self) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
         """Arrays and plain values from which `load` makes the same state."""
-        arrays = {"posterior": self.posterior, "share": self.share, "log_likelihood": self.log_likelihood}
+        arrays: dict[str, NDArray[Any]] = {
+            "posterior": self.posterior,
+            "share": self.share,
+            "log_likelihood": self.log_likelihood,
+        }
+        arrays |= {f"map_{fold}_{k}": one for fold, maps in self.maps.items() for k, one in enumerate(maps)}
+        if self.search is not None:
+            poses = self.search.poses
+            arrays |= {"rotation": poses.rotation, "displacement": poses.displacement_angstrom}
+            arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(self.search.noise)}
+        if self.pose_probability is not None:
+            arrays["pose_probability"] = self.pose_probability
         return arrays, {
+            "offset_sigma_angstrom": None if self.search is None else self.search.offset_sigma_angstrom,
+            "maps": [[fold, len(maps)] for fold, maps in self.maps.items()],
             "iteration": self.iteration,
+            "shell": self.shell,
             "history": self.history,
             "dead": self.dead,
             "converged": self.converged,
         }
 
     @classmethod
-    def load(cls, saved: Checkpoint) -> State:
-        """State of a checkpoint."""
+    def load(cls, saved: Checkpoint, stored_px: F64) -> State:
+        """State of a checkpoint; `stored_px` (P, 3) are the coordinates of the particle file."""
         arrays, values = saved.arrays, saved.state
+        search = None
+        if values["offset_sigma_angstrom"] is not None:
+            poses = Poses(stored_px.copy(), arrays["displacement"], arrays["rotation"])
+            count = sum(name.startswith("noise_") for name in arrays)
+            search = Search(poses, [arrays[f"noise_{i}"] for i in range(count)], values["offset_sigma_angstrom"])
         return cls(
             int(values["iteration"]),
             arrays["posterior"],
@@ -60,4 +99,8 @@ class State:
             list(values["history"]),
             list(values["dead"]),
             bool(values["converged"]),
+            search,
+            {fold: [arrays[f"map_{fold}_{k}"] for k in range(count)] for fold, count in values["maps"]},
+            int(values["shell"]),
+            arrays.get("pose_probability"),
         )

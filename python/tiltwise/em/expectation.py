@@ -87,7 +87,7 @@ class Expectation:
             for local, raw in zip(batch, images, strict=True):
                 refuse_unusable(raw, f"{group.series.name}, particle {int(group.members[local]) + 1}")
             whitened = [whiten(i, self.disc, group.noise_power, self.map_count) for i in images]
-            results = self._posteriors(group, list(batch), whitened)
+            results = self.posteriors(group, list(batch), whitened)
             for image, raw, (poses, estimate) in zip(whitened, images, results, strict=True):
                 # sums in the order of the particles
                 frames, local = group.frames, len(estimates)
@@ -97,7 +97,7 @@ class Expectation:
                 advance(1)
         return estimates
 
-    def _posteriors(
+    def posteriors(
         self, group: Group, batch: list[int], whitened: list[WhitenedImages]
     ) -> Iterator[tuple[PosteriorPoses, PoseEstimate]]:
         """Posterior of every member of a batch, in their order; those on a grid are large and made one by one."""
