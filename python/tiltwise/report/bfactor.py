@@ -80,7 +80,6 @@ def _plot_section(result: BFactorResult) -> Section:
         "the B-factor.",
         figure=bfactor_figure(result),
         data=Table(["particles", "Å", "1/d² 1/Å²", "not fitted because"], rows),
-        shape="",
     )
 
 
@@ -141,7 +140,7 @@ def bfactor_figure(result: BFactorResult) -> Figure:
         nyquist = result.nyquist_angstrom**-2
         if nyquist < top * 1.1:
             axes.axhline(nyquist, color=SKY, lw=1, ls=":")
-            axes.text(low * 1.1, nyquist, "Nyquist", color=GREY, fontsize=8, va="bottom")
+            axes.text(high / 1.1, nyquist, "Nyquist", color=GREY, fontsize=8, va="bottom", ha="right")
             top = max(top, nyquist * 1.08)
         axes.set_xscale("log")
         axes.set_xlim(low, high)
