@@ -34,7 +34,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             data = nearly_symmetric(folder, missing=missing, snr=snr, particles=chosen.particles, seed=seed)
-            start = {"ini_high": 30.0, "healpix_order": 3} if kind == "map" else {"reference": None}
+            searched = {"ini_high": 30.0, "healpix_order": 3}
+            start = searched if kind == "map" else {"reference": None, "ini_high": 60.0, "healpix_order": 2}
             for relaxed in ("C1", GROUP):
                 began = time.perf_counter()
                 result = run_refine(
