@@ -43,3 +43,9 @@ def test_every_command_is_in_a_page(pages: str) -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob(pages))
     missing = [name for name in COMMANDS if not re.search(rf"`(?:tiltwise )?{name}\b|tiltwise {name}\b", text)]
     assert not missing
+
+
+def test_every_program_for_external_jobs_is_listed() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    page = (ROOT / "docs" / "relion.md").read_text(encoding="utf-8")
+    assert not [name for name in scripts if name != "tiltwise" and f"`{name}`" not in page]
