@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tiltwise.export.extract import ExtractResult
     from tiltwise.export.run import ExportResult
     from tiltwise.export.subtract import SubtractResult
+    from tiltwise.initial.results import InitialModelResult
     from tiltwise.interchange.run import ImportResult
     from tiltwise.motion.align import AlignResult
     from tiltwise.post.local_resolution import LocalResolutionResult
@@ -156,6 +157,13 @@ def reconstruct(*, progress: Progress | None = None, **options: Any) -> Reconstr
     return result
 
 
+@_job("initial-model")
+def initial_model(*, progress: Progress | None = None, **options: Any) -> InitialModelResult:
+    """A map from particles whose orientations are not known."""
+    result: InitialModelResult = _run("initial-model", options, progress)
+    return result
+
+
 @_job("refine")
 def refine(*, progress: Progress | None = None, **options: Any) -> RefineResult:
     """Poses and map from tilt series, in independent half sets (Eqs. 1-13)."""
@@ -261,6 +269,7 @@ __all__ = [
     "export",
     "extract",
     "import_project",
+    "initial_model",
     "local_resolution",
     "mask",
     "polish",

@@ -181,6 +181,17 @@ class InputOptions(Options):
         None, flags=("--mot",), group="advanced", help="motion.star, instead of the one of the set"
     )
 
+    def require_particles(self) -> None:
+        """Raises ConfigError if there is neither a set nor its parts."""
+        if self.input is None and (self.particles is None or self.tomograms is None):
+            raise ConfigError(
+                "no particles to work on",
+                where="--i",
+                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
+                found="neither",
+                fix="name the optimisation set of the last job",
+            )
+
 
 class OutputOptions(Options):
     """Where the results go."""

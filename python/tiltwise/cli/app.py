@@ -30,6 +30,7 @@ COMMANDS = {
     "subtract": Entry("subtract", "images of a part of the particle as files, without the rest"),
     "export": Entry("export", "sets, particles and maps in the forms of other programs"),
     "reconstruct": Entry("reconstruct", "map and half maps from the poses in the file"),
+    "initial-model": Entry("initial_model", "a map from particles whose orientations are not known"),
     "refine": Entry("refine", "refine poses and map from tilt series"),
     "classify": Entry("classify", "sort particles into classes, each with a map of its own"),
     "select": Entry("select", "keep particles by class, score, tilts, distance or fit into a lattice"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KINDS = {
     "align": "tomo.polish",
+    "initial-model": "initialmodel",
     "local-resolution": "localres",
     "reconstruct": "tomo.reconstruct",
     "refine": "refine3d",

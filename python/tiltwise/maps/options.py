@@ -44,14 +44,7 @@ class BoxOptions(InputOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> BoxOptions:
-        if self.input is None and (self.particles is None or self.tomograms is None):
-            raise ConfigError(
-                "no particles to work on",
-                where="--i",
-                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
-                found="neither",
-                fix="name the optimisation set of the last job",
-            )
+        self.require_particles()
         if self.crop is not None and self.crop > self.box:
             raise ConfigError(
                 "the cropped box is larger than the box",
