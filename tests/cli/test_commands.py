@@ -15,6 +15,7 @@ import pytest
 
 from tiltwise.cli import demo
 from tiltwise.cli.main import main
+from tiltwise.cycle.options import CycleOptions
 from tiltwise.em.options import RefineOptions
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
@@ -151,29 +152,40 @@ def test_killed_refinement_continues_to_the_same_bytes(data: Path, tmp_path: Pat
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(
-        demo, "simulate_options", lambda options: SimulateOptions(output=options.output / "data", **TINY)
-    )
-    monkeypatch.setattr(
-        demo,
-        "refine_options",
-        lambda options, data: RefineOptions(
-            input=data.optimisation_set, reference=data.reference, output=options.output / "refine", **COARSE
-        ),
-    )
+    """The whole story, on fewer particles in smaller images."""
+    small = {"width_px": 160, "height_px": 160, "thickness": 300.0, "pixel_size": 6.0, "box": 32, "beads": 120}
+    small |= {"particle_diameter": 110.0, "tilt_step": 12.0, "snr": 0.5, "spacing": 0.0, "margin_px": 24, "threads": 1}
+    whole = demo.simulate_options, demo.cycle_options
+
+    def data_options(options: demo.DemoOptions) -> SimulateOptions:
+        return whole[0](options).model_copy(update={**small, "particles": 10})
+
+    def cycle_options(options: demo.DemoOptions, data: demo.Data) -> CycleOptions:
+        changed = {"box": 48, "crop": 32, "particle_diameter": 120.0, "motion": False, "threads": 1}
+        return whole[1](options, data).model_copy(update=changed)
+
+    monkeypatch.setattr(demo, "simulate_options", data_options)
+    monkeypatch.setattr(demo, "cycle_options", cycle_options)
     assert call("demo", "--o", tmp_path / "demo", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
     assert printed == summary
     assert {"resolution_angstrom", "truth_resolution_angstrom", "pose_error_deg", "wall_s"} <= set(summary)
     assert all(np.isfinite(value) for value in summary.values())
-    for folder in (tmp_path / "demo", tmp_path / "demo" / "refine"):
+    # the planted errors are seen, and found
+    assert summary["start_shift_error_angstrom"] == pytest.approx(4.0, rel=0.3)
+    assert summary["start_angle_error_deg"] == pytest.approx(0.2, rel=0.3)
+    assert summary["start_defocus_error_angstrom"] == pytest.approx(400.0, rel=0.3)
+    assert summary["shift_error_angstrom"] < 0.7 * summary["start_shift_error_angstrom"]
+    assert summary["pose_error_deg"] < 0.5 * summary["start_pose_error_deg"]
+    for folder in (tmp_path / "demo", tmp_path / "demo" / "cycle", tmp_path / "demo" / "cycle" / "round0" / "refine"):
         check_folder(folder)
-    # A second run keeps the data and continues the refinement.
-    stack = tmp_path / "demo" / "data" / "tilt_series" / "TS_01.mrcs"
-    before = stack.stat().st_mtime_ns
+    # a second run keeps the data and the steps
+    kept = [tmp_path / "demo" / "data" / "tilt_series" / "TS_01.mrcs"]
+    kept.append(tmp_path / "demo" / "cycle" / "round0" / "refine" / "run_class001.mrc")
+    before = [path.stat().st_mtime_ns for path in kept]
     assert call("demo", "--o", tmp_path / "demo", "--quiet") == 0
-    assert stack.stat().st_mtime_ns == before
+    assert [path.stat().st_mtime_ns for path in kept] == before
 
 
 def test_folder_that_cannot_be_made(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`tiltwise demo`: simulate a small data set with known truth, refine it, and compare with the truth."""
+"""`tiltwise demo`: simulate tilt series with known errors, find them, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from tiltwise.cli.command import Outcome, Session, command_from_options
 from tiltwise.cli.running import running
 from tiltwise.config import ComputeOptions, OutputOptions, option
-from tiltwise.em.options import RefineOptions
+from tiltwise.cycle.options import CycleOptions
 from tiltwise.exec import Progress
 from tiltwise.files import write_text
 from tiltwise.jobs.job import FolderJob
@@ -20,7 +18,7 @@ from tiltwise.jobs.manifest import to_json
 from tiltwise.sim.options import SimulateOptions
 
 if TYPE_CHECKING:
-    from tiltwise.em.refine import RefineResult
+    from tiltwise.cycle.table import CycleResult
 
 
 class DemoOptions(ComputeOptions, OutputOptions):
@@ -41,30 +39,35 @@ class Data:
 
 
 def simulate_options(options: DemoOptions) -> SimulateOptions:
-    """Two series of a 180 Å particle, with poses wrong by 6° and 5 Å rms as after a coarse search."""
+    """Two series of a 150 Å particle; their metadata are wrong, as after a coarse search and a first alignment."""
     return SimulateOptions(
         output=options.output / "data",
-        particle_diameter=180.0,
+        particle_diameter=150.0,
+        pixel_size=4.0,
         tilt_series=2,
-        particles=75,
+        particles=60,
         error_orientation=6.0,
         error_position=5.0,
+        error_defocus=400.0,
+        error_shift=4.0,
+        error_angle=0.2,
         seed=options.seed,
         threads=options.threads,
         redo=options.redo,
     )
 
 
-def refine_options(options: DemoOptions, data: Data) -> RefineOptions:
-    """Refinement of the simulated data from a 40 Å map."""
-    return RefineOptions(
+def cycle_options(options: DemoOptions, data: Data) -> CycleOptions:
+    """One round on the simulated data, from a 40 Å map."""
+    return CycleOptions(
         input=data.optimisation_set,
-        output=options.output / "refine",
+        output=options.output / "cycle",
         reference=data.reference,
         box=96,
         crop=64,
-        particle_diameter=190.0,
+        particle_diameter=160.0,
         ini_high=40.0,
+        rounds=1,
         healpix_order=3,
         auto_local_healpix_order=3,
         offset_range_px=3.0,
@@ -77,8 +80,8 @@ def refine_options(options: DemoOptions, data: Data) -> RefineOptions:
 
 
 def run(options: DemoOptions, session: Session) -> Outcome:
-    """Simulate, refine, score, and write `report.html` and `summary.json`."""
-    from tiltwise.report.commands import score_against_truth, write_demo_report
+    """Simulate, run a cycle, compare with the truth, and write `report.html` and `summary.json`."""
+    from tiltwise.report.demo import story_of, write_demo_report
 
     began = time.monotonic()
     with running(options, session) as active:
@@ -87,36 +90,38 @@ def run(options: DemoOptions, session: Session) -> Outcome:
         with job.timing("simulate"), progress.part("simulate", chosen_data.output):
             data = _simulate(chosen_data, progress)
         job.check_abort()
-        chosen = refine_options(options, data)
-        with job.timing("refine"), progress.part("refine", chosen.output):
-            result = _refine(chosen, progress)
-        scores = score_against_truth(
-            result, start=data.optimisation_set, truth=data.truth, true_map=data.true_map, options=chosen
-        )
-        active.report(write_demo_report, chosen, result, scores)
+        chosen = cycle_options(options, data)
+        with job.timing("cycle"), progress.part("cycle", chosen.output):
+            result = _cycle(chosen, progress)
+        story = story_of(result, chosen, start=data.optimisation_set, truth=data.truth, true_map=data.true_map)
+        active.report(write_demo_report, chosen, result, story)
         summary: dict[str, Any] = {
             "resolution_angstrom": result.resolution_angstrom,
-            "truth_resolution_angstrom": scores.resolution_angstrom,
-            "pose_error_deg": float(np.median(scores.after.angle_deg)),
-            "pose_error_angstrom": float(np.median(scores.after.distance)),
-            "start_pose_error_deg": float(np.median(scores.before.angle_deg)),
-            "start_pose_error_angstrom": float(np.median(scores.before.distance)),
-            "particles": len(result.optset.particles),
+            **story.summary(),
+            "particles": len(story.found.optset.particles),
             "wall_s": round(time.monotonic() - began, 2),
         }
         for name, value in summary.items():
             job.metric(name, value)
         write_text(job.path("summary.json"), to_json(summary, indent=1) + "\n")
         job.add_output(job.path("summary.json"))
-    lines = [
-        f"✓ {summary['particles']} particles refined in {summary['wall_s']:.0f} s",
-        f"  resolution: {summary['resolution_angstrom']:.1f} Å (FSC 0.143 of the half maps), "
-        f"{summary['truth_resolution_angstrom']:.1f} Å (FSC 0.5 to the truth)",
-        f"  poses: {summary['start_pose_error_deg']:.2f}° and {summary['start_pose_error_angstrom']:.2f} Å off before, "
-        f"{summary['pose_error_deg']:.2f}° and {summary['pose_error_angstrom']:.2f} Å after (median)",
-        f"  report: {job.path('report.html')}",
+    return Outcome(summary, [*words_of(summary), f"  report: {job.path('report.html')}"])
+
+
+def words_of(summary: dict[str, Any]) -> list[str]:
+    """What was wrong and what was found, for the terminal."""
+
+    def pair(key: str, digits: int, unit: str) -> str:
+        return f"{summary[f'start_{key}']:.{digits}f} to {summary[key]:.{digits}f}{unit}"
+
+    return [
+        f"✓ {summary['particles']} particles in {summary['wall_s']:.0f} s; errors against the truth:",
+        f"  map: {summary['first_truth_resolution_angstrom']:.1f} to {summary['truth_resolution_angstrom']:.1f} Å "
+        f"(FSC 0.5 to the truth); half maps agree to {summary['resolution_angstrom']:.1f} Å",
+        f"  poses: {pair('pose_error_deg', 2, '°')}, {pair('pose_error_angstrom', 2, ' Å')} (median)",
+        f"  tilts: shifts {pair('shift_error_angstrom', 2, ' Å')}, angles {pair('angle_error_deg', 3, '°')}, "
+        f"defocus {pair('defocus_error_angstrom', 0, ' Å')} (rms)",
     ]
-    return Outcome(summary, lines)
 
 
 def _simulate(options: SimulateOptions, progress: Progress) -> Data:
@@ -134,13 +139,10 @@ def _simulate(options: SimulateOptions, progress: Progress) -> Data:
     )
 
 
-def _refine(options: RefineOptions, progress: Progress) -> RefineResult:
-    from tiltwise.em import refine
-    from tiltwise.report.commands import write_refine_report
+def _cycle(options: CycleOptions, progress: Progress) -> CycleResult:
+    from tiltwise.cli import cycle
 
-    with running(options, Session(tuple(_command_line(options)), progress)) as active:
-        result = refine.run(options, active.job, active.progress)
-        active.report(write_refine_report, result)
+    result: CycleResult = cycle.run(options, Session(tuple(_command_line(options)), progress)).result
     return result
 
 
@@ -150,5 +152,5 @@ def _command_line(options: OutputOptions) -> list[str]:
 
 
 command = command_from_options(
-    DemoOptions, run, "Simulate a small data set with known truth, refine it, and compare with the truth."
+    DemoOptions, run, "Simulate tilt series with known errors, find them, and compare with the truth."
 )

@@ -24,7 +24,7 @@ from tiltwise.cycle.options import CycleOptions
 from tiltwise.cycle.project import newest_set
 from tiltwise.cycle.table import CycleResult, State, Step, verdicts
 from tiltwise.em.options import ReconstructOptions, RefineOptions
-from tiltwise.errors import ConfigError, DataError
+from tiltwise.errors import ConfigError, DataError, ResourceError
 from tiltwise.exec import Job, Progress
 from tiltwise.files import write_text
 from tiltwise.io.mrc import read_map, write_map
@@ -276,8 +276,11 @@ class Cycle:
         job.metric("reason", reason)
         return CycleResult(state.steps, reason, taken_back, resolution, outputs, state.maps, bought)
 
-    def ablation(self, state: State) -> dict[str, Any]:
-        """What every correction of the rounds bought, and the first refinement, from `ablation.json`."""
+    def ablation(self, state: State) -> dict[str, Any] | None:
+        """What every correction of the rounds bought, and the first refinement, from `ablation.json`.
+
+        None, with a warning, where half maps are too poor: the results of the cycle are none the worse for it.
+        """
         folder, first = self.job.path("ablation"), self.options.reference is not None
         options = AblateOptions(
             output=folder,
@@ -286,7 +289,11 @@ class Cycle:
             mask=state.mask,
             **self.images(state.optimisation_set, state.binning),
         )
-        manifest = self.step(options)
+        try:
+            manifest = self.step(options)
+        except (DataError, ResourceError) as error:
+            self.job.warn(f"ablation: {str(error).splitlines()[0]}; left out")
+            return None
         self._record(state, state.steps[-1].round, "ablation", folder, state.binning, manifest, "")
         content: dict[str, Any] = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
         return content

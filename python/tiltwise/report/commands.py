@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.config import OutputOptions
 from tiltwise.em.options import ReconstructOptions, RefineOptions
-from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
+from tiltwise.geometry.pose_errors import pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
 from tiltwise.io.optimisation_set import load_optimisation_set
@@ -27,8 +25,6 @@ from tiltwise.report.html import Section, Summary, write_job_report
 from tiltwise.report.live_figures import fsc_history
 from tiltwise.report.surface import surface_panel
 from tiltwise.report.units import duration
-from tiltwise.sim.score import MapScore, score_map, score_poses
-from tiltwise.spectral.fsc import resolution_angstrom
 
 if TYPE_CHECKING:
     from tiltwise.em.reconstruct import ReconstructResult
@@ -111,82 +107,6 @@ def write_simulate_report(
     sentence = f"{data.n_particles} particles with known truth; every true parameter is in {data.truth}."
     summary = Summary(sentence, facts, manifest["warnings"])
     write_job_report(path, f"Simulate {options.output}", summary, kept + pages.provenance_sections(manifest))
-
-
-@dataclass(frozen=True, slots=True)
-class TruthScores:
-    """A refinement of simulated data against the truth."""
-
-    before: PoseErrors
-    after: PoseErrors
-    """without the motion of the reference that all poses share"""
-    map: MapScore
-    resolution_angstrom: float
-    """FSC 0.5 to the true map"""
-
-
-def score_against_truth(
-    result: RefineResult, *, start: Path, truth: Path, true_map: Path, options: RefineOptions
-) -> TruthScores:
-    """Pose errors before and after, and FSC to the truth; `start` and `truth` are optimisation sets."""
-    symmetry = symmetry_matrices(options.symmetry)
-    true_set = load_optimisation_set(truth, need_images=False)
-    before = score_poses(load_optimisation_set(start, need_images=False), true_set, symmetry=symmetry)
-    after = score_poses(result.optset, true_set, symmetry=symmetry)
-    density, pixel_size = read_map(true_map)
-    diameter = options.particle_diameter or result.map.shape[0] * result.pixel_size
-    score = score_map(result.map, density, pixel_size, diameter, after)
-    return TruthScores(
-        before, after, score, resolution_angstrom(score.fsc, result.map.shape[0], result.pixel_size, 0.5)
-    )
-
-
-def write_demo_report(
-    path: Path,
-    demo: OutputOptions,
-    options: RefineOptions,
-    result: RefineResult,
-    scores: TruthScores,
-    manifest: Mapping[str, Any],
-) -> None:
-    """Report of `tiltwise demo`: what was found beside what is true; `manifest` is the content of `job.json`."""
-    symmetry = symmetry_matrices(options.symmetry)
-    angle, distance = (float(np.median(v)) for v in (scores.after.angle_deg, scores.after.distance))
-    start_angle, start_distance = (float(np.median(v)) for v in (scores.before.angle_deg, scores.before.distance))
-    facts = {
-        "resolution (FSC 0.143)": f"{result.resolution_angstrom:.1f} Å",
-        "to the truth (FSC 0.5)": f"{scores.resolution_angstrom:.1f} Å",
-        "pose error": f"{angle:.2f}°, {distance:.2f} Å",
-        "pose error at the start": f"{start_angle:.2f}°, {start_distance:.2f} Å",
-        "particles": str(len(result.optset.particles)),
-        "time": duration(sum(manifest["timings_s"].values())),
-    }
-    curves = {"half maps": result.fsc, "to the truth": scores.map.fsc}
-    sections: list[Section | None] = [
-        pages.map_section(
-            {"found": result.map, "truth": scores.map.true_map}, result.pixel_size, options.particle_diameter
-        ),
-        _surface(options, result),
-        pages.fsc_section(
-            curves,
-            result.pixel_size,
-            thresholds={"to the truth": 0.5},
-            inside=f"a soft sphere of {options.particle_diameter:g} Å",
-        ),
-        pages.positions_section(result.optset, options.particle_diameter or 0.0),
-        pages.angles_section(result.optset, symmetry if len(symmetry) > 1 else None),
-        pages.truth_section(scores.before, scores.after),
-        pages.iterations_section(result.history, 2 * result.pixel_size),
-        *pages.provenance_sections(manifest),
-    ]
-    sentence = (
-        f"The refinement found the true map to {scores.resolution_angstrom:.1f} Å and the true poses to {angle:.2f}° "
-        f"and {distance:.2f} Å (median)."
-    )
-    summary = Summary(sentence, facts, manifest["warnings"], next_after_refine(options, result))
-    write_job_report(
-        path, f"Demo {demo.output}: simulated tilt series, refined", summary, [s for s in sections if s is not None]
-    )
 
 
 def next_after_refine(options: RefineOptions, result: RefineResult) -> str:

@@ -109,7 +109,7 @@ def steps_table(steps: list[Step]) -> Table:
 
 def resolution_figure(steps: list[Step]) -> Figure:
     """Resolution after every step."""
-    shown = [one for one in steps if one.resolution_angstrom is not None]
+    shown = [one for one in steps if one.resolution_angstrom is not None and one.name != "ablation"]
     with style():
         figure = new_figure(5.2, 3.0)
         axes = figure.add_axes((0.16, 0.3, 0.81, 0.65))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from tiltwise.em.symmetry_check import SymmetryCheck
 from tiltwise.exec.protocols import Scalar
-from tiltwise.geometry.pose_errors import PoseErrors
 from tiltwise.geometry.rotations import matrix_to_euler
 from tiltwise.io.tilt_images import TiltImages
 from tiltwise.model import OptimisationSet
@@ -20,7 +19,6 @@ from tiltwise.report.html import Section, Table
 from tiltwise.report.maps import map_slices
 from tiltwise.report.particles import (
     angular_distribution,
-    error_histograms,
     evenness,
     pose_histograms,
     positions_on_tilt,
@@ -185,25 +183,6 @@ def poses_section(
         "moved by more than the search range allows in one step.",
         figure=pose_histograms(max_probability, change_deg, change_angstrom),
         data=Table(["max_probability", "change_deg", "change_angstrom"], np.round(columns, 4).tolist()),
-        shape="wide",
-    )
-
-
-def truth_section(before: PoseErrors, after: PoseErrors) -> Section:
-    """Errors of the poses before and after a refinement of simulated data."""
-    columns = np.stack([before.angle_deg, before.distance, after.angle_deg, after.distance], axis=1)
-    names = ["start_deg", "start_angstrom", "found_deg", "found_angstrom"]
-    return Section(
-        "Poses against the truth",
-        "Errors of every particle before and after, without the one rotation and shift of the map that all particles "
-        "share. Worry if the errors grow, or if some particles end far from all others.",
-        figure=error_histograms(
-            {
-                "rotation error (°)": (before.angle_deg, after.angle_deg),
-                "position error (Å)": (before.distance, after.distance),
-            }
-        ),
-        data=Table(names, np.round(columns, 4).tolist()),
         shape="wide",
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
@@ -216,24 +214,6 @@ def pose_histograms(
             median = float(np.median(values))
             axes.axvline(median, color=GREY, ls="--", lw=1)
             axes.set_xlabel(f"{label}; median {median:.2g}")
-            if place == 1:
-                axes.set_ylabel("particles")
-    return figure
-
-
-def error_histograms(panels: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
-    """Errors `(P,)` before and after, one panel for each label of an axis."""
-    with style():
-        figure = new_figure(9.6, 2.6)
-        figure.subplots_adjust(left=0.065, right=0.985, bottom=0.19, top=0.95, wspace=0.16)
-        for place, (label, (before, after)) in enumerate(panels.items(), start=1):
-            axes = figure.add_subplot(1, len(panels), place)
-            bins = [float(edge) for edge in np.linspace(0, max(float(before.max()), float(after.max()), 1e-3), 31)]
-            for values, colour, name in ((before, GREY, "before"), (after, BLUE, "after")):
-                text = f"{name}, median {np.median(values):.2f}"
-                axes.hist(values, bins=bins, color=colour, alpha=0.75, edgecolor="white", lw=0.6, label=text)
-            axes.set_xlabel(label)
-            axes.legend(loc="upper right")
             if place == 1:
                 axes.set_ylabel("particles")
     return figure
