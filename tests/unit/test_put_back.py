@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from tiltwise.cycle.ablation import summed
 from tiltwise.cycle.put_back import changes, matched
 from tiltwise.errors import DataError
 from tiltwise.geometry.rotations import matrix_to_euler
@@ -128,3 +129,11 @@ def test_particles_that_were_not_there_before(sets: tuple[OptimisationSet, Optim
     cut = replace(before.series[0], projection=before.series[0].projection[:5])
     with pytest.raises(DataError, match="not the same before and after"):
         changes(after, replace(before, series=(cut, before.series[1])))
+
+
+def test_gains_are_summed_over_blocks_that_have_particles() -> None:
+    """Two blocks of 3 and 7 nats; one between them has nobody left, and a particle belongs to none."""
+    gains = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert summed(gains, np.array([0, 0, 2, 2, -1])) == pytest.approx((10.0, 4.0, 2))
+    with pytest.raises(DataError, match="too few particles"):
+        summed(gains, np.array([1, 1, -1, -1, -1]))

@@ -316,11 +316,24 @@ def calibrated(cross: F64, square: F64) -> F64:
 
 
 def summed(gains: F64, block: NDArray[np.intp]) -> tuple[float, float, int]:
-    """Sum of gains (P,), its standard deviation from blocks (P,) that are independent, and how many there are."""
+    """Sum of gains (P,), its standard deviation from blocks (P,) that are independent (-1: none), and their number.
+
+    Raises
+    ------
+    DataError
+        with fewer than two blocks, which tell no standard deviation.
+    """
     known = block >= 0
-    sums = np.bincount(block[known], gains[known])
+    _, number = np.unique(block[known], return_inverse=True)
+    sums = np.bincount(number, gains[known])
     n = len(sums)
-    return float(sums.sum()), float(np.sqrt(n) * sums.std(ddof=1)) if n > 1 else float("inf"), n
+    if n < 2:
+        raise DataError(
+            f"too few particles are seen by the same tilts with and without it ({int(known.sum())})",
+            expected="at least two groups of particles, whose gains tell the error of their sum",
+            fix="give a set with more particles; where tilts moved far, compare smaller steps",
+        )
+    return float(sums.sum()), float(np.sqrt(n) * sums.std(ddof=1)), n
 
 
 def jackknife(values: F64) -> float:
