@@ -120,6 +120,9 @@ def test_mates_are_no_copies(expanded: Path, tmp_path: Path) -> None:
         (["expand", "--sym", "C4"], 3, "expanded already"),
         (["expand", "--sym", "C1"], 2, "no symmetry mates"),
         (["refine", "--b", "32", "--ref", "REF"], 2, "searched everywhere"),
+        (["refine", "--b", "32", "--relax-sym", "C4"], 2, "holds all mates already"),
+        (["classify", "--b", "32", "--align", "global"], 2, "searched everywhere"),
+        (["select", "--lattice", "--sym", "C4"], 3, "no neighbours on a lattice"),
     ],
 )
 def test_what_cannot_be(

@@ -93,6 +93,16 @@ def test_half_sets_that_are_drawn_now_are_warned_about(
     assert any("no half sets" in warning for warning in manifest["warnings"])
 
 
+def test_half_sets_other_than_those_of_the_poses_are_warned_about(
+    data: SimulatedData, first: RefineResult, tmp_path: Path
+) -> None:
+    start = replace(data, optimisation_set=first.outputs["optimisation_set"])
+    run_refine(start, tmp_path / "out", **{**NEAR, "iterations": 1, "split": "random", "seed": 7})
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    assert any("not those of the file" in warning for warning in manifest["warnings"])
+
+
 def test_options_of_a_starting_map_need_one(data: SimulatedData, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without --ref"):
         run_refine(data, tmp_path / "out", reference=None)

@@ -141,6 +141,36 @@ def test_copies_of_a_particle_are_no_neighbours(clean: OptimisationSet, truth: N
     assert energies(source)[0] < 1e-3 * before
 
 
+def test_mates_of_a_neighbour_are_taken_off_once(folder: Path, truth: NDArray[np.float32]) -> None:
+    """A set that is expanded by C3 changes no image: also where mates were moved to parts of their own."""
+    three = made(folder / "three", particles=3, tilt_series=1, spacing=130.0, margin_px=60, thickness=400.0)
+    whole = np.where(np.abs(truth) > 1e-3, truth, 0.0).astype(np.float32)
+    rows, mate = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
+    names = tuple(three.particles.name[row] for row in rows)
+    expanded = replace(three, particles=replace(three.particles.take(rows), source=names))
+    coordinate = expanded.particles.coordinate_px + 12.0 * (mate > 0)[:, None]
+    moved = replace(expanded, particles=replace(expanded.particles, coordinate_px=coordinate))
+
+    def images(optset: OptimisationSet, row: int) -> NDArray[np.complex64]:
+        source = source_of(three)
+        subtraction = Subtraction(
+            source_of(optset),
+            optset,
+            [(1, 0)] * len(optset.particles),
+            {(1, 0): truth},
+            load_backend("auto"),
+            {(1, 0): whole},
+        )
+        loader, tilts = subtraction.source.loader(row), np.arange(11)
+        points = loader.project(source.optset.particles.coordinate_px[0], None)[:, :2]  # type: ignore[union-attr]
+        return subtraction._neighbours(row, tilts, points)
+
+    expected = images(three, 0)
+    assert np.abs(expected).max() > 0
+    for optset in (expanded, moved):
+        np.testing.assert_array_equal(images(optset, 0), expected)
+
+
 def test_half_of_the_contrast_leaves_half(clean: OptimisationSet, truth: NDArray[np.float32]) -> None:
     """The law is linear, and `removal` finds the factor."""
     source = source_of(clean)

@@ -61,6 +61,14 @@ class ClassData:
             optset = replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
             source = source_of(options, optset, self.diameter)
         self.optset = optset
+        if options.align == "global" and optset.particles.has_mates:
+            raise ConfigError(
+                "a set that is expanded by its symmetry is searched everywhere",
+                where="--align global",
+                expected="none or local: all mates of a particle would find the same best pose, and count as one",
+                found=f"{len(optset.particles)} particles that are mates of {len(set(optset.particles.source))}",
+                fix="use --align none or local; or classify the set from before it was expanded",
+            )
         self.refuse_few(options.classes + options.junk)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)

@@ -42,13 +42,13 @@ def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: 
     return replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
 
 
-def refuse_global_search_of_mates(options: RefineOptions, optset: OptimisationSet, warn: Callable[[str], None]) -> None:
+def refuse_search_of_mates(options: RefineOptions, optset: OptimisationSet, warn: Callable[[str], None]) -> None:
     """Symmetry mates of one particle must not find each other's poses; warns where they would count several times.
 
     Raises
     ------
     ConfigError
-        if all orientations are searched, and the set is expanded by its symmetry.
+        if all orientations or those of all mates are searched, and the set is expanded by its symmetry.
     """
     particles = optset.particles
     if not particles.has_mates:
@@ -61,6 +61,15 @@ def refuse_global_search_of_mates(options: RefineOptions, optset: OptimisationSe
             expected="a local search: all mates of a particle would find the same best pose, and count as one",
             found=f"{len(particles)} particles that are mates of {len(set(particles.source))}",
             fix="give --sigma-ang well below the angle between mates, or --skip-align; or refine the set from before",
+        )
+    if options.relax_symmetry != "C1":
+        raise ConfigError(
+            "a set that is expanded by its symmetry holds all mates already",
+            where="--relax-sym",
+            expected="C1: all mates of a particle would find the same best pose, and count as one",
+            found=f"{options.relax_symmetry}, and {len(particles)} particles that are mates of "
+            f"{len(set(particles.source))}",
+            fix="leave --relax-sym out, or refine the set from before it was expanded",
         )
     if options.symmetry != "C1":
         warn(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.accuracy import median_accuracy
-from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of, refuse_global_search_of_mates
+from tiltwise.em.data import data_model, diameter_of, load_set, orientation_of, refuse_search_of_mates
 from tiltwise.em.e_step import add_units, units_left
 from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.focus import Focus, focused
@@ -100,7 +100,7 @@ class Refinement:
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
         read = load_set(options, job.warn)
-        refuse_global_search_of_mates(options, read, job.warn)
+        refuse_search_of_mates(options, read, job.warn)
         parts = options, read, self.backend, self.threads, job, progress
         self.optset, self.halves, self.focus = focused(*parts, folds=options.folds, subtract=options.subtract)
         frame = None if self.focus is None else self.focus.frame
@@ -224,8 +224,8 @@ class Refinement:
 
     def _begin_at_poses(self, state: State) -> None:
         """Every half sees the map of its own particles."""
-        if not self.optset.particles.half_set.any():
-            report_new_halves(self.job)
+        if not np.array_equal(self.optset.particles.half_set, self.halves):
+            report_new_halves(self.job, known=bool(self.optset.particles.half_set.any()))
         with self.job.timing("half maps"), self.progress.task("half maps", len(self.optset.particles)) as task:
             sums = sums_at_poses(self.units, self.runner, state, self.symmetry, task.advance)
         self.half_fsc.flat = False

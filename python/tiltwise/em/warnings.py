@@ -40,8 +40,14 @@ def report_drift(job: Job, state: State, pixel_size: float, accuracy_deg: float,
         )
 
 
-def report_new_halves(job: Job) -> None:
-    """Warns where half sets are drawn for poses that were found together."""
+def report_new_halves(job: Job, *, known: bool) -> None:
+    """Warns where half sets are drawn for poses that were found with others, `known`, or together."""
+    if known:
+        job.warn(
+            "half sets are not those of the file: its poses were found with the others, and halves that are drawn now "
+            "would agree better than they should. Use --split keep, or give a low-passed map with --ref"
+        )
+        return
     job.warn(
         "the file has no half sets, and its poses may come from one map: halves that are drawn now would agree better "
         "than they should. Give a low-passed map with --ref"

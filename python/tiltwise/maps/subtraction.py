@@ -161,6 +161,8 @@ class Subtraction:
     _volumes: dict[Key, C64] = field(init=False)
     _rotation: NDArray[np.float64] = field(init=False)
     _position: NDArray[np.float64] = field(init=False)
+    _source: NDArray[np.intp] = field(init=False)
+    """(P,) the same number for all symmetry mates of a particle"""
     _disc: FourierDisc = field(init=False)
     _wholes: dict[Key, C64] = field(init=False)
     _reach: float = field(init=False)
@@ -176,6 +178,7 @@ class Subtraction:
                 fix="give the tilt series that the particles were extracted from",
             )
         self._rotation, self._position = poses_of(self.optset)
+        self._source = self.optset.particles.source_index
         window = self._loader(0).window
         self._disc = FourierDisc.create(window.box)
         # the same pixels in a larger box: unitary transforms are smaller
@@ -242,10 +245,15 @@ class Subtraction:
         return np.asarray(rfft2(np.fft.ifftshift(images, axes=(1, 2))), np.complex64)
 
     def _beside(self, particle: int) -> NDArray[np.intp]:
-        """Particles of the same series that are not the same thing, as copies under a symmetry are."""
-        same = np.flatnonzero(self.source.series_of == self.source.series_of[particle])
+        """Particles of the same series that are not the same thing, as copies under a symmetry are.
+
+        Of symmetry mates one is enough: each would take off all that the others do.
+        """
+        source = self._source
+        same = np.flatnonzero((self.source.series_of == self.source.series_of[particle]) & (source != source[particle]))
         distance = np.linalg.norm(self._position[same] - self._position[particle], axis=1)
-        return np.asarray(same[distance > SAME * self._reach])
+        other = same[distance > SAME * self._reach]
+        return np.asarray(np.sort(other[np.unique(source[other], return_index=True)[1]]))
 
     def _seen(self, loader: ImageExtractor, body: int) -> NDArray[np.float64]:
         """(F, 2) where a particle was seen when the maps were made, unbinned pixels."""

@@ -25,6 +25,7 @@ from tiltwise.io.optimisation_set import (
     write_particles,
     write_trajectories,
 )
+from tiltwise.io.particles import MATE_LABEL
 from tiltwise.maps.inputs import record
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import pixel_sizes, poses_of, tilts_seen
@@ -228,7 +229,15 @@ class _Selection:
         return np.asarray(inside >= self.options.border)
 
     def _lattice(self, rows: Rows) -> Bools:
-        options = self.options
+        options, particles = self.options, self.optset.particles.take(rows)
+        if particles.has_mates:
+            raise DataError(
+                "symmetry mates of a particle are no neighbours on a lattice",
+                where="--lattice",
+                expected="every particle once",
+                found=f"{len(particles)} particles that are mates of {len(set(particles.source))}",
+                fix=f"select before tiltwise expand, or take one mate of each: --where '{MATE_LABEL} == 1'",
+            )
         self.lattice = conforming(
             self.optset,
             rows,
