@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from tiltwise.em.bfactor import SIZES, crossing, resolution_of, subsets
+from tiltwise.em.bfactor import SIZES, crossing, random_parts, resolution_of, subsets
 from tiltwise.em.bfactor_fit import Point, correlation, fit_points, forecast, next_resolutions
 from tiltwise.em.options import BFactorPlotOptions
 from tiltwise.errors import ConfigError
@@ -106,6 +106,17 @@ def test_points_without_a_law_are_refused() -> None:
     assert "does not improve" in refusal(flat) or "standard deviation" in refusal(flat)
     equal = [replace(point, resolution_angstrom=9.0) for point in made]
     assert "do not differ" in refusal(equal)
+
+
+def test_mates_are_in_one_part() -> None:
+    """They are the same images: subsets that divide them would have noise in common."""
+    source = np.repeat([7, 3, 11, 20, 1, 5], [4, 4, 2, 4, 3, 1])
+    parts = random_parts(source, 3, np.random.default_rng(1))
+    assert [len(set(parts[source == own])) for own in np.unique(source)] == [1] * 6
+    assert np.bincount([parts[source == own][0] for own in np.unique(source)]).tolist() == [2, 2, 2]
+    alone = random_parts(np.arange(60), 4, np.random.default_rng(1))
+    assert np.bincount(alone).tolist() == [15] * 4
+    assert (np.diff(alone) != 0).sum() > 10
 
 
 def test_subsets_share_parts_no_more_than_they_must() -> None:

@@ -69,12 +69,13 @@ class BFactorPlot:
         self.options, self.job, self.progress = options, job, progress
         self.data = GivenPoses(options, job, progress)
         self.rng = np.random.default_rng(options.seed)
+        self.source = self.data.optset.particles.source_index
         self.parts = self._number_of_parts()
         self.part_of = self._cut()
 
     def _number_of_parts(self) -> int:
         """As many as particles and memory allow."""
-        counts = [int(((self.data.halves == half) & self.data.seen).sum()) for half in HALVES]
+        counts = [len(np.unique(self.source[(self.data.halves == half) & self.data.seen])) for half in HALVES]
         possible = [number for number in PARTS if number * LEAST_IN_PART <= min(counts)]
         if not possible:
             least = 2 * PARTS[-1] * LEAST_IN_PART
@@ -103,8 +104,8 @@ class BFactorPlot:
         """(P,) random part of every particle in its half set, parts as equal as can be; -1 of those not seen."""
         part_of = np.full(len(self.data.halves), -1)
         for half in HALVES:
-            members = self.rng.permutation(np.flatnonzero((self.data.halves == half) & self.data.seen))
-            part_of[members] = np.arange(len(members)) * self.parts // len(members)
+            members = np.flatnonzero((self.data.halves == half) & self.data.seen)
+            part_of[members] = random_parts(self.source[members], self.parts, self.rng)
         return part_of
 
     def run(self) -> BFactorResult:
@@ -258,6 +259,14 @@ def resolution_of(
     one, two, _ = half_maps(joined[0], joined[1], threads)
     curve = masked_fsc(one, two, mask, seed=seed).corrected if corrected else fsc(one, two, mask)
     return curve, len(mask) / crossing(curve)
+
+
+def random_parts(source: NDArray[np.intp], parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(n,) part of particles, parts as equal as can be; symmetry mates, whose `source` (n,) is one, stay together."""
+    own, number = np.unique(source, return_inverse=True)
+    part_of = np.empty(len(own), np.int64)
+    part_of[rng.permutation(len(own))] = np.arange(len(own)) * parts // len(own)
+    return part_of[number]
 
 
 def crossing(curve: NDArray[np.float64], threshold: float = THRESHOLD) -> float:
