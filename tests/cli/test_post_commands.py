@@ -92,6 +92,11 @@ def test_half_maps_that_do_not_belong_together(refused: Refuse, tmp_path: Path) 
     assert "--angpix" in refused("mask", "--i", tmp_path)
     (tmp_path / "none").mkdir()
     assert "no half maps in the folder" in refused("mask", "--i", tmp_path / "none")
+    assert "no such file or folder" in refused("mask", "--i", tmp_path / "nowhere_half1.mrc")
+
+
+def test_a_folder_that_is_not_there(refused: Refuse, tmp_path: Path) -> None:
+    assert "no such file or folder" in refused("postprocess", "--i", tmp_path / "nowhere")
 
 
 def test_nothing_to_mask(refused: Refuse, tmp_path: Path) -> None:

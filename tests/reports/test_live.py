@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from tiltwise.cli.running import Running, running
 from tiltwise.config import OutputOptions, option
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.exec.live_page import close_page
+from tiltwise.jobs.guard import Guard
 from tiltwise.jobs.progress import SilentProgress
-from tiltwise.jobs.relion import ABORT_NOW
+from tiltwise.jobs.relion import ABORT_NOW, FAILURE, SUCCESS, write_marker
 from tiltwise.report import live
 from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.live import AT_LEAST_S, SHARE, LiveReport
@@ -375,3 +377,37 @@ def test_series_that_are_done_are_listed(tmp_path: Path) -> None:
     (section,) = series_figures(tmp_path)
     assert section.table is not None
     assert section.table.rows == [["TS_01", "improved"]]
+
+
+def test_rows_of_a_cycle_are_told_beside_any_others(tmp_path: Path) -> None:
+    """They have rounds and no iterations; a run that goes on finds those of the run before."""
+    rows = [{"round": 1, "step": step, "resolution_angstrom": 20.0} for step in ("before", "refine")]
+    lines = [{"kind": "start"}, {"kind": "iteration", "iteration": 1}, *({"kind": "iteration", **row} for row in rows)]
+    lines.append({"kind": "iteration", "iteration": 2})
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report, clock, _ = begun(tmp_path)
+    for row in rows:
+        clock.now += 1000.0
+        report.iteration(row)
+    assert isinstance(report._progress, Said)
+    assert not [line for line in report._progress.lines if "not kept up to date" in line]
+    assert page(tmp_path).count("refine") == 2
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_guard_leaves_the_folder_of_a_next_run_alone(tmp_path: Path, taken: bool) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"command": "toy", "pid": os.getpid() + int(taken)}))
+    guard = Guard(tmp_path)
+    assert guard._process.stdin is not None
+    guard._process.stdin.close()
+    assert guard._process.wait(20) == 0
+    assert (tmp_path / FAILURE).exists() != taken
+
+
+def test_a_guard_leaves_the_marker_of_a_job_that_ended_alone(tmp_path: Path) -> None:
+    write_marker(tmp_path, SUCCESS)
+    guard = Guard(tmp_path)
+    assert guard._process.stdin is not None
+    guard._process.stdin.close()
+    assert guard._process.wait(20) == 0
+    assert not (tmp_path / FAILURE).exists()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers.projects import OtherOptions, finished, gone, relion_job, toy, unfinished
 from tiltwise.cli.main import main
 from tiltwise.errors import DataError
-from tiltwise.exec.events import read_iterations
+from tiltwise.exec.events import last_events, read_events, read_iterations
 from tiltwise.exec.records import JobRecord
 from tiltwise.jobs.records import find_jobs, read_record
 from tiltwise.report.lineage import Lineage, best_set, lanes
@@ -253,3 +255,41 @@ def test_records_of_other_folders_are_none(tmp_path: Path) -> None:
     assert read_record(tmp_path, tmp_path) is None
     (tmp_path / "job001").mkdir()
     assert find_jobs(tmp_path) == []
+
+
+def test_rows_of_several_stages_and_rows_without_a_number(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"kind": "iteration", "round": 1, "step": "before"},
+        {"kind": "iteration", "stage": "start 1", "iteration": 1},
+        {"kind": "note", "text": "a\u2028b", "about": "iteration"},
+        {"kind": "iteration", "stage": "start 2", "iteration": 1, "run": 1},
+        {"kind": "iteration", "stage": "start 2", "iteration": 1, "run": 2},
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / "events.jsonl").write_text(text, encoding="utf-8")
+    rows = read_iterations(tmp_path)
+    assert [row.get("stage") for row in rows] == [None, "start 1", "start 2"]
+    assert rows[-1]["run"] == 2
+    assert len(list(read_events(tmp_path))) == 5
+
+
+def test_last_events_of_a_long_file(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text("".join(f'{{"kind": "é", "n": {n}}}\n' for n in range(9000)))
+    assert [event["n"] for event in last_events(tmp_path, 3)] == [8997, 8998, 8999]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"runs": [1]}, {"parameters": []}, {"metrics": [1]}, {"status": "running", "host": "x"}, {"inputs": [{}]}],
+)
+def test_a_job_json_of_another_program_is_a_row_with_its_error(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"command": ["x"], **content}))
+    (record,) = find_jobs(tmp_path)
+    assert record.state == "unknown"
+    assert "none of tiltwise" in str(record.error)
+
+
+def test_a_name_is_no_formula(tmp_path: Path) -> None:
+    for name in ("a $\\frac$", "b $\\frac$"):
+        finished(tmp_path / name, resolution=9.0)
+    assert main(["report", str(tmp_path)]) == 0

@@ -15,6 +15,7 @@ from helpers.projects import finished, gone, relion_job, unfinished
 from tiltwise.cli.main import main
 from tiltwise.jobs.relion import ABORT_NOW
 from tiltwise.watch.server import ADDRESS, WatchServer
+from tiltwise.watch.state import ProjectState
 
 SECRET = "nobody may read this"
 
@@ -247,3 +248,26 @@ def test_page_in_a_browser(stopping: WatchServer, project: Path) -> None:
         assert (project / "Refine3D" / "job002" / ABORT_NOW).exists()
         assert problems == []
         browser.close()
+
+
+def test_a_host_that_is_no_address_is_refused(shared: WatchServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(shared, "", Host="[")[0] == 403
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_values_that_are_no_numbers_do_not_break_the_page(project: Path) -> None:
+    path = project / "Refine3D" / "job001" / "job.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["resolution_angstrom"] = content["peak_memory_gb"] = float("nan")
+    path.write_text(json.dumps(content))
+    text = ProjectState(project).text()
+    assert "NaN" not in text
+    assert len(json.loads(text)) == 4
+
+
+def test_all_who_look_on_share_one_look(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiltwise.watch.state.SHORTEST_S", 1000.0)
+    state = ProjectState(project)
+    first = state.text()
+    monkeypatch.setattr("tiltwise.watch.state.card", None)
+    assert state.text() is first

@@ -62,7 +62,13 @@ def read_record(folder: Path, project: Path) -> JobRecord | None:
         manifest = read_manifest(folder)
     except TiltwiseError as error:
         return JobRecord(folder, name, "?", "tiltwise", "unknown", error=str(error))
-    return _of_relion(folder, name) if manifest is None else _of_tiltwise(folder, name, manifest)
+    if manifest is None:
+        return _of_relion(folder, name)
+    try:
+        return _of_tiltwise(folder, name, manifest)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # other programs have a job.json, too
+        error_text = f"the manifest of a job cannot be read: {folder / NAME} is none of tiltwise"
+        return JobRecord(folder, name, "?", "tiltwise", "unknown", error=error_text)
 
 
 def log_tail(folder: Path, lines: int = 40) -> list[str]:
@@ -104,19 +110,20 @@ def _of_tiltwise(folder: Path, name: str, manifest: dict[str, Any]) -> JobRecord
     if state == "running" and runs[-1].get("started"):
         walls.append((datetime.now(UTC) - datetime.fromisoformat(runs[-1]["started"])).total_seconds())
     moved = _Moved(folder, manifest)
+    memory = manifest.get("peak_memory_gb")
     return JobRecord(
         folder=folder,
         name=name,
-        command=manifest["command"],
+        command=str(manifest["command"]),
         program="tiltwise",
         state=state,
         command_line=manifest.get("command_line", ""),
         started=runs[0].get("started"),
         wall_s=sum(walls) if walls else None,
-        peak_memory_gb=manifest.get("peak_memory_gb"),
-        metrics=manifest.get("metrics", {}),
+        peak_memory_gb=None if memory is None else float(memory),
+        metrics=dict(manifest.get("metrics", {})),
         parameters=manifest.get("parameters", {}),
-        timings_s=manifest.get("timings_s", {}),
+        timings_s=dict(manifest.get("timings_s", {})),
         warnings=tuple(manifest.get("warnings", ())),
         error=None if error is None else str(error.get("message") or error.get("type")),
         inputs=_inputs(manifest, moved),

@@ -50,12 +50,19 @@ def find_half_maps(options: HalfMapOptions) -> tuple[Path, Path] | None:
     Raises
     ------
     FormatError
-        if `--i` is a folder without half maps, or a half map without its mate.
+        if `--i` does not exist, is a folder without half maps, or a half map without its mate.
     """
     if options.half1 is not None and options.half2 is not None:
         return options.half1, options.half2
     path = options.input
     assert path is not None  # as the options were checked
+    if not path.exists():
+        raise FormatError(
+            "there is no such file or folder",
+            where=f"--i {path}",
+            expected="the folder of a finished job, or a map",
+            fix="check the name, and that the job has begun",
+        )
     if options.half2 is not None:
         return path, options.half2
     if path.is_dir():

@@ -51,14 +51,14 @@ class Lineage:
                     parents[owner[number]].add(owner[source])
         order = _parents_first([number for number in range(len(records)) if owner[number] == number], parents)
         place = {number: at for at, number in enumerate(order)}
-        parts = {
-            place[number]: tuple(records[n] for n in range(len(records)) if owner[n] == number and n != number)
-            for number in order
-        }
+        parts: dict[int, tuple[JobRecord, ...]] = {}
+        for number, one in enumerate(records):
+            if owner[number] != number:
+                parts[place[owner[number]]] = (*parts.get(place[owner[number]], ()), one)
         return cls(
             tuple(records[number] for number in order),
             tuple(tuple(sorted(place[parent] for parent in parents[number])) for number in order),
-            {at: inside for at, inside in parts.items() if inside},
+            parts,
         )
 
     def children(self, number: int) -> list[int]:
@@ -77,11 +77,13 @@ def _innermost(path: Path, folders: Mapping[Path, int]) -> int | None:
 def _parents_first(numbers: Sequence[int], parents: Sequence[set[int]]) -> list[int]:
     """The numbers in their order, but none before its parents; what is left of a circle comes last."""
     order: list[int] = []
+    known: set[int] = set()
     waiting = list(numbers)
     while waiting:
-        ready = next((one for one in waiting if parents[one] <= set(order)), waiting[0])
+        ready = next((one for one in waiting if parents[one] <= known), waiting[0])
         waiting.remove(ready)
         order.append(ready)
+        known.add(ready)
     return order
 
 
@@ -162,7 +164,10 @@ def _ancestors(lineage: Lineage, number: int) -> set[int]:
 
 def lanes(lineage: Lineage) -> list[int]:
     """Column of every job, so that the line from it down to its last child meets no other job."""
-    last = [max([number, *lineage.children(number)]) for number in range(len(lineage.jobs))]
+    last = list(range(len(lineage.jobs)))
+    for child, parents in enumerate(lineage.parents):
+        for parent in parents:
+            last[parent] = max(last[parent], child)
     free_from: list[int] = []
     columns = []
     for number in range(len(lineage.jobs)):
@@ -201,7 +206,8 @@ def lineage_figure(lineage: Lineage, links: Mapping[int, str], best: Path | None
             colour = STATE_COLOURS[one.state]
             axes.plot([x[number]], [y[number]], shape, color=colour, ms=7, mec="white", zorder=2)
             text = _label(one, best is not None and one.optimisation_set == best)
-            label = axes.text(start, y[number], text, va="center", fontsize=8.5, color=INK)
+            # The name of a folder is no formula.
+            label = axes.text(start, y[number], text, va="center", fontsize=8.5, color=INK, parse_math=False)
             if number in links:
                 label.set_url(links[number])
                 label.set_color(BLUE)

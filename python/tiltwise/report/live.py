@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tiltwise.errors import Aborted, TiltwiseError
 from tiltwise.exec import Progress, Task
-from tiltwise.exec.events import read_iterations
+from tiltwise.exec.events import read_iterations, with_row
 from tiltwise.exec.protocols import Scalar
 from tiltwise.report import pages
 from tiltwise.report.html import Cell, Link, PageState, Section, Summary, Table, drawn, write_report
@@ -106,7 +106,7 @@ class LiveReport:
         `anew`: rows of earlier runs do not count.
         """
         self._path, self._content = path, content
-        self._rows = [] if anew else list(read_iterations(path.parent))
+        self._rows = [] if anew else [*read_iterations(path.parent)]
         if self._figures is None:
             self._figures = figures_of(content["command"])
         self._began = self._drawn = self._clock()
@@ -177,10 +177,7 @@ class LiveReport:
         """Pass on, and keep the row."""
         self._progress.iteration(row)
         if not self._inside:
-            number = row.get("iteration")
-            if isinstance(number, (int, float)):  # a later run does some again
-                self._rows = [one for one in self._rows if float(one.get("iteration") or 0) < number]
-            self._rows.append(row)
+            self._rows = with_row(self._rows, row)  # a later run does some again
         self._stale = True
         self._tick()
 

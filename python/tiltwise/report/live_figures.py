@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ def refine_figures(folder: Path) -> list[Section]:
 def series_figures(folder: Path) -> list[Section]:
     """What was found in the tilt series that are done, in this run."""
     rows: dict[str, dict[str, Any]] = {}
-    for event in read_events(folder):
-        if event.get("kind") == "start":
+    for event in read_events(folder, ("start", "series")):
+        if event["kind"] == "start":
             rows.clear()
-        elif event.get("kind") == "series":
+        else:
             rows[str(event["name"])] = {key: value for key, value in event.items() if key not in ("t", "kind")}
     if not rows:
         return []
@@ -67,17 +67,13 @@ def fsc_history(folder: Path) -> tuple[dict[int, NDArray[np.float64]], float] | 
     """FSC by iteration, and the pixel size in Å, from the events of a refinement; None if there are none."""
     curves: dict[int, NDArray[np.float64]] = {}
     pixel_size = 0.0
-    for event in _of_kind(folder, "fsc"):
+    for event in read_events(folder, ("fsc",)):
         number = int(event["iteration"])
         curves = {one: curve for one, curve in curves.items() if one < number}  # a later run does some again
         curves[number] = np.array(event["curve"], np.float64)
         pixel_size = float(event["pixel_size_angstrom"])
     lengths = {len(curve) for curve in curves.values()}
     return (curves, pixel_size) if len(lengths) == 1 else None
-
-
-def _of_kind(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
-    return (event for event in read_events(folder) if event.get("kind") == kind)
 
 
 def _rotations(path: Path) -> NDArray[np.float64]:

@@ -58,7 +58,7 @@ def words(one: JobRecord) -> str:
 
             try:
                 return _short(verdicts(one.folder / name)[0].replace("_", " "))
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 return f"{name} cannot be read"
     reason = one.metrics.get("stop_reason") or one.metrics.get("reason")
     if reason:
@@ -210,7 +210,7 @@ def _resolution_figure(measured: Sequence[JobRecord]) -> Figure:
         )
         step = max(1, len(values) // 14)
         names = [one.name if len(one.name) <= 18 else "…" + one.name[-17:] for one in measured]
-        axes.set_xticks(places[::step], names[::step], rotation=40, ha="right", fontsize=7.5)
+        axes.set_xticks(places[::step], names[::step], rotation=40, ha="right", fontsize=7.5, parse_math=False)
         axes.margins(x=0.06, y=0.18)
         axes.set_ylabel("resolution (Å)")
         axes.invert_yaxis()

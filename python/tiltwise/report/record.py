@@ -35,7 +35,7 @@ def write_record_report(path: Path, record: JobRecord, log: Sequence[str] = ()) 
 def summary_of(record: JobRecord) -> Summary:
     """Head of the page."""
     text = words(record)
-    sentence = _TELLS[record.state] + (f" {text[0].upper()}{text[1:]}." if text else "")
+    sentence = _TELLS[record.state] + (f" {text[0].upper()}{text[1:].rstrip('.')}." if text else "")
     facts: dict[str, str] = {"state": "no end marker" if record.state == "unknown" else record.state}
     if record.started is not None:
         facts["began (UTC)"] = record.started[:16].replace("T", " ")
@@ -46,7 +46,7 @@ def summary_of(record: JobRecord) -> Summary:
     if record.resolution_angstrom is not None:
         facts["resolution"] = f"{record.resolution_angstrom:.1f} Å"
     command = record.command_line if record.state in ("failed", "killed", "stopped") else ""
-    return Summary(sentence.replace("..", "."), facts, record.warnings, command)
+    return Summary(sentence, facts, record.warnings, command)
 
 
 def sections_of(record: JobRecord, log: Sequence[str]) -> list[Section]:

@@ -8,7 +8,6 @@ found by their names in a list, never by a path out of a request.
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
 import threading
 import time
@@ -34,6 +33,7 @@ PERIOD_S = 1.0
 SILENCE_S = 15.0
 """Seconds after which a comment shows that the connection lives."""
 PAGE_POLICY = "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; connect-src 'self'; base-uri 'none'"
+PAGE_POLICY += "; form-action 'none'; frame-ancestors 'none'"
 REPORT_POLICY = "sandbox allow-scripts allow-downloads allow-popups"
 """Reports get an origin of their own, from which nothing here can be asked."""
 
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             work(parts)
         except _Refused as refusal:
             self._send(refusal.status, "text/plain; charset=utf-8", str(refusal) + "\n")
-        except (BrokenPipeError, ConnectionResetError):  # the browser has gone
+        except (ConnectionError, TimeoutError):  # the browser has gone, or sleeps
             self.close_connection = True
 
     def _checked(self) -> list[str]:
@@ -136,13 +136,16 @@ class _Handler(BaseHTTPRequestHandler):
             if host, origin or token are not ours.
         """
         hosts = self.headers.get_all("Host") or []
-        host = urlsplit(f"//{hosts[0]}").hostname if len(hosts) == 1 else None
+        try:
+            host = urlsplit(f"//{hosts[0]}").hostname if len(hosts) == 1 else None
+            path = urlsplit(self.path).path
+        except ValueError:  # brackets that are no address
+            host, path = None, ""
         if host not in HOSTS:
             raise _Refused(HTTPStatus.FORBIDDEN, "this server answers under 127.0.0.1 and localhost alone")
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{hosts[0]}":
             raise _Refused(HTTPStatus.FORBIDDEN, "requests from other pages are refused")
-        path = urlsplit(self.path).path
         _, token, *rest = path.split("/") if path.startswith("/") else ["", ""]
         if not hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
             raise _Refused(HTTPStatus.NOT_FOUND, "open the address that tiltwise watch has printed, token included")
@@ -163,8 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             case [""]:
                 self._page()
             case ["state.json"]:
-                content = json.dumps(self.server.state.plain(), ensure_ascii=False)
-                self._send(HTTPStatus.OK, "application/json", content)
+                self._send(HTTPStatus.OK, "application/json", self.server.state.text())
             case ["events"]:
                 self._stream()
             case ["report", *name]:
@@ -191,9 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, "text/html; charset=utf-8", page, PAGE_POLICY.format(nonce))
 
     def _report(self, record: JobRecord) -> None:
-        path = record.report
         # A report that is a link could lead out of the project.
-        if path is None or not path.resolve().is_relative_to(self.server.state.project):
+        path = None if record.report is None else record.report.resolve()
+        if path is None or not path.is_relative_to(self.server.state.project):
             raise _Refused(HTTPStatus.NOT_FOUND, "the job has no report yet")
         self._send(HTTPStatus.OK, "text/html; charset=utf-8", path.read_bytes(), REPORT_POLICY)
 
@@ -204,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         sent, last = "", time.monotonic()
         while not self.server.closing.wait(PERIOD_S if sent else 0.0):
-            content = json.dumps(self.server.state.plain(), ensure_ascii=False)
+            content = self.server.state.text()
             if content != sent:
                 self.wfile.write(f"data: {content}\n\n".encode())
                 sent, last = content, time.monotonic()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from tiltwise.exec.events import read_events
+from tiltwise.exec.events import last_events
 from tiltwise.exec.records import JobRecord
+from tiltwise.jobs.manifest import to_json
 from tiltwise.jobs.records import find_jobs, log_tail
 from tiltwise.report.project import words
 
@@ -29,21 +31,28 @@ class ProjectState:
         self.project = project.resolve()
         self._lock = threading.Lock()
         self._records: dict[str, JobRecord] = {}
+        self._text = "[]"
         self._due = 0.0
 
     def records(self) -> dict[str, JobRecord]:
         """Name of every job to its record, in the order in which they began."""
+        return self._look()[0]
+
+    def text(self) -> str:
+        """JSON of what the cards show, newest job first."""
+        return self._look()[1]
+
+    def _look(self) -> tuple[dict[str, JobRecord], str]:
         with self._lock:
             began = time.monotonic()
             if began >= self._due:
                 self._records = {one.name: one for one in find_jobs(self.project)}
+                # Once for all who look on: every card asks the disk.
+                cards = [card(one) for one in reversed(self._records.values())]
+                self._text = to_json(cards)
                 took = time.monotonic() - began
                 self._due = began + max(SHORTEST_S, SHARE * took)
-            return self._records
-
-    def plain(self) -> list[dict[str, Any]]:
-        """What the cards show, newest job first."""
-        return [card(one) for one in reversed(self.records().values())]
+            return self._records, self._text
 
 
 def card(one: JobRecord) -> dict[str, Any]:
@@ -61,7 +70,7 @@ def card(one: JobRecord) -> dict[str, Any]:
         "resolution_angstrom": one.resolution_angstrom,
         "warnings": len(one.warnings),
         "words": words(one),
-        "spark": [round(float(v), 3) for v in values if isinstance(v, (int, float))][-POINTS:],
+        "spark": [round(float(v), 3) for v in values if isinstance(v, (int, float)) and math.isfinite(v)][-POINTS:],
         "log": tail(one) if unfinished else [],
         "report": one.report is not None,
     }
@@ -72,7 +81,7 @@ def tail(one: JobRecord) -> list[str]:
     lines = log_tail(one.folder, LINES)
     if lines:
         return lines
-    return [_line(event) for event in list(read_events(one.folder))[-LINES:]]
+    return [_line(event) for event in last_events(one.folder, LINES)]
 
 
 def _line(event: dict[str, Any]) -> str:
