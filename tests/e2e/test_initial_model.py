@@ -97,6 +97,8 @@ def test_stopped_and_continued_it_leaves_the_same_bytes(
     chosen = options(data, tmp_path / "job", subset=40)
     with pytest.raises(Aborted):
         made(chosen, Stopping(tmp_path / "job", 19))  # two starts, and one iteration in half sets
+    with pytest.raises(Aborted):
+        made(chosen, Stopping(tmp_path / "job", len(result.history) - 19))  # before the final iteration
     made(chosen)
     for name in names:
         assert (tmp_path / "job" / name).read_bytes() == first[name], name

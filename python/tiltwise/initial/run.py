@@ -193,6 +193,7 @@ class InitialModel:
                 state,
                 map_radius=self.engine.box / 2,
             )
+            self.engine.half_fsc.flat = sums.sharp < 1.0 - MOSTLY_SHARP
             self.engine.take_poses(state, sums, poses)
         return write_results(self.engine, state, sums)
 
