@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from helpers.kills import files_of
 from helpers.mixed import MixedData, adjusted_rand_index, simulate_mixed
 from helpers.refinements import Listener
 from tiltwise.classes import classify
 from tiltwise.classes.classify import ClassifyResult
+from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.io.mrc import read_map, write_map
@@ -138,6 +140,27 @@ def test_given_references_number_the_classes(two: MixedData, tmp_path: Path) -> 
     assert np.mean(result.state.classes - 1 == two.kind) >= 0.94
 
 
+def test_a_class_that_dies_is_told_and_the_others_go_on(
+    two: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = FixedIterations.step
+
+    def third_is_unlikely(work: FixedIterations, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        log = step(work, weights)
+        log[:, 2] -= 1e3
+        return log
+
+    monkeypatch.setattr(FixedIterations, "step", third_is_unlikely)
+    result = run_classify(two, tmp_path / "job", classes=3, iterations=2)
+    assert (result.state.dead, result.state.iteration) == ([3], 2)
+    assert set(result.state.classes) == {1, 2}
+    told = json.loads((tmp_path / "job" / "classes.json").read_text())["classes"][2]
+    assert (told["died"], told["particles"], told["share"], told["mean_posterior"]) == (True, 0, 0.0, None)
+    warnings = json.loads((tmp_path / "job" / "job.json").read_text())["warnings"]
+    assert sum("class 3 has lost its particles" in text for text in warnings) == 1
+    assert not result.maps[2].map.any()
+
+
 def test_junk_is_told_from_particles(tmp_path: Path) -> None:
     sample = mixed(tmp_path, 40, 0.25, lacking=0.0, empty=0.2, shifted=0.1, shift_angstrom=80.0)
     result = run_classify(sample, tmp_path / "job", classes=1, junk=True)
@@ -182,6 +205,14 @@ def test_poses_are_found_everywhere_by_one_map(turned: MixedData, tmp_path: Path
     after = score_poses(result.optset, truth)
     assert np.median(after.angle_deg) <= 8.0
     assert adjusted_rand_index(sample.kind, result.state.classes - 1) >= 0.5
+
+
+def test_no_junk_is_no_reason_to_doubt(two: MixedData, tmp_path: Path) -> None:
+    result = run_classify(two, tmp_path / "job", classes=1, junk=True)
+    assert (result.state.classes == 1).all()
+    warnings = json.loads((tmp_path / "job" / "job.json").read_text())["warnings"]
+    assert len(warnings) == len(result.state.dead) == 1
+    assert "no position is junk" in warnings[0]
 
 
 def test_bad_input_is_refused_in_words(two: MixedData, tmp_path: Path) -> None:

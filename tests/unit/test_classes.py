@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiltwise.classes.aligned import log_empty
 from tiltwise.classes.differences import signal_share
+from tiltwise.classes.final import class_maps
+from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.given import reference_paths
 from tiltwise.classes.mixture import cluster, posterior, proportions
 from tiltwise.classes.residuals import explained, portions_of
-from tiltwise.errors import ConfigError
+from tiltwise.classes.state import State
+from tiltwise.em.grid import PoseGrid
+from tiltwise.em.settings import Settings
+from tiltwise.errors import ConfigError, DataError
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume
 from tiltwise.spectral.masks import soft_sphere
 
 
@@ -91,3 +102,79 @@ def test_references_are_named_with_commas() -> None:
     assert [path.name for path in reference_paths("a.mrc, b.mrc", 2)] == ["a.mrc", "b.mrc"]
     with pytest.raises(ConfigError, match="differ in number"):
         reference_paths("a.mrc,b.mrc", 3)
+
+
+def state(posterior: list[list[float]]) -> State:
+    weights = np.array(posterior)
+    return State(1, weights, weights.mean(axis=0), np.zeros(len(weights)))
+
+
+def test_dead_classes_keep_no_particle() -> None:
+    """Not even the one that was likelier there than anywhere else."""
+    found = state([[0.9, 0.1, 0.0], [0.3, 0.29, 0.41]] + [[0.5, 0.5, 0.0]] * 6)
+    (text,) = found.bury(junk=False)
+    assert "class 3 has lost its particles (0.41 expected)" in text
+    assert "no more than 2 classes" in text
+    assert found.dead == [3]
+    assert found.share[2] == 0.0
+    np.testing.assert_allclose(found.posterior[1], [0.3 / 0.59, 0.29 / 0.59, 0.0])
+    np.testing.assert_allclose(found.posterior.sum(axis=1), 1.0)
+    assert found.bury(junk=False) == []
+
+
+def test_no_junk_is_good_news_and_nothing_but_junk_is_refused() -> None:
+    found = state([[1.0 - 1e-9, 1e-9]] * 8)
+    (text,) = found.bury(junk=True)
+    assert "no position is junk" in text
+    assert (found.posterior == [1.0, 0.0]).all()
+    with pytest.raises(DataError, match="no position holds a particle"):
+        state([[0.01, 0.99]] * 8).bury(junk=True)
+
+
+def test_a_guess_needs_particles() -> None:
+    """An average that explains nothing leaves nothing to divide."""
+    nothing = cast(Any, None)
+    work = FixedIterations(
+        scores=nothing,
+        average=nothing,
+        over_nothing=np.full(40, -60.0),
+        backend=nothing,
+        symmetry=nothing,
+        mask=nothing,
+        classes=2,
+        junk=True,
+        tau2_fudge=1.0,
+    )
+    with pytest.raises(DataError, match="no position holds a particle"):
+        work.guess(np.random.default_rng(1))
+
+
+def test_nothing_has_the_poses_that_are_searched() -> None:
+    """Under a point group orientations everywhere are those of one asymmetric unit, for maps and for nothing."""
+    grid = PoseGrid(3, 0, np.eye(3), None, 6.0, 3.0, np.zeros(3))
+    group = symmetry_matrices("D3")
+    free, bound = (Settings(grid, 5.0, 5.0, 5.0, 6.0, 10.0, symmetry=symmetry) for symmetry in (None, group))
+    cells = [len(grid.asymmetric_rotations(one.symmetry)[0]) for one in (free, bound)]
+    ratio = np.exp(log_empty(bound, np.zeros(3)) - log_empty(free, np.zeros(3)))
+    assert ratio == pytest.approx(cells[1] / cells[0], rel=0.1)
+
+
+def test_junk_does_not_thin_the_map_outside_the_mask() -> None:
+    """Half of the images are of nothing: outside the mask the map of the class is still whole."""
+    size = 16
+    density = np.asarray(soft_sphere(size, 5.0, 3.0), np.float32)
+    sums = {}
+    for half in (1, 2):
+        for k, factor in ((0, 1.0), (1, 0.0)):
+            one = Accumulator.empty(size, 2)
+            one.data[...] = factor * reference_volume(density)
+            one.weight[...] = 1.0
+            sums[half, k] = PackedSums.of(one)
+    mask = np.zeros((size,) * 3, np.float32)
+    mask[:, :, : size // 2] = 1.0
+    options = SimpleNamespace(mask="mask.mrc", junk=True)
+    data = cast(Any, SimpleNamespace(options=options, mask=mask, threads=1, box=size, pixel_size=5.0))
+    found, _ = class_maps(data, sums)
+    outside = mask == 0
+    factor = np.vdot(found.map[outside], density[outside]) / np.vdot(density[outside], density[outside])
+    assert factor == pytest.approx(np.vdot(found.map, density) / np.vdot(density, density), rel=0.05)

@@ -255,7 +255,8 @@ def log_empty(settings: Settings, displacement: F64) -> float:
     shifts = grid.shifts()
     inside = np.exp(settings.shift_prior(displacement, shifts).astype(np.float64))
     volume = float(inside.sum()) * grid.shift_step_angstrom**3
-    rotations = 8.0 * np.pi**2
+    # everywhere is one asymmetric unit
+    rotations = 8.0 * np.pi**2 / (1 if settings.symmetry is None else len(settings.symmetry))
     if grid.local_sigma_deg is not None:
-        rotations = min(rotations, float((2.0 * np.pi) ** 1.5 * np.radians(grid.local_sigma_deg) ** 3))
+        rotations = min(8.0 * np.pi**2, float((2.0 * np.pi) ** 1.5 * np.radians(grid.local_sigma_deg) ** 3))
     return float(np.log(volume * rotations)) + settings.log_prior_of_no_shift(displacement)

@@ -26,7 +26,7 @@ from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import FixedScores, ResidualImages
 from tiltwise.classes.results import write_results
-from tiltwise.classes.state import DEAD, Search, State
+from tiltwise.classes.state import Search, State
 from tiltwise.em.results import with_poses
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
@@ -44,6 +44,8 @@ SETTLED = 1e-3
 """Mean change of the posterior of a particle below which nothing happens any more."""
 GAIN = 0.01
 """The same of the log likelihood of all particles, where no particle changes its class."""
+QUIET = 3
+"""Iterations in a row, in which nothing happens, after which particles are aligned no further."""
 TRIAL = 4
 """Iterations of every start before one is chosen."""
 FIRST = 5
@@ -108,6 +110,10 @@ class Classification:
         options = self.options
         one = options.align == "global"
         paths = [] if options.references is None else reference_paths(options.references, options.classes, or_one=one)
+        if len(paths) == options.classes:
+            options.refuse_without_effect(
+                ("starts",), because="classes start from the maps of --ref", fix="leave out --starts, or --ref"
+            )
         for path in paths:
             self.job.add_input(path)
         return paths
@@ -281,6 +287,7 @@ class Classification:
         while state.iteration < self.options.iterations and not state.converged:
             began = monotonic()
             before, classes, likelihood = state.posterior, state.classes, state.log_likelihood.sum()
+            shell = state.shell
             with self.job.timing("iterations"):
                 iterations.iterate(state)
             state.iteration += 1
@@ -297,23 +304,16 @@ class Classification:
             }
             self.job.iteration(row)
             state.history.append(row)
-            self._note_dead(state)
+            for text in state.bury(self.options.junk):
+                self.job.warn(text)
             still = switched == 0.0 and abs(row["log_likelihood"] - likelihood) < GAIN
             state.converged = bool(change < SETTLED or still)
+            if state.search is not None:
+                # classes may be told at once; poses and resolution take longer
+                quiet = [one["change"] < SETTLED for one in state.history[-QUIET:]]
+                state.converged = len(quiet) == QUIET and all(quiet) and state.shell <= shell
             self.save(state)
         return self.finish(state, iterations)
-
-    def _note_dead(self, state: State) -> None:
-        """Says which classes have lost their particles; they stay empty."""
-        for number, expected in enumerate(state.posterior.sum(axis=0), 1):
-            if expected < DEAD and number not in state.dead:
-                state.dead.append(number)
-                state.share[number - 1] = 0.0
-                state.share /= state.share.sum()
-                self.job.warn(
-                    f"iteration {state.iteration}: class {number} has lost its particles ({expected:.2g} expected) and "
-                    f"stays empty: the images show no more than {len(state.share) - len(state.dead)} classes from here"
-                )
 
     def finish(self, state: State, iterations: Iterations) -> ClassifyResult:
         """Maps of all classes to Nyquist, and all files."""

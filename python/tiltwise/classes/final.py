@@ -89,20 +89,21 @@ def weighted(images: ParticleImages, share: float) -> ParticleImages:
 
 
 def class_maps(data: ClassData, sums: Mapping[tuple[int, int], PackedSums]) -> list[ClassMap]:
-    """Maps of all classes; with a mask from a file they share the average of all outside it."""
+    """Maps of all classes; with a mask from a file they share the average of all particles outside it, without junk."""
     classes = 1 + max(k for _, k in sums)
+    real = classes - data.options.junk
     focused = data.options.mask is not None
     total: dict[int, PackedSums] = {}
     if focused:
         for half in (1, 2):
             total[half] = sums[half, 0].copy()
-            for k in range(1, classes):
+            for k in range(1, real):
                 total[half].add(sums[half, k])
     average = class_map(data, total[1], total[2]) if focused else None
     result = []
     for k in range(classes):
         one = class_map(data, sums[1, k], sums[2, k])
-        if average is not None:
+        if average is not None and k < real:
             density = average.map + data.mask * (one.map - average.map)
             one = replace(one, map=np.asarray(density, np.float32))
         result.append(one)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.average import Average
 from tiltwise.classes.differences import ClassSums, Differences
+from tiltwise.classes.final import NONE
 from tiltwise.classes.linear import first_guess
 from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.residuals import FixedScores
+from tiltwise.errors import DataError
 from tiltwise.kernels.api import C64, Backend
 from tiltwise.maps.spectra import joined_fsc
 from tiltwise.maps.volumes import reference_volume
@@ -53,8 +55,22 @@ class FixedIterations:
         return posterior(log, share)[0][:, 0]
 
     def guess(self, rng: np.random.Generator) -> tuple[F64, F64]:
-        """(P, C) first posteriors, and the variance of particles along the strongest differences."""
+        """(P, C) first posteriors, and the variance of particles along the strongest differences.
+
+        Raises
+        ------
+        DataError
+            if all positions are junk.
+        """
         real = self.real()
+        if not (real > 0.5).any():
+            raise DataError(
+                "no position holds a particle",
+                where="--junk",
+                expected="positions that the average of the particles explains better than nothing does",
+                found=f"none of {len(real)}",
+                fix="leave --junk out, or refine the poses first (tiltwise refine)",
+            )
         if self.classes == 1:
             weights, strength = np.ones((len(real), 1)), np.zeros(0)
         else:
@@ -65,7 +81,8 @@ class FixedIterations:
 
     def maps(self, weights: F64) -> tuple[list[dict[int, NDArray[np.float32]]], list[NDArray[np.float32]]]:
         """Differences of the classes without every fold, and of all particles, from posteriors (P, C)."""
-        chosen = np.ascontiguousarray(weights[:, : self.classes])
+        # a half set with next to nothing of a class would be divided by next to nothing
+        chosen = np.where(weights > NONE, weights, 0.0)[:, : self.classes]
         sums = self._sums()
         self.scores.sums(chosen, chosen, self.average.total.box, sums.add)
         differences = self._differences(sums)

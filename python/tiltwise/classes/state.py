@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.errors import DataError
 from tiltwise.exec import Checkpoint
 from tiltwise.extract.source import Poses
 
@@ -57,6 +58,46 @@ class State:
     def classes(self) -> NDArray[np.int64]:
         """(P,) most likely class, from 1 on."""
         return np.asarray(self.posterior.argmax(axis=1) + 1, np.int64)
+
+    def bury(self, junk: bool) -> list[str]:
+        """Empties classes that have lost their particles, for good, and says so; the last is that of `junk`, if any.
+
+        Raises
+        ------
+        DataError
+            if no class that is not junk is left.
+        """
+        expected = self.posterior.sum(axis=0)
+        new = [number for number, count in enumerate(expected, 1) if count < DEAD and number not in self.dead]
+        if not new:
+            return []
+        self.dead += new
+        empty = np.array(self.dead) - 1
+        kinds = len(self.share) - junk
+        left = kinds - int((empty < kinds).sum())
+        if left == 0:
+            raise DataError(
+                "no position holds a particle",
+                where=f"iteration {self.iteration}",
+                expected="positions that a map explains better than nothing does",
+                found=f"all {len(self.posterior)} are junk",
+                fix="check the poses, and the map of --ref; without --junk the particles stay in their classes",
+            )
+        self.share[empty] = 0.0
+        self.share /= self.share.sum()
+        kept = self.posterior.copy()
+        kept[:, empty] = 0.0
+        total = kept.sum(axis=1, keepdims=True)
+        self.posterior = np.where(total > 0, kept / np.where(total > 0, total, 1.0), self.share)
+        return [
+            f"iteration {self.iteration}: no position is junk ({expected[number - 1]:.2g} expected), and the class "
+            "for it stays empty"
+            if number > kinds
+            else f"iteration {self.iteration}: class {number} has lost its particles ({expected[number - 1]:.2g} "
+            f"expected) and stays empty: the images show no more than {left} {'class' if left == 1 else 'classes'} "
+            "from here"
+            for number in new
+        ]
 
     def checkpoint(self) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
         """Arrays and plain values from which `load` makes the same state."""
