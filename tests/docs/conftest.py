@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.helpers.doc_blocks import run_shell
 
+from tiltwise.report import pdf
+
 SIMULATE = """
 tiltwise simulate --o . --tilt-series 2 --particles 8 --width-px 160 --height-px 160 --thickness 300 --angpix 6 \
     --b 32 --particle-diameter 110 --beads 120 --tilt-step 12 --snr 0.5 --spacing 0 --margin-px 24 --seed 2 \
@@ -22,6 +24,16 @@ cp MaskCreate/job002/mask.mrc mask.mrc
 """
 
 
+def leave_out_pdf(patch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn once, for the page: fifty jobs run here. tests/reports look at `logfile.pdf`."""
+    patch.setattr(pdf, "write_pdf", lambda *arguments: None)
+
+
+@pytest.fixture(autouse=True)
+def _without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_pdf(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project; tests work on copies."""
@@ -29,6 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        leave_out_pdf(patch)
         run_shell(SIMULATE)
         for name in ("job.json", "report.html", "note.txt", "events.jsonl"):
             (folder / name).unlink()

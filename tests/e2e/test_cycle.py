@@ -42,12 +42,16 @@ def arguments(data: SimulatedData, output: Path, *more: str) -> list[str]:
     return [*(str(word) for pair in options.items() for word in pair), "--no-motion", *more]
 
 
+COARSE = ("--auto-local-healpix-order", "3", "--offset-range", "3")
+"""Searches for poses in seconds."""
+
+
 @pytest.fixture(scope="module")
 def finished(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cycle from a refinement of its own."""
     output = tmp_path_factory.mktemp("cycle") / "out"
-    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", "--offset-range", "3"]
-    assert main(["cycle", *arguments(data, output, *more), "--auto-local-healpix-order", "3"]) == 0
+    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", *COARSE]
+    assert main(["cycle", *arguments(data, output, *more)]) == 0
     return output
 
 
@@ -125,7 +129,7 @@ def test_a_cycle_of_particles_that_is_stopped_goes_on_and_changes_no_input(
     optset = load_optimisation_set(data.optimisation_set)
     files = {path: path.read_bytes() for path in data.folder.rglob("*.star")}
     words = ["--p", optset.paths["particles"], "--t", optset.paths["tomograms"], "--bins", "2,1", "--order", "ctf"]
-    words = [*arguments(data, tmp_path / "out")[2:], *words]
+    words = [*arguments(data, tmp_path / "out", *COARSE, "--no-ablation")[2:], *words]
     measured = run.Cycle._measured
 
     def stop(self: run.Cycle, *given: Any, **named: Any) -> None:
@@ -149,8 +153,8 @@ def test_goes_on_where_it_stopped(data: SimulatedData, finished: Path) -> None:
     """Steps that are finished are not run again."""
     steps = [Path(one["folder"]) / "job.json" for one in table(finished)["steps"]]
     before = [path.stat().st_mtime_ns for path in steps]
-    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", "--offset-range", "3"]
-    assert main(["cycle", *arguments(data, finished, *more), "--auto-local-healpix-order", "3"]) == 0
+    more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", *COARSE]
+    assert main(["cycle", *arguments(data, finished, *more)]) == 0
     assert [path.stat().st_mtime_ns for path in steps] == before
 
 
@@ -167,7 +171,7 @@ def test_polish_starts_from_the_poses_of_a_project(
     assert newest_set(project) == job / "run_optimisation_set.star"
     files = {path: path.read_bytes() for path in project.rglob("*.star")}
     monkeypatch.chdir(tmp_path)
-    words = arguments(data, tmp_path / "out", "--order", "ctf")[2:]  # without --i
+    words = arguments(data, tmp_path / "out", "--order", "ctf", *COARSE)[2:]  # without --i
     assert main(["polish", "project", *words]) == 0
     steps = [one["name"] for one in table(tmp_path / "out")["steps"]]
     assert steps[:3] == ["reconstruct", "before", "ctf"]

@@ -45,7 +45,7 @@ FASTER = {
         "--auto-local-healpix-order": "3",
         "--offset-range": "3",
     },
-    "polish": {"--no-ablation": "", "--order": "ctf"},
+    "polish": {"--no-ablation": "", "--order": "ctf", "--auto-local-healpix-order": "3", "--offset-range": "3"},
 }
 """Options that are added where a block does not give them, with their values."""
 
