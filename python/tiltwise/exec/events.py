@@ -46,12 +46,13 @@ def with_row(rows: Sequence[Row], row: Row) -> list[Row]:
 def read_events(folder: Path, kinds: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Events of a job, of some kinds or of all; a line that is being written, or that was cut, is left out.
 
-    The file is read line by line, and lines without the name of a kind are not parsed: long jobs have long files.
+    The file is read line by line, and lines of other kinds are not parsed: long jobs have long files.
     """
+    marks = [f'"kind": "{kind}"' for kind in kinds]  # as `FolderJob.event` writes it
     try:
         with (folder / NAME).open(encoding="utf-8", errors="replace", newline="\n") as file:
             for line in file:
-                if kinds and not any(f'"{kind}"' in line for kind in kinds):
+                if marks and not any(mark in line for mark in marks):
                     continue
                 event = _event(line)
                 if event is not None and (not kinds or event.get("kind") in kinds):
