@@ -225,6 +225,8 @@ def test_bad_input_is_refused_in_words(two: MixedData, tmp_path: Path) -> None:
         run_classify(two, tmp_path / "b", references=f"{reference},{reference}")
     with pytest.raises(ConfigError, match="differ in number"):
         run_classify(two, tmp_path / "c", references=str(reference))
+    with pytest.raises(ConfigError, match="--starts"):
+        run_classify(two, tmp_path / "e", references=f"{reference},b.mrc", align="global", starts=2)
     corner = np.zeros((32, 32, 32), np.float32)
     corner[:4, :4, :4] = 1.0
     write_map(tmp_path / "corner.mrc", corner, 6.0)

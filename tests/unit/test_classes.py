@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tiltwise.classes.aligned import log_empty
+from tiltwise.classes.classify import long_settled
 from tiltwise.classes.differences import signal_share
 from tiltwise.classes.final import class_maps
 from tiltwise.classes.fixed import FixedIterations
@@ -178,3 +179,15 @@ def test_junk_does_not_thin_the_map_outside_the_mask() -> None:
     outside = mask == 0
     factor = np.vdot(found.map[outside], density[outside]) / np.vdot(density[outside], density[outside])
     assert factor == pytest.approx(np.vdot(found.map, density) / np.vdot(density, density), rel=0.05)
+
+
+def test_aligned_particles_rest_when_nothing_has_happened_for_long() -> None:
+    found = state([[1.0, 0.0]] * 8)
+    found.shell = 9
+    found.history = [{"change": 0.0}] * 2
+    assert not long_settled(found, 9)
+    found.history = [{"change": 0.1}, *found.history, {"change": 0.0}]
+    assert long_settled(found, 9)
+    assert not long_settled(found, 7)  # finer than before
+    found.history.append({"change": 0.1})
+    assert not long_settled(found, 9)

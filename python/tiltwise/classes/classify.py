@@ -309,9 +309,7 @@ class Classification:
             still = switched == 0.0 and abs(row["log_likelihood"] - likelihood) < GAIN
             state.converged = bool(change < SETTLED or still)
             if state.search is not None:
-                # classes may be told at once; poses and resolution take longer
-                quiet = [one["change"] < SETTLED for one in state.history[-QUIET:]]
-                state.converged = len(quiet) == QUIET and all(quiet) and state.shell <= shell
+                state.converged = long_settled(state, shell)
             self.save(state)
         return self.finish(state, iterations)
 
@@ -367,6 +365,15 @@ class FixedRun:
     def shell(self, state: State) -> int:
         """See `Iterations`."""
         return self.run.grid.shell
+
+
+def long_settled(state: State, shell: int) -> bool:
+    """Whether aligned particles may rest: classes may be told at once, but poses and resolution take longer.
+
+    `shell` is the last one that was compared before the last iteration.
+    """
+    quiet = [row["change"] < SETTLED for row in state.history[-QUIET:]]
+    return len(quiet) == QUIET and all(quiet) and state.shell <= shell
 
 
 def posterior_and_share(log: F64, share: F64) -> tuple[F64, F64, F64]:
