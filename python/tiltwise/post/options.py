@@ -143,7 +143,7 @@ class PostprocessOptions(HalfMapOptions):
     )
     randomise_at: float | None = option(
         None,
-        flags=("--randomize-at-a", "--randomise-at"),
+        flags=("--randomize-at-A", "--randomize-at-a", "--randomise-at"),
         unit="Å",
         gt=0,
         group="advanced",
