@@ -43,7 +43,7 @@ class CycleOptions(ComputeOptions, ImageOptions, OutputOptions):
     ablation: bool = option(
         True,
         help="at the end, put back every family of corrections by itself and measure what it bought; about as long as "
-        "one reconstruction for each",
+        "two reconstructions for each",
     )
     healpix_order: int = option(2, ge=0, le=7, group="advanced", help="angular sampling of the first refinement")
     auto_local_healpix_order: int = option(
