@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,33 +222,27 @@ def test_what_cannot_be_served_is_said(server: WatchServer, tmp_path: Path, caps
     assert "--port" in capsys.readouterr().err
 
 
-def test_page_in_a_browser(stopping: WatchServer, project: Path) -> None:
+def test_page_in_a_browser(browser: Any, stopping: WatchServer, project: Path) -> None:
     """Cards, sparkline and button are drawn; names are text, not HTML; a dialogue comes before a job is stopped."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no chromium")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        problems: list[str] = []
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.goto(stopping.url)
-        page.wait_for_selector("article")
-        assert page.locator("article").count() == 4
-        assert page.locator("article.running polyline").count() == 1
-        assert "job 3 <b>" in page.locator("article.killed h2").inner_text()
-        assert page.locator("h2 b").count() == 0
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.locator("article.running button").click()
-        for _ in range(100):
-            if (project / "Refine3D" / "job002" / ABORT_NOW).exists():
-                break
-            page.wait_for_timeout(50)
-        assert (project / "Refine3D" / "job002" / ABORT_NOW).exists()
-        assert problems == []
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(stopping.url)
+    page.wait_for_selector("article")
+    assert page.locator("article").count() == 4
+    assert page.locator("article.running polyline").count() == 1
+    assert "job 3 <b>" in page.locator("article.killed h2").inner_text()
+    assert page.locator("h2 b").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("article.running button").click()
+    for _ in range(100):
+        if (project / "Refine3D" / "job002" / ABORT_NOW).exists():
+            break
+        page.wait_for_timeout(50)
+    assert (project / "Refine3D" / "job002" / ABORT_NOW).exists()
+    assert problems == []
+    page.close()
 
 
 def test_a_host_that_is_no_address_is_refused(shared: WatchServer, capsys: pytest.CaptureFixture[str]) -> None:
