@@ -23,14 +23,7 @@ class ParticleSetOptions(InputOptions, OutputOptions):
 
     @model_validator(mode="after")
     def _has_input(self) -> ParticleSetOptions:
-        if self.input is None and (self.particles is None or self.tomograms is None):
-            raise ConfigError(
-                "no particles to work on",
-                where="--i",
-                expected="--i optimisation_set.star, or --p particles.star with --t tomograms.star",
-                found="neither",
-                fix="name the optimisation set of the last job",
-            )
+        self.require_particles()
         return self
 
 
