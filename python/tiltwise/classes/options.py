@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.em.options import SearchOptions
 from tiltwise.errors import ConfigError
 from tiltwise.maps.options import ImageOptions
 
 
-class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
+class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions):
     """Options of `tiltwise classify`."""
 
     command: ClassVar[str] = "classify"
@@ -67,18 +68,8 @@ class ClassifyOptions(ComputeOptions, ImageOptions, OutputOptions):
         le=7,
         help="angular sampling: HEALPix order before oversampling; default: 2 (15°), with --align local 4 (3.75°)",
     )
-    oversampling: int = option(
-        1, ge=0, le=3, group="advanced", help="times angular and shift steps are halved in the second pass"
-    )
     offset_range_px: float = option(
         3.0, flags=("--offset-range-px", "--offset-range"), unit="px", gt=0, help="radius of the search for shifts"
-    )
-    offset_step_px: float = option(
-        2.0,
-        flags=("--offset-step-px", "--offset-step"),
-        unit="px",
-        gt=0,
-        help="step of the search for shifts before oversampling",
     )
     starts: int = option(
         1,

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from tiltwise.classes.data import ClassData
 from tiltwise.classes.final import ClassMap
 from tiltwise.classes.state import State
-from tiltwise.em.results import IMPOSSIBLE
+from tiltwise.em.results import IMPOSSIBLE, write_set
 from tiltwise.exec import Job
 from tiltwise.files import write_text
 from tiltwise.io.class_files import ClassModel, ClassRow, write_class_model
 from tiltwise.io.mrc import write_map
-from tiltwise.io.optimisation_set import write_optimisation_set, write_particles
 from tiltwise.io.refine_files import write_optimiser
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import series_index
@@ -57,7 +56,7 @@ def write_results(
             job.add_output(path)
     for name in ("data", "model", "optimiser", "optimisation_set"):
         outputs[name] = job.path(f"run_{name}.star")
-    write_particles(outputs["data"], optset, extra_columns=columns(optset, state))
+    write_set(outputs["data"], outputs["optimisation_set"], optset, columns(optset, state))
     counts = np.bincount(series_index(optset), minlength=len(optset.series)).tolist()
     rows = [
         ClassRow(outputs[f"class{k + 1}"], float(share), one.resolution_angstrom, one.fsc)
@@ -75,12 +74,6 @@ def write_results(
         counts,
     )
     write_class_model(outputs["model"], model)
-    write_optimisation_set(
-        outputs["optimisation_set"],
-        particles=outputs["data"],
-        tomograms=optset.paths["tomograms"],
-        trajectories=optset.paths.get("trajectories"),
-    )
     write_optimiser(
         outputs["optimiser"],
         {

@@ -10,7 +10,6 @@ it is compared with.  Or whole tilt series are left out, if there are enough of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.exec.threads import ordered_map
-from tiltwise.extract.source import ParticleSource, Poses
-from tiltwise.kernels.api import C64, Backend
-from tiltwise.maps.cross_fit import HALVES
-from tiltwise.maps.fit_poses import Partition, fit_poses
+from tiltwise.extract.source import ParticleSource
+from tiltwise.kernels.api import C64
+from tiltwise.maps.cross_fit import HALVES, CrossFit
+from tiltwise.maps.fit_poses import Partition
 from tiltwise.maps.given import GivenReferences
 from tiltwise.maps.spectra import last_used_shell
 
@@ -63,27 +62,14 @@ class References:
 
 
 def cross_fitted(
+    fit: CrossFit,
     source: ParticleSource,
-    poses: Poses,
     halves: NDArray[np.int64],
     folds: NDArray[np.int64],
     partition: Partition,
-    mask: NDArray[np.float32],
-    symmetry: NDArray[np.float64],
-    backend: Backend,
     threads: int,
-    advance: Callable[[int], None],
 ) -> References:
-    """References from the poses in the set: an image's own half without its own part.
-
-    Particles that no tilt shows are left out.
-
-    Raises
-    ------
-    DataError
-        if the half maps do not agree.
-    """
-    fit = fit_poses(source, poses, halves, folds, partition, mask, symmetry, backend, threads, advance)
+    """References from the sums `fit` of all parts: an image's own half without its own part."""
 
     def reference(key: tuple[int, int]) -> C64:
         volume = fit.reference(*key)

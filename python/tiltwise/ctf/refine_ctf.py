@@ -35,7 +35,7 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
 from tiltwise.kernels.threads import default_threads
 from tiltwise.maps.cross_fit import HALVES, affordable_folds, assign_folds
-from tiltwise.maps.fit_poses import Partition
+from tiltwise.maps.fit_poses import Partition, fit_poses
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.inputs import read_set, record, source_of
 from tiltwise.maps.masks import focus_mask
@@ -127,7 +127,7 @@ class CtfRefinement:
             self.refuse_few_series()
         partition = Partition.create(self.optset, folds, count, options.leave_out)
         with self.progress.task("references", int(self.visible.sum())) as task:
-            return cross_fitted(
+            fit = fit_poses(
                 self.source,
                 self.poses,
                 self.halves,
@@ -139,6 +139,7 @@ class CtfRefinement:
                 self.threads,
                 task.advance,
             )
+            return cross_fitted(fit, self.source, self.halves, folds, partition, self.threads)
 
     def refuse_mirrored(self, references: References, disc: FourierDisc, settings: Settings) -> None:
         """Raises DataError where mirror images of given maps predict images far better than the maps themselves."""

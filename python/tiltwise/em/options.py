@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from tiltwise.config import ComputeOptions, OutputOptions, option
+from tiltwise.config import ComputeOptions, Options, OutputOptions, option
 from tiltwise.errors import ConfigError
 from tiltwise.maps.options import FocusOptions, ImageOptions, SymmetryName
 
@@ -65,7 +65,22 @@ class BFactorPlotOptions(ComputeOptions, ImageOptions, OutputOptions):
         return self
 
 
-class RefineOptions(FocusOptions, OutputOptions):
+class SearchOptions(Options):
+    """How finely poses are searched."""
+
+    offset_step_px: float = option(
+        2.0,
+        flags=("--offset-step-px", "--offset-step"),
+        unit="px",
+        gt=0,
+        help="step of the search for shifts before oversampling",
+    )
+    oversampling: int = option(
+        1, ge=0, le=3, group="advanced", help="times angular and shift steps are halved in the second pass"
+    )
+
+
+class RefineOptions(FocusOptions, SearchOptions, OutputOptions):
     """Options of `tiltwise refine`."""
 
     command: ClassVar[str] = "refine"
@@ -150,16 +165,6 @@ class RefineOptions(FocusOptions, OutputOptions):
     )
     offset_range_angstrom: float | None = option(
         None, unit="Å", gt=0, group="advanced", help="the same in Å, instead of --offset-range-px"
-    )
-    offset_step_px: float = option(
-        2.0,
-        flags=("--offset-step-px", "--offset-step"),
-        unit="px",
-        gt=0,
-        help="step of the search for shifts before oversampling",
-    )
-    oversampling: int = option(
-        1, ge=0, le=3, group="advanced", help="times angular and shift steps are halved in the second pass"
     )
     climb: bool = option(
         True,

@@ -71,6 +71,19 @@ def posterior_columns(optset: OptimisationSet, estimates: Sequence[PoseEstimate]
     }
 
 
+def write_set(
+    particles: Path, optimisation_set: Path, optset: OptimisationSet, columns: Mapping[str, Sequence[object]]
+) -> None:
+    """Writes particles with more `columns` (P,), and the optimisation set that names them beside the same tomograms."""
+    write_particles(particles, optset, extra_columns=columns)
+    write_optimisation_set(
+        optimisation_set,
+        particles=particles,
+        tomograms=optset.paths["tomograms"],
+        trajectories=optset.paths.get("trajectories"),
+    )
+
+
 def write_results(
     job: Job,
     density: NDArray[np.float32],
@@ -90,13 +103,7 @@ def write_results(
     write_map(outputs["map"], density, pixel_size)
     for half in HALVES:
         write_map(outputs[f"half{half}"], raw[half], pixel_size)
-    write_particles(outputs["particles"], optset, extra_columns=posterior_columns(optset, estimates))
-    write_optimisation_set(
-        outputs["optimisation_set"],
-        particles=outputs["particles"],
-        tomograms=optset.paths["tomograms"],
-        trajectories=optset.paths.get("trajectories"),
-    )
+    write_set(outputs["particles"], outputs["optimisation_set"], optset, posterior_columns(optset, estimates))
     labels = {
         "map": "DensityMap.mrc.relion.refine3d",
         "half1": "DensityMap.mrc.relion.halfmap.refine3d",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.em.estimates import PoseEstimate
-from tiltwise.em.results import posterior_columns, with_poses
+from tiltwise.em.results import posterior_columns, with_poses, write_set
 from tiltwise.exec.protocols import Scalar
 from tiltwise.files import write_text
 from tiltwise.geometry.symmetry import symmetry_matrices
@@ -20,7 +20,6 @@ from tiltwise.initial.choice import AGREE
 from tiltwise.initial.engine import Engine, Sums
 from tiltwise.initial.state import Frame, Start, State
 from tiltwise.io.mrc import write_map
-from tiltwise.io.optimisation_set import write_optimisation_set, write_particles
 from tiltwise.maps.options import ImageOptions
 from tiltwise.maps.point_groups import Axes, rank_groups
 from tiltwise.maps.spectra import half_maps, joined_fsc, last_shell_above, prior_from_fsc
@@ -100,13 +99,7 @@ def write_results(engine: Engine, state: State, sums: Sums) -> InitialModelResul
     with job.timing("files"):
         for key, values in (("map", density), ("half1", first), ("half2", second)):
             write_map(outputs[key], values, pixel)
-        write_particles(outputs["particles"], optset, extra_columns=posterior_columns(optset, estimates))
-        write_optimisation_set(
-            outputs["optimisation_set"],
-            particles=outputs["particles"],
-            tomograms=optset.paths["tomograms"],
-            trajectories=optset.paths.get("trajectories"),
-        )
+        write_set(outputs["particles"], outputs["optimisation_set"], optset, posterior_columns(optset, estimates))
         summary = {
             "resolution_angstrom": resolution,
             "shared_angstrom": shared,
