@@ -23,6 +23,7 @@ from tiltwise.em.settings import Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume
+from tiltwise.report.classes import classes_section
 from tiltwise.spectral.masks import soft_sphere
 
 
@@ -191,3 +192,14 @@ def test_aligned_particles_rest_when_nothing_has_happened_for_long() -> None:
     assert not long_settled(found, 7)  # finer than before
     found.history.append({"change": 0.1})
     assert not long_settled(found, 9)
+
+
+@pytest.mark.parametrize(("dead", "said"), [([], "are calibrated"), ([2], "nothing was found that tells")])
+def test_posteriors_of_the_last_class_alive_are_not_called_calibrated(dead: list[int], said: str) -> None:
+    posterior_of = np.array([[0.9, 0.1], [0.2, 0.8]]) if not dead else np.array([[1.0, 0.0], [1.0, 0.0]])
+    state = SimpleNamespace(
+        posterior=posterior_of, classes=1 + posterior_of.argmax(axis=1), share=posterior_of.mean(axis=0), dead=dead
+    )
+    one = SimpleNamespace(resolution_angstrom=10.0)
+    section = classes_section(cast(Any, SimpleNamespace(state=state, maps=[one, one])), ["a", "b"])
+    assert said in section.caption

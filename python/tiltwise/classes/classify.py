@@ -318,7 +318,7 @@ class Classification:
         data, count = self.data, len(self.data.folds)
         reason = f"stopped after --iter {self.options.iterations} iterations"
         if state.converged:
-            reason = f"converged after {state.iteration} iterations: posteriors stand still"
+            reason = f"converged in iteration {state.iteration}: posteriors stand still"
         certain = state.posterior.max(axis=1)
         left = float((1.0 - certain).sum()) / max(count * (1.0 - float(state.share.max())), 1e-30)
         if left > 1.0 - FLAT:

@@ -106,7 +106,7 @@ def write_classify_report(
     differences = {f"{name} - mean": smooth[name] - mean for name in alive}
     symmetry = symmetry_matrices(options.symmetry)
     sections: list[Section | None] = [
-        classes_section(options, result, names),
+        classes_section(result, names),
         Section(
             "Classes at one contour",
             f"Surfaces of all classes at the same density, {level:.3g}, low-passed at {coarse:.0f} Å. Worry if classes "
@@ -139,7 +139,7 @@ def write_classify_report(
     write_job_report(path, f"Classify {options.output}", summary, [one for one in sections if one is not None])
 
 
-def classes_section(options: ClassifyOptions, result: ClassifyResult, names: list[str]) -> Section:
+def classes_section(result: ClassifyResult, names: list[str]) -> Section:
     """Table of the classes."""
     state = result.state
     certain, classes = state.posterior.max(axis=1), state.classes
@@ -157,10 +157,15 @@ def classes_section(options: ClassifyOptions, result: ClassifyResult, names: lis
             ]
         )
     columns = ["class", "particles", "share", "mean posterior", f"surer than {SURE:g}", "resolution Å"]
+    meaning = (
+        "Posteriors are calibrated: of particles at 0.8, four in five are right. Worry if mean posteriors are near the "
+        "shares."
+    )
+    if len(names) - len(state.dead) < 2:
+        meaning = "All but one have died: nothing was found that tells particles apart, and posteriors mean nothing."
     return Section(
         "Classes",
-        "Particles go to the class that is most likely for them; shares count them by their posteriors. Posteriors are "
-        "calibrated: of particles at 0.8, four in five are right. Worry if mean posteriors are near the shares.",
+        f"Particles go to the class that is most likely for them; shares count them by their posteriors. {meaning}",
         table=Table(columns, rows),
         shape="wide",
     )
