@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,23 @@ import pytest
 
 from helpers.refinements import DIAMETER, simulated
 from tiltwise.errors import Aborted, ConfigError, DataError
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.initial.engine import Engine, one_mate_each
 from tiltwise.initial.options import InitialModelOptions
 from tiltwise.initial.plan import March, Shells
 from tiltwise.initial.results import InitialModelResult
 from tiltwise.initial.run import run
 from tiltwise.io.mrc import read_map
+from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.io.star import read_star
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.jobs.relion import ABORT_NOW
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.superpose import superpose
+from tiltwise.selection.expand import run as run_expand
+from tiltwise.selection.expand import with_mates
+from tiltwise.selection.options import ExpandOptions
 from tiltwise.sim.simulate import SimulatedData
 from tiltwise.spectral.filters import resample
 
@@ -125,7 +132,7 @@ def test_boxes_follow_from_diameter_and_resolution(data: SimulatedData, tmp_path
         ({"box": 16, "binning": 1.0}, 5.0, "the box is too small"),
         ({"crop": 16, "binning": 1.0}, 5.0, "the box is too small"),
         ({"resolution": 8.0}, 5.0, "the pixels are too large for the resolution"),
-        ({"binning": 8.0}, 5.0, "the pixels are too large for the resolution"),
+        ({"binning": 8.0, "resolution": 30.0}, 5.0, "the pixels are too large for the resolution"),
     ],
 )
 def test_boxes_that_do_not_fit_are_refused(tmp_path: Path, changes: Any, pixel: float, words: str) -> None:
@@ -134,9 +141,55 @@ def test_boxes_that_do_not_fit_are_refused(tmp_path: Path, changes: Any, pixel: 
         chosen.images(pixel)
 
 
-def test_particles_too_small_for_the_pixels_are_refused() -> None:
+def shells(folder: Path, **changes: Any) -> tuple[float, Shells]:
+    """Pixels in Å that tilt images of 3 Å are binned to, and the shells of maps of them; of particles of 240 Å."""
+    chosen = InitialModelOptions(input=folder / "set.star", output=folder, particle_diameter=240.0, **changes)
+    images = chosen.images(3.0)
+    pixel = 3.0 * images.binning
+    return pixel, Shells.of(images.map_size, pixel, chosen.particle_diameter, chosen.finest_angstrom)
+
+
+def test_resolution_is_aimed_at_whatever_the_binning(tmp_path: Path) -> None:
+    """Finer pixels of --bin change no shell; --bin alone says how fine it may become."""
+    coarse, of_resolution = shells(tmp_path, resolution=30.0)
+    fine, of_both = shells(tmp_path, resolution=30.0, binning=1.0)
+    assert (coarse, fine) == (12.0, 3.0)
+    assert of_resolution == of_both == Shells(360.0, 5, 15)
+    assert shells(tmp_path, binning=1.0)[1].last == 60
+    assert shells(tmp_path, resolution=80.0, binning=1.0)[1].last == of_both.of_start + 1
+
+
+def test_what_is_too_coarse_for_a_start_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the pixels are too large for the particle"):
         Shells.of(14, 10.0, 80.0)
+    with pytest.raises(ConfigError, match="the pixels are too large for the particle"):
+        shells(tmp_path, binning=20.0)
+
+
+def test_prior_on_displacements_follows_the_range(data: SimulatedData, tmp_path: Path) -> None:
+    assert options(data, tmp_path).first_offset_sigma_angstrom == pytest.approx(10.0)
+    assert options(data, tmp_path, offset_range=6.0).first_offset_sigma_angstrom == pytest.approx(4.0)
+
+
+def test_one_mate_of_every_particle_takes_part(data: SimulatedData, tmp_path: Path) -> None:
+    optset, _ = with_mates(load_optimisation_set(data.optimisation_set), symmetry_matrices("C3"))
+    count = len(optset.particles)
+    assert one_mate_each(optset, 10.0).tolist() == list(range(0, count, 3))
+    apart = optset.particles.coordinate_px + np.tile([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0], [3.0, 1.0, 0.0]], (44, 1))
+    parts = replace(optset, particles=replace(optset.particles, coordinate_px=apart))
+    assert one_mate_each(parts, 10.0).tolist() == [row for row in range(count) if row % 3 < 2]
+    assert len(one_mate_each(parts, 1.0)) == count
+
+
+def test_an_expanded_set_is_warned_about(data: SimulatedData, tmp_path: Path) -> None:
+    expand = ExpandOptions(input=data.optimisation_set, output=tmp_path / "expanded", symmetry="C2")
+    with FolderJob(expand, ["tiltwise", "expand"], SilentProgress()) as job:
+        expanded = run_expand(expand, job, SilentProgress()).outputs["optimisation_set"]
+    chosen = options(data, tmp_path / "job", input=expanded)
+    with FolderJob(chosen, ["tiltwise", "initial-model"], SilentProgress()) as job:
+        engine = Engine(chosen, job, SilentProgress())
+        assert engine.count == 44
+    assert any("expanded by its symmetry" in text for text in job.summary()["warnings"])
 
 
 def test_diameter_and_particles_are_asked_for(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ from tiltwise.initial.plan import Shells
 from tiltwise.initial.state import HALVES, State
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.kernels.select import default_threads, load_backend
-from tiltwise.maps.half_sets import half_sets
+from tiltwise.maps.half_sets import DUPLICATE, half_sets
 from tiltwise.maps.inputs import record, source_of
 from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.maps.spectra import half_maps, joined_fsc, prior_from_fsc
 from tiltwise.maps.volumes import Accumulator, solve_map
 from tiltwise.model import OptimisationSet
+from tiltwise.model.poses import poses_of
 
 FEWEST = 40
 """Particles without which there is no point in starting."""
@@ -70,7 +71,7 @@ class Engine:
         self.box, self.pixel_size = self.images.box, self.images.pixel_size
         self.count = len(self.optset.particles)
         check_diameter(options.particle_diameter, self.box, self.pixel_size)
-        self.shells = Shells.of(self.box, self.pixel_size, options.particle_diameter)
+        self.shells = Shells.of(self.box, self.pixel_size, options.particle_diameter, options.finest_angstrom)
         self.runner = UnitRunner(self.images, self.backend, self.threads, None, job.check_abort)
         self.mask = focus_mask(None, options.particle_diameter, self.box, self.pixel_size)
         self.half_fsc = HalfFsc(self.mask, False, options.seed)
@@ -104,6 +105,13 @@ class Engine:
         if lost is not None:
             self.job.warn(lost)
             found = replace(found, particles=found.particles.take(np.flatnonzero(seen)))
+        alone = one_mate_each(found, DUPLICATE * options.particle_diameter)
+        if len(alone) < len(found.particles):
+            self.job.warn(
+                f"the set is expanded by its symmetry, and the angles in it are not used: one mate of each particle "
+                f"takes part and is written, {len(alone)} of {len(found.particles)}"
+            )
+            found = replace(found, particles=found.particles.take(alone))
         if len(found.particles) < FEWEST:
             raise DataError(
                 "too few particles for an initial model",
@@ -206,3 +214,20 @@ class Engine:
 def in_turn(members: NDArray[np.intp]) -> NDArray[np.int64]:
     """(n,) halves 1 and 2 in turn: particles compared with one map, whose halves tell signal from noise."""
     return 1 + np.arange(len(members), dtype=np.int64) % 2
+
+
+def one_mate_each(optset: OptimisationSet, distance_angstrom: float) -> NDArray[np.intp]:
+    """Numbers of particles without symmetry mates of earlier ones that are closer to them than `distance_angstrom`.
+
+    Mates in one place are one particle where orientations are not known; parts of it that lie apart are not.
+    """
+    if not optset.particles.has_mates:
+        return np.arange(len(optset.particles))
+    sources, position = optset.particles.source_index, poses_of(optset)[1]
+    kept: dict[int, list[int]] = {}
+    for number, source in enumerate(sources):
+        known = kept.setdefault(int(source), [])
+        apart = np.linalg.norm(position[known] - position[number], axis=1)
+        if not (apart < distance_angstrom).any():
+            known.append(number)
+    return np.sort(np.concatenate([np.array(known, np.intp) for known in kept.values()]))

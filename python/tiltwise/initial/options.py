@@ -16,6 +16,8 @@ ROOM = 1.5
 """Box of the map over the diameter of the particle."""
 MARGIN = 4 / 3
 """Box that is cut from the tilt images over that of the map: room for what the CTF spreads."""
+FEWEST_PX = 16
+"""Smallest box of a map."""
 FINEST = 0.8
 """Finest period of the pixels over the resolution that is aimed at."""
 RESOLUTION_ANGSTROM, DETAIL = 25.0, 8.0
@@ -23,6 +25,8 @@ RESOLUTION_ANGSTROM, DETAIL = 25.0, 8.0
 FIRST_DETAIL = 0.3
 """Period over the diameter at which a start begins; it takes two shells more."""
 FIRST_SHELL = 5
+SIGMA_OF_REACH = 2 / 3
+"""Width of the first prior on displacements over the radius of the search for shifts."""
 
 
 class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
@@ -52,7 +56,8 @@ class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
         None,
         unit="Å",
         gt=0,
-        help="resolution to aim at; default: 25, or an eighth of the diameter if that is coarser",
+        help="resolution to aim at; default: 25, or an eighth of the diameter if that is coarser; with --bin alone "
+        "what the pixels hold",
     )
     starts: int = option(3, ge=1, le=100, help="starts from random orientations; the likeliest map goes on")
     subset: int = option(
@@ -75,7 +80,7 @@ class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
         flags=("--bin",),
         ge=1,
         group="advanced",
-        help="binning of the images; default: as --resolution allows",
+        help="binning of the images; default: as --resolution allows; with both, finer pixels change no resolution",
     )
     coordinate_binning: float | None = option(
         None,
@@ -103,6 +108,16 @@ class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
         """Radius of the search for shifts."""
         return self.offset_range or max(15.0, self.particle_diameter / 12.0)
 
+    @property
+    def first_offset_sigma_angstrom(self) -> float:
+        """Width, along each axis, of the prior on displacements until the first poses are known."""
+        return SIGMA_OF_REACH * self.reach_angstrom
+
+    @property
+    def finest_angstrom(self) -> float:
+        """Finest period that is looked at; zero if the pixels of --bin alone decide."""
+        return 0.0 if self.resolution is None and self.binning is not None else FINEST * self.aim_angstrom
+
     def images(self, pixel_size: float) -> ImageOptions:
         """Which images are cut from tilt images of `pixel_size` Å, unbinned.
 
@@ -113,7 +128,7 @@ class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
         """
         binning = self.binning or max(1.0, float(np.floor(FINEST / 2.0 * self.aim_angstrom / pixel_size)))
         pixel = binning * pixel_size
-        if 2.0 * pixel > self.aim_angstrom:
+        if self.finest_angstrom and 2.0 * pixel > self.aim_angstrom:
             raise ConfigError(
                 "the pixels are too large for the resolution that is aimed at",
                 where="--resolution" if self.binning is None else "--bin",
@@ -122,14 +137,15 @@ class InitialModelOptions(ComputeOptions, InputOptions, OutputOptions):
                 fix=f"use --resolution {2.0 * pixel / FINEST:.0f}" + ("" if binning == 1.0 else ", or a smaller --bin"),
             )
         least = even(self.particle_diameter / pixel + 2)
-        crop = self.crop or (self.box or max(even(ROOM * self.particle_diameter / pixel), least + 4))
+        fits = max(even(ROOM * self.particle_diameter / pixel), least + 4, FEWEST_PX)
+        crop = self.crop or self.box or fits
         box = self.box or even(MARGIN * crop)
         for flag, value in (("--crop" if self.crop else "--b", crop), ("--b", box)):
-            if value < max(least, 16):
+            if value < max(least, FEWEST_PX):
                 raise ConfigError(
                     "the box is too small for the particle",
                     where=flag,
-                    expected=f"at least {max(least, 16)} px of {pixel:.3g} Å for {self.particle_diameter:g} Å",
+                    expected=f"at least {max(least, FEWEST_PX)} px of {pixel:.3g} Å for {self.particle_diameter:g} Å",
                     found=f"{value} px",
                     fix="leave --b and --crop out, or check --particle-diameter",
                 )

@@ -54,25 +54,29 @@ class Shells:
     """beyond which nothing is looked at"""
 
     @classmethod
-    def of(cls, box: int, pixel_size: float, diameter_angstrom: float) -> Shells:
-        """Of maps (N, N, N) of a particle.
+    def of(cls, box: int, pixel_size: float, diameter_angstrom: float, finest_angstrom: float = 0.0) -> Shells:
+        """Of maps (N, N, N) of a particle, in which periods down to `finest_angstrom` are looked at.
+
+        One shell more than starts have is always looked at.
 
         Raises
         ------
         ConfigError
             if the pixels are too large for even a start.
         """
-        first = max(FIRST_SHELL, round(box * pixel_size / (FIRST_DETAIL * diameter_angstrom)))
-        if first + START[-1].more_shells + 1 > box // 2:
-            finest = box * pixel_size / (first + START[-1].more_shells + 1)
+        size = box * pixel_size
+        first = max(FIRST_SHELL, round(size / (FIRST_DETAIL * diameter_angstrom)))
+        least = first + START[-1].more_shells + 1
+        if least > box // 2:
             raise ConfigError(
                 "the pixels are too large for the particle",
                 where="--bin, --resolution",
-                expected=f"pixels of at most {finest / 2:.3g} Å",
+                expected=f"pixels of at most {size / least / 2:.3g} Å",
                 found=f"{pixel_size:.3g} Å",
                 fix="use a smaller --bin or a finer --resolution, or check --particle-diameter",
             )
-        return cls(box * pixel_size, first, box // 2)
+        last = max(int(size / finest_angstrom + 1e-6), least) if finest_angstrom else box // 2
+        return cls(size, first, min(last, box // 2))
 
     @property
     def of_start(self) -> int:

@@ -59,7 +59,7 @@ class InitialModel:
                 return self.engine.images.load(particle, poses.displacement_angstrom[particle], 0)
 
             noise = initial_noise_power(self.engine.images, load, self.engine.threads, task.advance)
-        return State(noise=noise)
+        return State(self.options.first_offset_sigma_angstrom, noise=noise)
 
     # ---- starts ------------------------------------------------------------------------------------------
 

@@ -45,6 +45,8 @@ class Start:
 class State:
     """Everything one step hands to the next."""
 
+    offset_sigma_angstrom: float
+    """width of the prior on displacements along each axis"""
     starts: list[Start] = field(default_factory=list)
     choice: dict[str, Any] = field(default_factory=dict)
     """which start, hand and axes were chosen; empty before"""
@@ -54,7 +56,6 @@ class State:
     noise: list[NDArray[np.float64]] = field(default_factory=list)
     """sigma^2 (F, S) of every series"""
     curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    offset_sigma_angstrom: float = 10.0
     march: March = field(default_factory=lambda: March(0))
     film: list[Frame] = field(default_factory=list)
     history: list[dict[str, Scalar]] = field(default_factory=list)
@@ -97,13 +98,13 @@ def state_from(saved: Checkpoint, stored_px: NDArray[np.float64]) -> State:
     ]
     poses = Poses(stored_px, arrays["displacement"], arrays["rotation"]) if "rotation" in arrays else None
     return State(
+        float(values["offset_sigma_angstrom"]),
         starts,
         dict(values["choice"]),
         {half: arrays[f"map_{half}"] for half in HALVES if f"map_{half}" in arrays},
         poses,
         [arrays[f"noise_{i}"] for i in range(values["n_series"])],
         arrays["curve"],
-        float(values["offset_sigma_angstrom"]),
         March(**values["march"]),
         [Frame(title, arrays[f"film_{i}"]) for i, title in enumerate(values["film"])],
         list(values["history"]),
