@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.small_alignments import align_options, predicted, rms_px, run, simulated
+from helpers.small_alignments import PIXEL, align_options, predicted, rms_px, run, simulated
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import ParticleSource, Poses
@@ -69,6 +69,23 @@ def test_table_and_report(result: AlignResult) -> None:
     page = (result.outputs["table"].parent / "report.html").read_text()
     assert "Verdicts" in page
     assert "Motion of the particles" in page
+
+
+def test_residuals_are_the_errors_before_and_noise_after(data: SimulatedData, result: AlignResult) -> None:
+    one = result.series[0]
+    left, rank = one.residuals, one.data.rank
+    assert left is not None
+    assert left.particles == 1
+    truth = predicted(load_optimisation_set(data.truth.parent / "optimisation_set.star"))
+    error = (truth - predicted(load_optimisation_set(data.optimisation_set))) * PIXEL
+    before, after = left.lengths()
+    true = np.median(np.linalg.norm(error, axis=2), axis=0)
+    assert np.abs(before[rank] - true).max() < 0.1 * PIXEL
+    assert np.median(np.abs(after / left.noise_angstrom - 1.0)) < 0.3
+    entry = json.loads(result.outputs["table"].read_text())["series"][one.data.series.name]["residuals"]
+    assert entry["before_angstrom"] == np.round(before[rank], 5).tolist()
+    page = (result.outputs["table"].parent / "report.html").read_text()
+    assert page.count('<div class="film" hidden>') == 2
 
 
 def test_a_second_run_moves_little(result: AlignResult, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.options import AlignOptions
 from tiltwise.motion.outliers import Agreement, named, particles_at, put_back, tilts_at
 from tiltwise.motion.priors import DeformationPrior, Priors
+from tiltwise.motion.residuals import residuals
 from tiltwise.motion.results import SeriesResult, errors_of
 from tiltwise.motion.series import SeriesData
 from tiltwise.motion.shifts import shared_shifts
@@ -190,7 +191,7 @@ class Fits:
         self, data: SeriesData, evidence: Evidence, found: Fitted, priors: Priors, drift: Mapping[int, F64]
     ) -> SeriesResult:
         """Verdicts of one series, and the alignment they leave."""
-        free, force = self.free, self.options.force
+        free, force, images = self.free, self.options.force, evidence
         none = Alignment.none(data.specimen())
         if not len(evidence.particle):
             return SeriesResult.unchanged(data, "no particle is visible")
@@ -239,10 +240,14 @@ class Fits:
         outliers = named(of_tilts), named(of_particles)
         if not any(applied.values()):
             same = SeriesResult.unchanged(data, "held-out data support no change", verdicts, found.shared)
-            return replace(same, outlier_tilts=outliers[0], outlier_particles=outliers[1])
+            left = residuals(same.specimen, images, same.alignment)
+            return replace(same, outlier_tilts=outliers[0], outlier_particles=outliers[1], residuals=left)
         kept = self.settled(data, kept, drift)
         errors = errors_of(kept.specimen, evidence, kept.alignment, free, self.options.seed)
-        return SeriesResult(data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared, "", *outliers)
+        left = residuals(kept.specimen, images, kept.alignment)
+        return SeriesResult(
+            data, kept.specimen, kept.alignment, verdicts, applied, errors, found.shared, "", *outliers, left
+        )
 
 
 def back_in_reach(specimen: Specimen, evidence: Evidence, alignment: Alignment) -> Alignment:

@@ -27,6 +27,7 @@ from tiltwise.motion.geometry import Alignment, Specimen
 from tiltwise.motion.objective import Evidence, Free
 from tiltwise.motion.outliers import Outlier
 from tiltwise.motion.priors import Priors
+from tiltwise.motion.residuals import Residuals
 from tiltwise.motion.series import SeriesData
 from tiltwise.motion.shifts import SharedShifts
 from tiltwise.motion.verdict import Verdict
@@ -71,6 +72,8 @@ class SeriesResult:
     """why nothing was applied"""
     outlier_tilts: Sequence[Outlier] = ()
     outlier_particles: Sequence[Outlier] = ()
+    residuals: Residuals | None = None
+    """None without images"""
 
     @classmethod
     def unchanged(
@@ -114,6 +117,9 @@ def after_search(
     specimen, errors = original.specimen(), result.errors
     shift = search.shift_px[original.order]
     used = bool(shift.any())
+    left = result.residuals
+    if left is not None:
+        left = left.from_before(shift * original.series.pixel_size_angstrom)
     alignment = replace(result.alignment, shift_px=result.alignment.shift_px + shift)
     if used and errors is None:
         errors = errors_of(result.specimen, evidence, result.alignment, free, seed)
@@ -126,6 +132,7 @@ def after_search(
         applied={search.verdict.family: used, **result.applied},
         errors=errors,
         reason="" if used else result.reason,
+        residuals=left,
     )
 
 
@@ -303,6 +310,14 @@ def table_of(results: Sequence[SeriesResult], priors: Priors, names: Sequence[st
         if result.shared is not None:
             entry["clipped"] = result.shared.clipped[rank].tolist()
             entry["no_evidence"] = result.shared.unseen[rank].tolist()
+        if result.residuals is not None:
+            before, after = result.residuals.lengths()
+            entry["residuals"] = {
+                "particles_together": result.residuals.particles,
+                "before_angstrom": rounded(before[rank]),
+                "after_angstrom": rounded(after[rank]),
+                "noise_angstrom": rounded(result.residuals.noise_angstrom[rank]),
+            }
         entry["outlier_tilts"] = [
             {"row": int(result.data.order[one.index]), **figures_of(one)} for one in result.outlier_tilts
         ]

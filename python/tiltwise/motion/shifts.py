@@ -51,22 +51,31 @@ def tilt_sums(evidence: Evidence, displacement: F64 | None = None) -> Iterator[t
 
     With displacements (P, F, 2) of the particles, of shifts that all make from there, to half a point.
     """
-    middle, size = evidence.grid.half, 2 * evidence.grid.half + 1
-    rows = evidence.rows
     for tilt in np.unique(evidence.tilt):
         of_tilt = np.flatnonzero(evidence.tilt == tilt)
-        if displacement is None:
-            total = evidence.tables[rows[of_tilt]].sum(axis=0, dtype=np.float64)
-        else:
-            total = np.zeros((size, size))
-            away = displacement[evidence.particle[of_tilt], tilt] / (evidence.grid.step_px * evidence.scale)
-            for row, (x, y) in zip(rows[of_tilt], np.clip(np.rint(away), -middle, middle).astype(int), strict=True):
-                there = [slice(max(0, n), size + min(0, n)) for n in (y, x)]
-                here = [slice(max(0, -n), size + min(0, -n)) for n in (y, x)]
-                total[here[0], here[1]] += evidence.tables[row][there[0], there[1]]
-        for axis in (0, 1):  # coefficients to values
-            total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
-        yield int(tilt), total
+        away = None if displacement is None else displacement[evidence.particle[of_tilt], tilt]
+        yield int(tilt), sum_of_tables(evidence, of_tilt, away)
+
+
+def sum_of_tables(evidence: Evidence, images: NDArray[np.intp], displacement: F64 | None = None) -> F64:
+    """Summed correlations (S, S) of some images on the points of the tables, zero where tables end.
+
+    With displacements (n, 2) of the particles, of shifts that all make from there, to half a point.
+    """
+    middle, size = evidence.grid.half, evidence.grid.size
+    rows = evidence.rows[images]
+    if displacement is None:
+        total = evidence.tables[rows].sum(axis=0, dtype=np.float64)
+    else:
+        total = np.zeros((size, size))
+        away = displacement / (evidence.grid.step_px * evidence.scale)
+        for row, (x, y) in zip(rows, np.clip(np.rint(away), -middle, middle).astype(int), strict=True):
+            there = [slice(max(0, n), size + min(0, n)) for n in (y, x)]
+            here = [slice(max(0, -n), size + min(0, -n)) for n in (y, x)]
+            total[here[0], here[1]] += evidence.tables[row][there[0], there[1]]
+    for axis in (0, 1):  # coefficients to values
+        total = convolve1d(total, np.array([1.0, 4.0, 1.0]) / 6.0, axis=axis)
+    return np.asarray(total, np.float64)
 
 
 def shared_shifts(evidence: Evidence, tilts: int, displacement: F64 | None = None) -> SharedShifts:

@@ -12,8 +12,10 @@ import numpy as np
 from tiltwise.exec.protocols import Scalar
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.report import pages
-from tiltwise.report.alignment import arrows, tilt_changes, trails
+from tiltwise.report.alignment import arrows, residual_curves, tilt_changes, time_colours, trails
+from tiltwise.report.film import MOST, Film, Layer, Panel
 from tiltwise.report.html import Section, Summary, Table, write_job_report
+from tiltwise.report.style import BLUE, GREY
 
 if TYPE_CHECKING:
     from tiltwise.motion.align import AlignResult
@@ -30,6 +32,8 @@ WORST = 3
 """Tilts whose deformation is shown where every tilt has its own."""
 TRAIL_LENGTH = 0.06
 """Of the longest trail shown, over the width of the field."""
+FIELD_LENGTH = 0.08
+"""Of a long arrow of a residual, over the width of the field."""
 
 
 def write_align_report(path: Path, options: AlignOptions, result: AlignResult, manifest: Mapping[str, Any]) -> None:
@@ -136,37 +140,109 @@ def series_sections(one: SeriesResult) -> list[Section]:
             data=Table(names, np.round(values, 4).tolist()),
         )
     ]
-    moved = one.moved_angstrom
+    left, bent = residual_section(one), deformation_section(one)
+    sections += [left] if left is not None else []
+    sections.append(motion_section(one))
+    return [*sections, bent] if bent is not None else sections
+
+
+def motion_section(one: SeriesResult) -> Section:
+    """How the particles move, or where they were displaced to."""
+    series, moved = one.data.series, one.moved_angstrom
     motion = one.motion_angstrom if one.applied.get("motion") else None
     points = one.data.position_px * series.pixel_size_angstrom
     label = "Motion" if motion is not None else "Displacements"
     paths = motion if motion is not None else _steps(one)
-    longest = float(np.linalg.norm(np.ptp(paths[:, :, :2], axis=1), axis=1).max(initial=0.0))
+    longest = float(np.linalg.norm(np.ptp(paths, axis=1), axis=1).max(initial=0.0))
     width = float(np.ptp(points[:, :2], axis=0).max(initial=1.0))
     magnify = _round_down(TRAIL_LENGTH * width / longest) if longest > 0 else 1.0
-    sections.append(
-        Section(
-            f"{label} of the particles of {series.name}",
-            (
-                "Motion of every particle from the first tilt (dark) to the last (light)"
-                if motion is not None
-                else "Displacement of every particle"
-            )
-            + f", seen along z and drawn {magnify:g} times as long. Predicted positions in the images moved by "
-            f"{float(np.sqrt((moved**2).sum(axis=2).mean())):.1f} Å (root mean square). Worry if neighbours move in "
-            "different directions.",
-            figure=trails(points, paths, magnify),
-            shape="tall",
-            data=Table(
-                ["x Å", "y Å", "z Å", "dx Å", "dy Å", "dz Å"],
-                np.round(
-                    np.column_stack([points, one.alignment.displacement_px * series.pixel_size_angstrom]), 3
-                ).tolist(),
-            ),
+    film = None
+    if motion is not None:
+        travelled = np.sqrt((motion**2).sum(axis=2).mean(axis=0))
+        film = Film(
+            "trails",
+            "Motion of the particles up to the tilt that the slider chooses.",
+            [
+                f"{words}: moved by {far:.1f} Å (root mean square)"
+                for words, far in zip(_tilts(one), travelled, strict=True)
+            ],
+            points,
+            [Layer("motion", motion.transpose(1, 0, 2))],
+            [Panel((0, 1), ("x (Å)", "y (Å)")), Panel((0, 2), ("x (Å)", "z (Å)"))],
+            magnify,
+            series.n_tilts - 1,
+            time_colours(series.n_tilts),
         )
+    return Section(
+        f"{label} of the particles of {series.name}",
+        (
+            "Motion of every particle from the first tilt (dark) to the last (light)"
+            if motion is not None
+            else "Displacement of every particle"
+        )
+        + f", seen along z and along y and drawn {magnify:g} times as long. Predicted positions in the images moved by "
+        f"{float(np.sqrt((moved**2).sum(axis=2).mean())):.1f} Å (root mean square). Worry if neighbours move in "
+        "different directions." + (f"{_some(len(points))} The paths are in motion.star." if film is not None else ""),
+        figure=trails(points, paths, magnify),
+        form="png",
+        shape="wide" if film is not None else "tall",
+        film=film,
+        data=Table(
+            ["x Å", "y Å", "z Å", "dx Å", "dy Å", "dz Å"],
+            np.round(np.column_stack([points, one.alignment.displacement_px * series.pixel_size_angstrom]), 3).tolist(),
+        ),
     )
-    bent = deformation_section(one)
-    return [*sections, bent] if bent is not None else sections
+
+
+def residual_section(one: SeriesResult) -> Section | None:
+    """How far images show their particles from where they are predicted, before and after; None without images."""
+    left, series = one.residuals, one.data.series
+    if left is None:
+        return None
+    tilt, pixel = series.nominal_tilt_deg[one.data.order], series.pixel_size_angstrom
+    before, after = left.lengths()
+    points = (left.point_px * pixel).transpose(1, 0, 2)
+    vectors = [values.transpose(1, 0, 2) for values in (left.before_angstrom, left.after_angstrom)]
+    names, worst = ("before", "after"), int(np.nanargmax(after))
+    shown = np.isfinite(points[worst]).all(axis=1)
+    width = float(np.nanmax(points, axis=(0, 1)).max() - np.nanmin(points))
+    fields, magnify = [], []
+    for name, values, colour in zip(names, vectors, (GREY, BLUE), strict=True):
+        arrow = values[worst, shown]
+        fields.append((f"{name}, {tilt[worst]:.0f}°", points[worst, shown], arrow, colour))
+        typical = float(np.quantile(np.linalg.norm(arrow, axis=1), 0.9))
+        magnify.append(_round_down(FIELD_LENGTH * width / max(typical, 1e-3)))
+    film = Film(
+        "arrows",
+        "Residuals over the image of the tilt that the slider chooses, before and after.",
+        [
+            f"{words}: median {_length(start)} before, {_length(end)} after"
+            for words, start, end in zip(_tilts(one), before, after, strict=True)
+        ],
+        points,
+        [
+            Layer(name, values, colour)
+            for name, values, colour in zip(names, vectors, ("--soft", "--accent"), strict=True)
+        ],
+        [Panel((0, 1), ("x (Å)", "y (Å)"))],
+        magnify[0],
+        worst,
+    )
+    together = "every particle" if left.particles == 1 else f"groups of {left.particles} neighbours or more"
+    rows = np.column_stack([tilt, series.pre_exposure[one.data.order], before, after, left.noise_angstrom])
+    return Section(
+        f"Residuals of {series.name}",
+        f"How far the images show {together} from where they are predicted, with the geometry as it was and as it is "
+        "now: medians of every tilt, and arrows over the image of the tilt with the largest one after. The images show "
+        "a particle where they correlate best with its prediction, which is made of other particles. Positions were "
+        "fitted to these images: what is left can be a little less than noise. Worry if a tilt stays far above the "
+        "dashed line, or if arrows beside each other point the same way: such tilts are deformed, or not where they "
+        "are thought to be." + _some(len(left.after_angstrom)),
+        figure=residual_curves(tilt, before, after, left.noise_angstrom, fields, magnify),
+        shape="wide",
+        film=film,
+        data=Table(["tilt", "dose e/Å²", "before Å", "after Å", "noise Å"], _rounded(rows)),
+    )
 
 
 def deformation_section(one: SeriesResult) -> Section | None:
@@ -203,6 +279,29 @@ def deformation_section(one: SeriesResult) -> Section | None:
         figure=arrows([(title, points, moved[:, f]) for title, f in zip(titles, chosen, strict=True)], size, magnify),
         data=Table(["tilt", "displacement Å", "one standard deviation Å"], rows),
     )
+
+
+def _tilts(one: SeriesResult) -> list[str]:
+    """Names of the tilts in the order of acquisition."""
+    order, series = one.data.order, one.data.series
+    return [
+        f"image {number} of {len(order)}, tilt {series.nominal_tilt_deg[row]:.1f}°, "
+        f"after {series.pre_exposure[row]:.3g} e/Å²"
+        for number, row in enumerate(order, 1)
+    ]
+
+
+def _length(value: float) -> str:
+    return f"{value:.2g} Å" if np.isfinite(value) else "unknown"
+
+
+def _some(count: int) -> str:
+    """That not all are in the slider's picture."""
+    return f" The slider shows {MOST} of {count}." if count > MOST else ""
+
+
+def _rounded(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[Scalar]]:
+    return [[round(float(v), 4) if np.isfinite(v) else None for v in row] for row in values]
 
 
 def _steps(one: SeriesResult) -> np.ndarray[Any, np.dtype[np.float64]]:

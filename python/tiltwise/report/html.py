@@ -1,4 +1,4 @@
-"""Self-contained HTML: one file, no network, no scripts but the viewer of surfaces."""
+"""Self-contained HTML: one file, no network, no scripts but those that turn surfaces and lead through tilts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from tiltwise.report import viewer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tiltwise.report.film import Film
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Section:
     """the figure as the page has it, if it was drawn before: see `drawn`"""
     surface: viewer.Surface | None = None
     """turned and contoured in the page where k3d is installed; see `tiltwise.report.surface`"""
+    film: Film | None = None
+    """beside the picture, with a slider that leads through it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +145,13 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("tiltwise.report") / "page.html").read_text(encoding="utf-8"))
     cards = []
-    scripts = viewer.is_available() and any(section.surface is not None for section in sections)
+    surfaces = viewer.is_available() and any(section.surface is not None for section in sections)
+    program = viewer.page_program(surfaces=surfaces, films=any(section.film is not None for section in sections))
     for section in map(drawn, sections):
         name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
         card = {"section": section, "csv": _data_uri(section.data), "file": f"{name}.csv"}
-        card["surface"] = section.surface.packed() if scripts and section.surface is not None else ""
+        card["surface"] = section.surface.packed() if surfaces and section.surface is not None else ""
+        card["film"] = "" if section.film is None else section.film.packed()
         cards.append(card)
     return template.render(
         title=title,
@@ -153,9 +159,9 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
         cards=cards,
         version=__version__,
         cell=_cell,
-        policy=viewer.content_policy(scripts),
-        k3d=viewer.viewer_program() if scripts else "",
-        program=viewer.page_program() if scripts else "",
+        policy=viewer.content_policy(program, surfaces=surfaces),
+        k3d=viewer.viewer_program() if surfaces else "",
+        program=program,
     )
 
 

@@ -1,17 +1,4 @@
 (function () {
-  "use strict";
-
-  function bytes(text) {
-    const raw = atob(text), out = new Uint8Array(raw.length);
-    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
-    return out;
-  }
-
-  function unpacked(text) {
-    const stream = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Response(stream).arrayBuffer();
-  }
-
   let library = null;
 
   // The text of k3d is allowed by its hash: it is run as an inline script, never through eval.

@@ -51,8 +51,8 @@ class Surface:
             "contour": self.contour,
             "width": self.width_angstrom,
             "focus": self.focus_angstrom,
-            "values": _packed(self.values.tobytes()),
-            "colour": None if self.colour is None else _packed(self.colour.tobytes()),
+            "values": packed(self.values.tobytes()),
+            "colour": None if self.colour is None else packed(self.colour.tobytes()),
             "map": self.colour_map,
         }
         return json.dumps(content)
@@ -74,17 +74,23 @@ def viewer_program() -> str:
     return _program()[0]
 
 
-def page_program() -> str:
-    """Our own lines: they wait for a click."""
-    return (files("tiltwise.report") / "viewer.js").read_text(encoding="utf-8")
+def page_program(*, surfaces: bool, films: bool) -> str:
+    """Our own lines; empty if there is nothing for them to do."""
+    names = [name for name, wanted in (("film.js", films), ("viewer.js", surfaces)) if wanted]
+    return "".join(
+        (files("tiltwise.report") / name).read_text(encoding="utf-8") for name in ["unpack.js", *names] if names
+    )
 
 
-def content_policy(scripts: bool) -> str:
-    """Content security policy of a page: nothing is loaded; with `scripts`, the two programs of the viewer alone."""
+def content_policy(program: str, *, surfaces: bool) -> str:
+    """Content security policy of a page: nothing is loaded, and of scripts only ours and k3d's run, by their hashes."""
     rules = ["default-src 'none'", "img-src data: blob:", "style-src 'unsafe-inline'", "base-uri 'none'"]
     rules.append("form-action 'none'")
-    if scripts:
-        rules += [f"script-src '{_sha256(page_program())}' '{_program()[1]}'", "font-src data:"]
+    allowed = ([_sha256(program)] if program else []) + ([_program()[1]] if surfaces else [])
+    if allowed:
+        rules.append("script-src " + " ".join(f"'{one}'" for one in allowed))
+    if surfaces:
+        rules.append("font-src data:")
     return "; ".join(rules)
 
 
@@ -108,10 +114,11 @@ def _program() -> tuple[str, str]:
     licences = path.with_name(path.name + ".LICENSE.txt")
     if licences.is_file():  # a file of comments
         text = licences.read_text(encoding="utf-8") + "\n" + text
-    return _packed(text.encode("utf-8")), _sha256(text)
+    return packed(text.encode("utf-8")), _sha256(text)
 
 
-def _packed(content: bytes) -> str:
+def packed(content: bytes) -> str:
+    """Compressed, as text for the page."""
     return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
 
 
