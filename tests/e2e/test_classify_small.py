@@ -4,76 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.classes import mixed, run_classify
 from helpers.kills import files_of
-from helpers.mixed import MixedData, adjusted_rand_index, simulate_mixed
+from helpers.mixed import MixedData, adjusted_rand_index
 from helpers.refinements import Listener
-from tiltwise.classes import classify
 from tiltwise.classes.classify import ClassifyResult
 from tiltwise.classes.fixed import FixedIterations
-from tiltwise.classes.options import ClassifyOptions
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.io.star import read_star
-from tiltwise.jobs.job import FolderJob
-from tiltwise.jobs.progress import SilentProgress
 from tiltwise.sim.density import sample_map
-from tiltwise.sim.options import SimulateOptions
 from tiltwise.sim.score import score_poses
-
-DIAMETER = 110.0
-
-
-def mixed(
-    folder: Path, particles: int, share: float, planted: dict[str, float] | None = None, **changes: Any
-) -> MixedData:
-    """Two series of 11 tilts; at true poses, unless errors are `planted`."""
-    options = SimulateOptions(
-        output=folder / "data",
-        tilt_series=2,
-        particles=particles,
-        width_px=160,
-        height_px=160,
-        thickness=300.0,
-        pixel_size=6.0,
-        box=32,
-        particle_diameter=DIAMETER,
-        beads=120,
-        tilt_step=12.0,
-        snr=0.2,
-        spacing=0.0,
-        margin_px=24,
-        seed=3,
-        threads=1,
-    )
-    return simulate_mixed(options.model_copy(update=planted or {}), share, **changes)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
     return mixed(tmp_path_factory.mktemp("two"), 40, 0.25)
-
-
-def run_classify(
-    sample: MixedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
-) -> ClassifyResult:
-    values: dict[str, Any] = {
-        "input": sample.data.optimisation_set,
-        "box": 48,
-        "crop": 32,
-        "particle_diameter": DIAMETER + 10.0,
-        "threads": 1,
-    }
-    options = ClassifyOptions(output=folder, **{**values, **changes})
-    progress = listener or SilentProgress()
-    with FolderJob(options, ["tiltwise", "classify"], progress) as job:
-        return classify.run(options, job, progress)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,14 +16,18 @@ from tiltwise.classes.differences import signal_share
 from tiltwise.classes.final import class_maps
 from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.given import reference_paths
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import cluster, posterior, proportions
+from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import explained, portions_of
 from tiltwise.classes.state import State
+from tiltwise.classes.whole import class_references
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.settings import Settings
 from tiltwise.errors import ConfigError, DataError
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume
+from tiltwise.kernels.select import load_backend
+from tiltwise.maps.volumes import Accumulator, PackedSums, gridding_correction, reference_volume
 from tiltwise.report.classes import classes_section
 from tiltwise.spectral.masks import soft_sphere
 
@@ -141,7 +146,8 @@ def test_a_guess_needs_particles() -> None:
         average=nothing,
         over_nothing=np.full(40, -60.0),
         backend=nothing,
-        symmetry=nothing,
+        groups=nothing,
+        beyond={},
         mask=nothing,
         classes=2,
         junk=True,
@@ -201,5 +207,83 @@ def test_posteriors_of_the_last_class_alive_are_not_called_calibrated(dead: list
         posterior=posterior_of, classes=1 + posterior_of.argmax(axis=1), share=posterior_of.mean(axis=0), dead=dead
     )
     one = SimpleNamespace(resolution_angstrom=10.0)
-    section = classes_section(cast(Any, SimpleNamespace(state=state, maps=[one, one])), ["a", "b"])
+    options = ClassifyOptions(input=Path("set.star"), output=Path("job"), box=32)
+    section = classes_section(options, cast(Any, SimpleNamespace(state=state, maps=[one, one])), ["a", "b"])
     assert said in section.caption
+
+
+@pytest.mark.parametrize(
+    ("names", "common", "kind_of"),
+    [
+        (["C3", "C3"], "C3", (0, 0)),
+        (["C6", "C1", "C6"], "C1", (1, 0, 1)),
+        (["C6", "D3"], "C3", (1, 2)),
+        (["C4", "C6"], "C2", (1, 2)),
+        (["O", "D2", "C2"], "C2", (1, 2, 0)),
+        (["T", "C1"], "C1", (1, 0)),
+    ],
+)
+def test_the_average_has_the_symmetry_that_all_classes_share(
+    names: list[str], common: str, kind_of: tuple[int, ...]
+) -> None:
+    groups = PointGroups.of(names)
+    expected = symmetry_matrices(common)
+    assert len(groups.common) == len(expected)
+    assert all(np.abs(expected - operator).max(axis=(1, 2)).min() < 1e-9 for operator in groups.common)
+    assert groups.kind_of == kind_of
+    for k, name in enumerate(names):
+        np.testing.assert_allclose(groups[k], symmetry_matrices(name), atol=1e-9)
+
+
+def test_every_way_to_give_groups_to_clusters_is_tried_once() -> None:
+    groups = PointGroups.of(["C3", "C1", "C1", "C1"])
+    assert groups.arrangements == 4
+    orders = list(groups.orders())
+    assert {order[0] for order in orders} == {0, 1, 2, 3}
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert PointGroups.of(["C5"] * 9).arrangements == len(list(PointGroups.of(["C5"] * 9).orders())) == 1
+    assert next(PointGroups.of(["C5"] * 3).orders()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"symmetry": "C6,C1", "classes": 3}, "differ in number"),
+        ({"symmetry": "C6,C1", "classes": 1, "junk": True}, "junk has no symmetry"),
+        ({"symmetry": "C6,C1", "mask": Path("mask.mrc")}, "differ everywhere"),
+        ({"symmetry": "C6,X1"}, "C1, C2, ..."),
+    ],
+)
+def test_point_groups_of_classes_are_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=said):
+        ClassifyOptions(input=Path("set.star"), output=Path("job"), box=32, **changes)
+
+
+def test_a_class_of_whole_images_is_a_difference_from_the_average_with_its_symmetry() -> None:
+    """Sums of two exact maps, one with a point group: what comes back is symmetric, or is not, as it was."""
+    size = 16
+    ball = np.asarray(soft_sphere(size, 3.0, 2.0), np.float32)
+    one, two = np.roll(ball, 2, axis=2), np.roll(ball, -2, axis=2)
+    true = {0: one, 1: one + two}
+    groups = PointGroups.of(["C1", "C2"])
+    backend = load_backend()
+    sums, every = {}, {}
+    for fold in range(4):
+        parts = []
+        for density in true.values():
+            part = Accumulator.empty(size, 2)
+            # insertion attenuates
+            part.data[...] = 1e3 * reference_volume(density * gridding_correction(size, 2 * size) ** 2)
+            part.weight[...] = 1e3
+            parts.append(part)
+        for k, part in enumerate(parts):
+            sums[fold, k] = PackedSums.of(part.symmetrised(groups[k], backend))
+        for kind, operators in enumerate(groups.kinds):
+            every[fold, kind] = PackedSums.of((parts[0] + parts[1]).symmetrised(operators, backend))
+    sphere = np.asarray(soft_sphere(size, 6.0, 2.0), np.float32)
+    maps, average = class_references(sums, every, groups.kind_of, np.array([1, 1, 2, 2]), sphere, sphere, 7.5, 1.0)
+    for k, density in true.items():
+        error = np.linalg.norm(maps[0][k] - density * sphere) / np.linalg.norm(density)
+        assert error <= 0.1
+    expected = 0.5 * (true[0] + true[1]) * sphere
+    assert np.linalg.norm(average.map - expected) <= 0.1 * np.linalg.norm(expected)

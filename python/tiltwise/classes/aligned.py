@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.data import ClassData, Grid
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import posterior
 from tiltwise.classes.residuals import PADDING, Portion, portions_of
 from tiltwise.classes.state import Search
@@ -55,6 +56,8 @@ class Found:
     """of the most likely class that is not junk"""
     sums: dict[tuple[int, int], PackedSums]
     """of every fold and class, completed"""
+    every: dict[tuple[int, int], PackedSums]
+    """of every fold and kind of symmetry, of all classes together"""
     noise: list[NoiseSums]
     """of every series"""
 
@@ -101,7 +104,8 @@ class AlignedSteps:
             map_radius=half if nyquist else fine,
             pixel_size=pixel,
             offset_sigma_angstrom=search.offset_sigma_angstrom,
-            symmetry=data.symmetry,
+            # evidences are integrals over the same orientations for all classes
+            symmetry=data.groups.common,
             # poses of the last iteration are near those of this one
             follow=local and number > 1,
             threads=data.threads,
@@ -114,10 +118,12 @@ class AlignedSteps:
         box: int,
         share: F64,
         maps: Callable[[int], list[Map]],
+        groups: PointGroups,
         *,
         junk: bool,
     ) -> Found:
-        """One E-step; `maps(fold)` are the maps of the classes for the particles of a fold, sums are for `box` voxels.
+        """One E-step; `maps(fold)` are the maps of the classes for the particles of a fold, sums are for `box` voxels,
+        `groups` those of the classes.
 
         With `junk` the last class is that of nothing.
         """
@@ -127,6 +133,7 @@ class AlignedSteps:
         log = np.zeros((count, len(share)))
         estimates: list[PoseEstimate | None] = [None] * count
         sums: dict[tuple[int, int], PackedSums] = {}
+        every: dict[tuple[int, int], PackedSums] = {}
         noise = [NoiseSums.empty(*spectrum.shape) for spectrum in search.noise]
         running = [Accumulator.empty(box, PADDING) for _ in range(classes)]
         expectation: Expectation | None = None
@@ -159,14 +166,19 @@ class AlignedSteps:
                 scorers = []
                 unit = next(iter(sums.values())).unit if sums else None
                 for k, part in enumerate(running):
-                    packed = PackedSums.of(part.complete().symmetrised(data.symmetry, data.backend), unit)
-                    unit = packed.unit
-                    sums[portion.fold, k] = packed
-                    part.clear()
+                    own = part.complete().symmetrised(groups[k], data.backend)
+                    sums[portion.fold, k] = PackedSums.of(own, unit)
+                    unit = sums[portion.fold, k].unit
+                    if k:
+                        running[0].add(part)
+                        part.clear()
+                for kind, operators in enumerate(groups.kinds):
+                    every[portion.fold, kind] = PackedSums.of(running[0].symmetrised(operators, data.backend), unit)
+                running[0].clear()
         weights, evidence = posterior(log, share)
         done = [one for one in estimates if one is not None]
         assert len(done) == count
-        return Found(log, weights, evidence, done, sums, noise)
+        return Found(log, weights, evidence, done, sums, every, noise)
 
     def _batch(
         self,

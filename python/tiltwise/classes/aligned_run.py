@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.aligned import AlignedSteps, Found
 from tiltwise.classes.data import ClassData, Grid
-from tiltwise.classes.final import final_sums
+from tiltwise.classes.final import NO_SYMMETRY, final_sums
 from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.given import refuse_alike
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.state import Search, State
 from tiltwise.classes.whole import class_references
@@ -122,7 +123,15 @@ class AlignedRun:
         assert state.search is not None
         with self.progress.task(name, len(self.data.folds)) as task:
             self.steps.advance = task.advance
-            return self.steps.run(state.search, settings, box, state.share, lambda fold: state.maps[fold], junk=junk)
+            groups = self._groups(len(state.share) - junk)
+            return self.steps.run(
+                state.search, settings, box, state.share, lambda fold: state.maps[fold], groups, junk=junk
+            )
+
+    def _groups(self, classes: int) -> PointGroups:
+        """Of the classes, or of the one map that all particles are aligned to first."""
+        groups = self.data.groups
+        return groups if classes == len(groups.kind_of) else groups.of_all()
 
     def _step(self, state: State, number: int, *, junk: bool) -> None:
         """One E-step and M-step of `state`; negative numbers and zero are those before the first iteration."""
@@ -134,7 +143,8 @@ class AlignedRun:
         sphere = data.small(data.sphere, grid)
         state.maps, average = class_references(
             found.sums,
-            len(state.share) - junk,
+            found.every,
+            self._groups(len(state.share) - junk).kind_of,
             data.half_of,
             sphere,
             data.small(data.mask, grid) * sphere,
@@ -175,6 +185,8 @@ class AlignedRun:
                 sums[key] = part.copy()
         if junk:
             poses, noise = state.search.poses, state.search.noise
-            rest = final_sums(data, poses, noise, state.posterior[:, -1:], self.job.check_abort, lambda n: None)
+            rest = final_sums(
+                data, poses, noise, state.posterior[:, -1:], [NO_SYMMETRY], self.job.check_abort, lambda n: None
+            )
             sums |= {(half, classes): part for (half, _), part in rest.items()}
         return state.search.poses, sums

@@ -109,6 +109,21 @@ class Average:
         return self._last[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What the average with the symmetry of some classes has beyond the average of all."""
+
+    folds: dict[int, NDArray[np.float32]]
+    """without the particles of every fold"""
+    whole: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, symmetric: Average, average: Average) -> Beyond:
+        """Their difference."""
+        folds = {fold: symmetric.without(fold) - average.without(fold) for fold in average.folds}
+        return cls(folds, symmetric.map - average.map)
+
+
 def added(folds: dict[int, PackedSums], chosen: list[int]) -> PackedSums:
     """Sums of some folds together."""
     result = folds[chosen[0]].copy()

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.aligned_run import OFFSET, AlignedRun
-from tiltwise.classes.average import Average, Inserter, residual_noise
+from tiltwise.classes.average import Average, Beyond, Inserter, residual_noise
 from tiltwise.classes.data import ClassData, Grid
-from tiltwise.classes.final import ClassMap, class_maps, final_sums
+from tiltwise.classes.final import NO_SYMMETRY, ClassMap, class_maps, final_sums
 from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.given import given_differences, reference_paths
 from tiltwise.classes.mixture import posterior, proportions
@@ -28,7 +28,7 @@ from tiltwise.classes.residuals import FixedScores, ResidualImages
 from tiltwise.classes.results import write_results
 from tiltwise.classes.state import Search, State
 from tiltwise.em.results import with_poses
-from tiltwise.errors import DataError
+from tiltwise.errors import ConfigError, DataError
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
@@ -50,6 +50,8 @@ TRIAL = 4
 """Iterations of every start before one is chosen."""
 FIRST = 5
 """Iterations at poses that stay before particles are aligned."""
+MOST_ARRANGEMENTS = 12
+"""Ways to give point groups to clusters of particles that are tried."""
 FLAT = 0.1
 """Share of the uncertainty about classes that the images must take away, or they tell nothing."""
 
@@ -114,6 +116,15 @@ class Classification:
             options.refuse_without_effect(
                 ("starts",), because="classes start from the maps of --ref", fix="leave out --starts, or --ref"
             )
+        arrangements = self.data.groups.arrangements
+        if len(paths) != options.classes and arrangements > MOST_ARRANGEMENTS:
+            raise ConfigError(
+                "without references there are too many ways to give the point groups to the classes",
+                where="--sym",
+                expected=f"{MOST_ARRANGEMENTS} ways at most: all of them are tried",
+                found=f"{arrangements}",
+                fix="give a map for every class with --ref, in the order of --sym, or fewer classes",
+            )
         for path in paths:
             self.job.add_input(path)
         return paths
@@ -123,9 +134,11 @@ class Classification:
     def prepare(self) -> FixedIterations:
         """The average at the poses of the file, noise power, and residuals."""
         data, options, count = self.data, self.options, len(self.data.folds)
-        inserter = Inserter(
-            data.images, data.backend, data.threads, self.poses, data.symmetry, data.portions, self.job.check_abort
-        )
+        inserters = [
+            Inserter(data.images, data.backend, data.threads, self.poses, group, data.portions, self.job.check_abort)
+            for group in data.groups.kinds
+        ]
+        inserter = inserters[0]
 
         def load(particle: int) -> ParticleImages:
             self.job.check_abort()
@@ -143,6 +156,10 @@ class Classification:
         grid = self.grid
         average = self._average(inserter.folds(noise, grid.box, grid.count), grid)
         self._refuse_empty(average, grid)
+        beyond = {
+            kind: Beyond.of(self._average(one.folds(noise, grid.box, grid.count), grid), average)
+            for kind, one in enumerate(inserters[1:], 1)
+        }
         self.progress.note(
             f"particles and maps are compared up to {data.box * data.pixel_size / grid.shell:.1f} Å, in maps of "
             f"{grid.box} voxels"
@@ -166,7 +183,8 @@ class Classification:
             average=average,
             over_nothing=scores.average(),
             backend=data.backend,
-            symmetry=data.symmetry,
+            groups=data.groups,
+            beyond=beyond,
             mask=data.small(data.mask, grid) * average.sphere,
             classes=options.classes,
             junk=options.junk,
@@ -219,18 +237,26 @@ class Classification:
     def _best_start(self, work: FixedIterations) -> State:
         """Of `--starts`, the one whose maps predict particles best that they do not hold."""
         best: State | None = None
+        orders = list(work.groups.orders())
+        several = self.options.starts * len(orders) > 1
         for number in range(self.options.starts):
-            weights, strength = work.guess(np.random.default_rng([self.options.seed, number]))
+            guess, strength = work.guess(np.random.default_rng([self.options.seed, number]))
             self.job.event("start", number=number, variance=[float(value) for value in strength])
-            # equal shares: where maps do not differ they stay so
-            share = np.full(weights.shape[1], 1.0 / weights.shape[1])
-            state = State(0, weights, share, np.full(len(weights), -np.inf))
-            if self.options.starts > 1:
-                for _ in range(TRIAL):
-                    self.iterate(work, state)
-                self.progress.note(f"start {number + 1}: log likelihood {state.log_likelihood.sum():.1f}")
-            if best is None or state.log_likelihood.sum() > best.log_likelihood.sum():
-                best = state
+            for order in orders:
+                # junk stays the last
+                weights = guess[:, [*order, *range(len(order), guess.shape[1])]]
+                # equal shares: where maps do not differ they stay so
+                share = np.full(weights.shape[1], 1.0 / weights.shape[1])
+                state = State(0, weights, share, np.full(len(weights), -np.inf))
+                if several:
+                    for _ in range(TRIAL):
+                        self.iterate(work, state)
+                    tried = f"start {number + 1}"
+                    if len(orders) > 1:
+                        tried += f", clusters {', '.join(str(one + 1) for one in order)} as the classes"
+                    self.progress.note(f"{tried}: log likelihood {state.log_likelihood.sum():.1f}")
+                if best is None or state.log_likelihood.sum() > best.log_likelihood.sum():
+                    best = state
         assert best is not None
         return best
 
@@ -359,7 +385,12 @@ class FixedRun:
         """See `Iterations`."""
         run = self.run
         with run.progress.task("final maps", len(run.data.folds)) as task:
-            sums = final_sums(run.data, run.poses, run.noise, state.posterior, run.job.check_abort, task.advance)
+            groups = [run.data.groups[k] for k in range(run.data.options.classes)]
+            if run.data.options.junk:
+                groups.append(NO_SYMMETRY)
+            sums = final_sums(
+                run.data, run.poses, run.noise, state.posterior, groups, run.job.check_abort, task.advance
+            )
         return run.poses, sums
 
     def shell(self, state: State) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import PADDING, portions_of
 from tiltwise.em.data_model import StackModel
@@ -15,7 +16,6 @@ from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
 from tiltwise.extract.cache import ParticleCache
 from tiltwise.extract.source import Poses
-from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import assign_folds
 from tiltwise.maps.half_sets import half_sets
@@ -70,9 +70,9 @@ class ClassData:
                 fix="use --align none or local; or classify the set from before it was expanded",
             )
         self.refuse_few(options.classes + options.junk)
+        self.groups = PointGroups.of(options.groups)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        self.symmetry = symmetry_matrices(options.symmetry)
         self.box, self.pixel_size = source.box, source.pixel_size
         check_diameter(options.particle_diameter, self.box, self.pixel_size)
         wanted = int(ParticleCache.sizes(source).sum())
@@ -105,7 +105,7 @@ class ClassData:
         folds = 2 * options.folds
         each = BYTES_OF_RUNNING + folds * BYTES_OF_PACKED
         voxels = padded * padded * (padded // 2 + 1)
-        maps = voxels * (BYTES_OF_SOLVING + (options.classes + 1) * each)
+        maps = voxels * (BYTES_OF_SOLVING + (options.classes + len(self.groups.kinds)) * each)
         free = free_memory_bytes()
         if options.memory is not None:
             limit = int(options.memory * 1e9)

@@ -11,6 +11,7 @@ posterior mean, expected gain and its variance have the ratio they must have.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,8 +62,8 @@ class ClassSums:
     """Sums of residuals (Eq. 11) of some maps, by fold; completed and symmetrised."""
 
     backend: Backend
-    symmetry: F64
-    """(G, 3, 3) point group"""
+    symmetry: Callable[[int], F64]
+    """(G, 3, 3) point group of every map"""
     half_of: NDArray[np.int64]
     """(F,) half set of every fold"""
     unit: float
@@ -74,9 +75,10 @@ class ClassSums:
         """Takes the sums of a fold, one of every map."""
         while len(self.parts) < len(sums):
             self.parts.append({})
-        for parts, one in zip(self.parts, sums, strict=True):
+        for number, one in enumerate(sums):
             # incomplete sums are needed no more
-            parts[fold] = PackedSums.of(one.complete().symmetrised(self.symmetry, self.backend), self.unit)
+            own = one.complete().symmetrised(self.symmetry(number), self.backend)
+            self.parts[number][fold] = PackedSums.of(own, self.unit)
 
     def total(self, number: int, half: int | None = None) -> PackedSums:
         """Of all folds, or those of a half set."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from tiltwise.spectral.fsc import fsc, resolution_angstrom
 
 F64 = NDArray[np.float64]
 
+NO_SYMMETRY: F64 = np.eye(3)[None]
 NONE = 1e-4
 """Posterior below which a particle adds nothing to a map."""
 
@@ -42,10 +43,11 @@ def final_sums(
     poses: Poses,
     noise: list[F64],
     posterior: F64,
+    groups: Sequence[F64],
     check_abort: Callable[[], None],
     advance: Callable[[int], None],
 ) -> dict[tuple[int, int], PackedSums]:
-    """Completed sums (Eq. 11) of every class and half set up to Nyquist."""
+    """Completed sums (Eq. 11) of every class and half set up to Nyquist; `groups` (G, 3, 3), one of each class."""
     result: dict[tuple[int, int], PackedSums] = {}
     classes = posterior.shape[1]
     running = [Accumulator.empty(data.box, PADDING) for _ in range(classes)]
@@ -75,7 +77,7 @@ def final_sums(
             advance(len(portion.members))
         for k, sums in enumerate(running):
             unit = next(iter(result.values())).unit if result else None
-            result[half, k] = PackedSums.of(sums.complete().symmetrised(data.symmetry, data.backend), unit)
+            result[half, k] = PackedSums.of(sums.complete().symmetrised(groups[k], data.backend), unit)
             sums.clear()
     return result
 

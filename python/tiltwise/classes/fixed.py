@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.classes.average import Average
+from tiltwise.classes.average import Average, Beyond
 from tiltwise.classes.differences import ClassSums, Differences
 from tiltwise.classes.final import NONE
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.linear import first_guess
 from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.residuals import FixedScores
@@ -33,15 +34,20 @@ class FixedIterations:
     over_nothing: F64
     """(P,) log likelihood of the average over that of nothing there"""
     backend: Backend
-    symmetry: F64
+    groups: PointGroups
+    beyond: Mapping[int, Beyond]
+    """of the kinds of `groups` that are larger than what all share"""
     mask: NDArray[np.float32]
     """(N, N, N) where classes may differ"""
     classes: int
     junk: bool
     tau2_fudge: float
 
-    def _sums(self) -> ClassSums:
-        return ClassSums(self.backend, self.symmetry, self.average.half_of, self.average.total.unit)
+    def _sums(self, symmetry: Callable[[int], F64]) -> ClassSums:
+        return ClassSums(self.backend, symmetry, self.average.half_of, self.average.total.unit)
+
+    def _shared_sums(self) -> ClassSums:
+        return self._sums(lambda number: self.groups.common)
 
     def _differences(self, sums: ClassSums) -> Differences:
         return Differences(sums, self.mask, self.average.radius, self.tau2_fudge)
@@ -75,7 +81,9 @@ class FixedIterations:
             weights, strength = np.ones((len(real), 1)), np.zeros(0)
         else:
             signal = np.clip(joined_fsc(self.average.curve), 0.0, 0.99)
-            weights, strength = first_guess(self.scores, self._differences, self._sums, real, signal, self.classes, rng)
+            weights, strength = first_guess(
+                self.scores, self._differences, self._shared_sums, real, signal, self.classes, rng
+            )
         weights = weights * real[:, None]
         return (np.concatenate([weights, 1.0 - real[:, None]], axis=1) if self.junk else weights), strength
 
@@ -83,10 +91,20 @@ class FixedIterations:
         """Differences of the classes without every fold, and of all particles, from posteriors (P, C)."""
         # a half set with next to nothing of a class would be divided by next to nothing
         chosen = np.where(weights > NONE, weights, 0.0)[:, : self.classes]
-        sums = self._sums()
-        self.scores.sums(chosen, chosen, self.average.total.box, sums.add)
+        kind_of = self.groups.kind_of
+
+        def beyond(fold: int) -> dict[int, C64]:
+            volumes = {kind: reference_volume(one.folds[fold]) for kind, one in self.beyond.items()}
+            return {k: volumes[kind] for k, kind in enumerate(kind_of) if kind in volumes}
+
+        sums = self._sums(self.groups.__getitem__)
+        self.scores.sums(chosen, chosen, self.average.total.box, sums.add, beyond)
         differences = self._differences(sums)
         solved = [differences.solve(k, differences.share(k)) for k in range(self.classes)]
+        for k, kind in enumerate(kind_of):
+            if kind in self.beyond:
+                more, (folds, total) = self.beyond[kind], solved[k]
+                solved[k] = {fold: one + more.folds[fold] for fold, one in folds.items()}, total + more.whole
         return [folds for folds, _ in solved], [total for _, total in solved]
 
     def log_likelihoods(self, maps: Callable[[int], Sequence[NDArray[np.float32]]]) -> F64:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
 from tiltwise.em.options import SearchOptions
 from tiltwise.errors import ConfigError
-from tiltwise.maps.options import ImageOptions
+from tiltwise.maps.options import ImageOptions, symmetry_name
+
+
+def _names(text: str) -> str:
+    """Point groups, separated by commas."""
+    return ",".join(symmetry_name(part) for part in text.split(","))
 
 
 class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions):
@@ -37,6 +42,9 @@ class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions
     }
 
     classes: int = option(2, flags=("--k", "--K"), ge=1, le=64, help="number of classes")
+    symmetry: Annotated[str, AfterValidator(_names)] = option(
+        "C1", flags=("--sym",), help="point group of the particle, or one for every class, separated by commas: C6,C1"
+    )
     junk: bool = option(False, help="one class more, with nothing in it, for positions where there is no particle")
     align: Literal["none", "local", "global"] = option(
         "none",
@@ -86,6 +94,36 @@ class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions
         help="folds of each half set: particles are compared with maps of all without their own fold; 1: of the "
         "other half set",
     )
+
+    @property
+    def groups(self) -> list[str]:
+        """Name of the point group of every class; junk has none."""
+        names = self.symmetry.split(",")
+        return names if len(names) > 1 else names * self.classes
+
+    def group_of(self, number: int) -> str:
+        """Name of the point group of a class, from 0 on."""
+        return "C1" if number == self.classes else self.groups[number]
+
+    @model_validator(mode="after")
+    def _groups(self) -> ClassifyOptions:
+        if len(self.groups) != self.classes:
+            raise ConfigError(
+                "point groups and classes differ in number",
+                where="--sym, --k",
+                expected=f"one point group, or {self.classes} separated by commas, one for every class",
+                found=f"--sym {self.symmetry}" + (" (junk has no symmetry and is not counted)" if self.junk else ""),
+                fix=f"--k {len(self.groups)}, or another --sym",
+            )
+        if self.mask is not None and len(set(self.groups)) > 1:
+            raise ConfigError(
+                "classes with symmetries of their own differ everywhere",
+                where="--sym, --mask",
+                expected="one point group: outside the mask classes share a map, and its symmetry",
+                found=f"--sym {self.symmetry}",
+                fix="leave out --mask, or give the point group that all classes share",
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_to_tell_apart(self) -> ClassifyOptions:

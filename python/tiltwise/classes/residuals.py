@@ -8,7 +8,7 @@ resolution limit, are small and stay in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -221,20 +221,34 @@ class FixedScores:
                 )
         return cross, quadratic
 
-    def sums(self, factors: F64, weights: F64, box: int, done: Callable[[int, list[Accumulator]], None]) -> None:
+    def sums(
+        self,
+        factors: F64,
+        weights: F64,
+        box: int,
+        done: Callable[[int, list[Accumulator]], None],
+        beyond: Callable[[int], Mapping[int, C64]] = lambda fold: {},
+    ) -> None:
         """Residuals times `factors` (P, J) and powers times `weights` (P, J) on the grids of J maps of `box` voxels.
 
-        `done(fold, sums)` takes the sums of the particles of every fold; they are cleared afterwards.
+        `done(fold, sums)` takes the sums of the particles of every fold; they are cleared afterwards.  Residuals of a
+        map are relative to the average and a padded volume more, if `beyond(fold)` has one for the number of the map.
         """
         backend, frequencies, threads = self._tools
         sums = [Accumulator.empty(box, PADDING) for _ in range(factors.shape[1])]
         fold = self.portions[0].fold
+        more = beyond(fold)
         for portion, found in self._everything():
             if portion.fold != fold:
                 done(fold, sums)
                 for part in sums:
                     part.clear()
                 fold = portion.fold
+                more = beyond(fold)
+            slices = {
+                id(volume): backend.project(volume, found.matrices, frequencies, len(volume) // 2, threads=threads)
+                for volume in more.values()
+            }
             for j, part in enumerate(sums):
                 # particles that have no share are not inserted
                 factor, weight = (
@@ -244,8 +258,11 @@ class FixedScores:
                 if not len(used):
                     continue
                 every = len(used) == len(weight)
+                residual = found.mapped
+                if j in more:
+                    residual = residual - found.power * slices[id(more[j])]
                 mapped, power, matrices = (
-                    array if every else array[used] for array in (found.mapped, found.power, found.matrices)
+                    array if every else array[used] for array in (residual, found.power, found.matrices)
                 )
                 backend.insert(
                     mapped * factor[used, None],

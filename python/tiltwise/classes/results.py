@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.data import ClassData
 from tiltwise.classes.final import ClassMap
+from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.state import State
 from tiltwise.em.results import IMPOSSIBLE, write_set
 from tiltwise.exec import Job
@@ -59,7 +60,7 @@ def write_results(
     write_set(outputs["data"], outputs["optimisation_set"], optset, columns(optset, state))
     counts = np.bincount(series_index(optset), minlength=len(optset.series)).tolist()
     rows = [
-        ClassRow(outputs[f"class{k + 1}"], float(share), one.resolution_angstrom, one.fsc)
+        ClassRow(outputs[f"class{k + 1}"], float(share), one.resolution_angstrom, one.fsc, options.group_of(k))
         for k, (share, one) in enumerate(zip(state.share, maps, strict=True))
     ]
     model = ClassModel(
@@ -93,7 +94,7 @@ def write_results(
         },
     )
     outputs["classes"] = job.path("classes.json")
-    write_text(outputs["classes"], json.dumps(summary(optset, state, maps, options.junk), indent=1) + "\n")
+    write_text(outputs["classes"], json.dumps(summary(optset, state, maps, options), indent=1) + "\n")
     labels = {
         "data": "ParticleGroupMetadata.star.relion.class3d",
         "optimiser": "OptimiserData.star.relion.class3d",
@@ -113,7 +114,9 @@ def by_tomogram(optset: OptimisationSet, state: State) -> NDArray[np.int64]:
     return table
 
 
-def summary(optset: OptimisationSet, state: State, maps: Sequence[ClassMap], junk: bool) -> dict[str, Any]:
+def summary(
+    optset: OptimisationSet, state: State, maps: Sequence[ClassMap], options: ClassifyOptions
+) -> dict[str, Any]:
     """Contents of `classes.json`."""
     counts = np.bincount(state.classes - 1, minlength=len(state.share))
     certain = state.posterior.max(axis=1)
@@ -122,7 +125,8 @@ def summary(optset: OptimisationSet, state: State, maps: Sequence[ClassMap], jun
         "classes": [
             {
                 "number": k + 1,
-                "junk": junk and k == len(maps) - 1,
+                "junk": k == options.classes,
+                "symmetry": options.group_of(k),
                 "died": k + 1 in state.dead,
                 "share": float(state.share[k]),
                 "particles": int(counts[k]),

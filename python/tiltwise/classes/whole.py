@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,8 @@ def less_average(part: PackedSums, total: PackedSums) -> PackedSums:
 
 def class_references(
     sums: Mapping[tuple[int, int], PackedSums],
-    classes: int,
+    every: Mapping[tuple[int, int], PackedSums],
+    kind_of: Sequence[int],
     half_of: NDArray[np.int64],
     sphere: Map,
     mask: Map,
@@ -33,27 +34,27 @@ def class_references(
 ) -> tuple[dict[int, list[Map]], Average]:
     """Maps of the classes without every fold, and the average.
 
-    `sums` are of folds and classes; maps have nothing outside the `sphere` and differ inside the `mask`.
+    `sums` are of folds and classes, and `every` of all classes together, of folds and kinds of symmetry; `kind_of` is
+    that of every class, and 0 what all share.  Maps have nothing outside the `sphere` and differ inside the `mask`.
     """
     folds = sorted({fold for fold, _ in sums})
-    by_class = [{fold: sums[fold, k] for fold in folds} for k in range(classes)]
-    every = {
-        fold: added(dict(enumerate(sums[fold, k] for k in range(classes))), list(range(classes))) for fold in folds
-    }
-    average = Average.of(every, half_of, sphere, radius)
-    maps = {fold: [average.without(fold)] * classes for fold in folds}
-    if classes == 1:
-        return maps, average
+    of_kind = {kind: {fold: every[fold, kind] for fold in folds} for kind in {0, *kind_of}}
+    averages = {kind: Average.of(parts, half_of, sphere, radius) for kind, parts in of_kind.items()}
+    without = {kind: {fold: one.without(fold) for fold in folds} for kind, one in averages.items()}
+    maps = {fold: [without[kind][fold] for kind in kind_of] for fold in folds}
+    if len(kind_of) == 1:
+        return maps, averages[0]
     halves = [[fold for fold in folds if half_of[fold] == half] for half in (1, 2)]
-    for k, parts in enumerate(by_class):
-        first, second = (less_average(added(parts, half), added(every, half)) for half in halves)
+    for k, kind in enumerate(kind_of):
+        parts, whole = {fold: sums[fold, k] for fold in folds}, of_kind[kind]
+        first, second = (less_average(added(parts, half), added(whole, half)) for half in halves)
         share = share_of_halves(first, second, mask)
         total = added(parts, folds)
         if not float(total.weight.max(initial=0.0)) > 0:
             continue
         prior = difference_prior(total, share, tau2_fudge)
         for fold in folds:
-            rest = less_average(total.without(parts[fold]), average.total.without(every[fold]))
+            rest = less_average(total.without(parts[fold]), averages[kind].total.without(whole[fold]))
             difference = solve_map(rest, prior, radius) * mask
             maps[fold][k] = np.asarray(maps[fold][k] + difference, np.float32)
-    return maps, average
+    return maps, averages[0]

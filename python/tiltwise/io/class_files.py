@@ -26,6 +26,8 @@ class ClassRow:
     resolution_angstrom: float
     fsc: NDArray[np.float64]
     """(N // 2 + 1,) of its half maps"""
+    symmetry: str
+    """name of the point group"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def write_class_model(path: Path, model: ClassModel) -> None:
     classes.set_text("rlnReferenceImage", [path_text(one.map, path) for one in model.classes])
     classes.set_floats("rlnClassDistribution", [one.share for one in model.classes])
     classes.set_floats("rlnEstimatedResolution", [one.resolution_angstrom for one in model.classes])
+    classes.set_text("rlnSymmetryGroup", [one.symmetry for one in model.classes])
     blocks = [general, classes]
     length = model.box * model.pixel_size_angstrom
     for number, one in enumerate(model.classes, 1):

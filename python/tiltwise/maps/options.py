@@ -12,14 +12,15 @@ from tiltwise.config import ComputeOptions, InputOptions, option
 from tiltwise.errors import ConfigError
 
 
-def _symmetry(name: str) -> str:
+def symmetry_name(name: str) -> str:
+    """Name of a point group as `symmetry_matrices` has it; ValueError if there is none."""
     upper = name.strip().upper()
     if not re.fullmatch(r"[CD][1-9]\d?|T|O|I[1-4]?", upper):
         raise ValueError("C1, C2, ..., D2, ..., T, O, I or I1 to I4")
     return upper
 
 
-SymmetryName = Annotated[str, AfterValidator(_symmetry)]
+SymmetryName = Annotated[str, AfterValidator(symmetry_name)]
 
 
 class BoxOptions(InputOptions):

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.results import BINS, by_tomogram
-from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.maps.masks import focus_mask
 from tiltwise.report import pages
 from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
@@ -69,7 +69,7 @@ def next_after_classify(options: ClassifyOptions, result: ClassifyResult) -> str
         refine += ["--bin", f"{options.binning:g}"]
     if options.particle_diameter is not None:
         refine += ["--particle-diameter", f"{options.particle_diameter:g}"]
-    refine += ["--sym", options.symmetry, "--sigma-ang", "5", "--o", f"{options.output}_refine{best}"]
+    refine += ["--sym", options.group_of(best - 1), "--sigma-ang", "5", "--o", f"{options.output}_refine{best}"]
     return f"{shlex.join(select)} && {shlex.join(refine)}"
 
 
@@ -104,9 +104,9 @@ def write_classify_report(
     level = float(np.median([contour(smooth[name], diameter, result.pixel_size) for name in alive]))
     mean = np.mean([smooth[name] for name in alive], axis=0)
     differences = {f"{name} - mean": smooth[name] - mean for name in alive}
-    symmetry = symmetry_matrices(options.symmetry)
+    symmetry = PointGroups.of(options.groups).common
     sections: list[Section | None] = [
-        classes_section(result, names),
+        classes_section(options, result, names),
         Section(
             "Classes at one contour",
             f"Surfaces of all classes at the same density, {level:.3g}, low-passed at {coarse:.0f} Å. Worry if classes "
@@ -139,7 +139,7 @@ def write_classify_report(
     write_job_report(path, f"Classify {options.output}", summary, [one for one in sections if one is not None])
 
 
-def classes_section(result: ClassifyResult, names: list[str]) -> Section:
+def classes_section(options: ClassifyOptions, result: ClassifyResult, names: list[str]) -> Section:
     """Table of the classes."""
     state = result.state
     certain, classes = state.posterior.max(axis=1), state.classes
@@ -154,9 +154,10 @@ def classes_section(result: ClassifyResult, names: list[str]) -> Section:
                 f"{own.mean():.3f}" if len(own) else "",
                 int((own > SURE).sum()),
                 f"{one.resolution_angstrom:.1f}",
+                options.group_of(k),
             ]
         )
-    columns = ["class", "particles", "share", "mean posterior", f"surer than {SURE:g}", "resolution Å"]
+    columns = ["class", "particles", "share", "mean posterior", f"surer than {SURE:g}", "resolution Å", "symmetry"]
     meaning = (
         "Posteriors are calibrated: of particles at 0.8, four in five are right. Worry if mean posteriors are near the "
         "shares."
