@@ -342,7 +342,7 @@ class Classification:
     def finish(self, state: State, iterations: Iterations) -> ClassifyResult:
         """Maps of all classes to Nyquist, and all files."""
         data, count = self.data, len(self.data.folds)
-        reason = f"stopped after --iter {self.options.iterations} iterations"
+        reason = f"stopped after --iter {self.options.iterations}"
         if state.converged:
             reason = f"converged in iteration {state.iteration}: posteriors stand still"
         certain = state.posterior.max(axis=1)

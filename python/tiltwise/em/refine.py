@@ -364,7 +364,7 @@ class Refinement:
     def run(self) -> RefineResult:
         """Iterate until nothing is gained, then finish with all data."""
         state = self.start()
-        reason = f"stopped after --iter {self.options.iterations} iterations"
+        reason = f"stopped after --iter {self.options.iterations}"
         while state.iteration < self.options.iterations and not state.schedule.converged:
             began = monotonic()
             before = state.poses.rotation, state.poses.displacement_angstrom

@@ -19,7 +19,7 @@ from tiltwise.report import pages
 from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
 from tiltwise.report.maps import map_slices
 from tiltwise.report.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, new_figure, style
-from tiltwise.report.surfaces import contour, surface_gallery
+from tiltwise.report.surfaces import DUST, common_contour, surface_gallery
 from tiltwise.spectral.filters import low_pass
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, "#CC79A7", "#6B5B95", "#8C6D31")
 SURE = 0.9
 COARSER = 1.3
-"""Low-pass filter of surfaces and differences over the worst resolution of a class."""
+"""Low-pass filter of surfaces and differences over the median resolution of the classes."""
 
 
 def names_of(options: ClassifyOptions, result: ClassifyResult) -> list[str]:
@@ -98,19 +98,32 @@ def write_classify_report(
         for k, (name, one) in enumerate(zip(names, result.maps, strict=True))
         if k < options.classes and k + 1 not in state.dead
     }
-    coarse = COARSER * max(alive.values())
+    coarse = COARSER * float(np.median(list(alive.values())))
     sphere = focus_mask(None, diameter, len(result.maps[0].map), result.pixel_size)
-    smooth = {name: low_pass(density, result.pixel_size, coarse) * sphere for name, density in maps.items()}
-    level = float(np.median([contour(smooth[name], diameter, result.pixel_size) for name in alive]))
-    mean = np.mean([smooth[name] for name in alive], axis=0)
-    differences = {f"{name} - mean": smooth[name] - mean for name in alive}
+    smooth, noise = {}, {}
+    for k, (name, one) in enumerate(zip(names, result.maps, strict=True)):
+        if k + 1 in state.dead:
+            continue
+        # a class that is resolved less is filtered more: its detail is noise
+        limit = max(coarse, one.resolution_angstrom if name in alive else coarse)
+        smooth[name] = low_pass(one.map, result.pixel_size, limit) * sphere
+        half = low_pass(0.5 * (one.halves[0] - one.halves[1]), result.pixel_size, limit)
+        noise[name] = float(half[sphere > 0.5].std())
+    share = dict(zip(names, state.share, strict=True))
+    average = np.average([smooth[name] for name in alive], axis=0, weights=[share[name] for name in alive])
+    level = common_contour(np.asarray(average, np.float32), [noise[name] for name in alive])
+    even = {name: low_pass(maps[name], result.pixel_size, coarse) * sphere for name in alive}
+    mean = np.mean(list(even.values()), axis=0)
+    differences = {f"{name} - mean": density - mean for name, density in even.items()}
     symmetry = PointGroups.of(options.groups).common
     sections: list[Section | None] = [
         classes_section(options, result, names),
         Section(
             "Classes at one contour",
-            f"Surfaces of all classes at the same density, {level:.3g}, low-passed at {coarse:.0f} Å. Worry if classes "
-            "look alike (there are too many), or if one is a smear: it collects what fits nowhere.",
+            f"Surfaces of all classes at the same density, {level:.3g}, which parts particle and solvent in their "
+            f"average; low-passed at {coarse:.0f} Å, or at the resolution of the class where that is worse. Pieces "
+            f"below {DUST:.0%} of the largest one are not drawn. Worry if classes look alike (there "
+            "are too many), or if one is a smear: it collects what fits nowhere.",
             figure=surface_gallery(smooth, level, result.pixel_size, colours_of(names)),
             form="png",
             shape="wide",

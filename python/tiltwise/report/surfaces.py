@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from tiltwise.post.mask import NOISE_SIGMAS, otsu_threshold
 from tiltwise.report.style import new_figure, plain_image_axes, style
 from tiltwise.spectral.filters import resample
 
@@ -15,16 +17,33 @@ VIEWS = (("from +z", (0, 1, 2)), ("from +y", (1, 0, 2)), ("from +x", (2, 0, 1)))
 """Axes z, y, x of a map: the one looked along, then rows and columns of the picture."""
 FINE = 96
 """Voxels to which small maps are refined, so that surfaces are smooth."""
+DUST = 0.05
+"""Volume of a piece over that of the largest one below which it is not shown."""
 _CELL_INCHES = 1.62
 _LIGHT = np.array([0.75, 0.45, -0.48])
 """Direction of the light: towards the eye, up, to the left."""
 
 
-def contour(density: NDArray[np.float32], diameter_angstrom: float, pixel_size: float) -> float:
-    """Density that a fifth of the voxels inside the sphere of the particle exceed, at least a tenth of the largest."""
-    axis = (np.arange(len(density)) - len(density) // 2) * pixel_size
-    inside = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= (diameter_angstrom / 2) ** 2
-    return float(max(np.quantile(density[inside], 0.8), 0.1 * density.max(), 1e-30))
+def common_contour(average: NDArray[np.float32], noise: Sequence[float]) -> float:
+    """Density at which maps are shown side by side: what parts particle and solvent in their average (Otsu 1979), and
+    at least `NOISE_SIGMAS` of the median standard deviation of the noise in the maps.
+    """
+    largest = float(average.max())
+    particle = average[average > 0.02 * largest]
+    level = otsu_threshold(particle) if particle.size > 8 else 0.5 * largest
+    return max(level, NOISE_SIGMAS * float(np.median(noise)), 1e-30)
+
+
+def without_dust(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
+    """Without the pieces above a level that are tiny beside the largest one."""
+    labels, found = ndimage.label(density >= level, np.ones((3, 3, 3)))
+    if found < 2:
+        return density
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    tiny = sizes < DUST * sizes.max()
+    tiny[0] = False
+    return np.where(tiny[labels], np.float32(0.0), density)
 
 
 def surface(density: NDArray[np.float32], level: float, order: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -48,13 +67,18 @@ def surface(density: NDArray[np.float32], level: float, order: tuple[int, int, i
 def surface_gallery(
     maps: Mapping[str, NDArray[np.float32]], level: float, pixel_size: float, colours: Mapping[str, str]
 ) -> Figure:
-    """One row per map, three views, all at one contour `level`; maps are (N, N, N) of one size."""
-    rows = []
+    """One row per map, three views, all at one contour `level` and without dust; maps are (N, N, N) of one size."""
+    volumes = []
     for density in maps.values():
         fine = max(FINE, len(density))
         if fine > len(density):
             density = resample(density, pixel_size, pixel_size * len(density) / fine, fine)
-        rows.append([surface(density, level, order) for _, order in VIEWS])
+        volumes.append(without_dust(density, level))
+    centre = len(volumes[0]) // 2
+    # as near as the farthest voxel of any map allows, the origin in the middle
+    extent = max((int(np.abs(np.argwhere(one >= level) - centre).max(initial=0)) for one in volumes), default=0)
+    near = slice(max(centre - extent - 3, 0), centre + extent + 4) if extent else slice(None)
+    rows = [[surface(one[near, near, near], level, order) for _, order in VIEWS] for one in volumes]
     width, height = 3 * _CELL_INCHES + 0.35, len(maps) * _CELL_INCHES + 0.33
     with style():
         figure = new_figure(width, height)
