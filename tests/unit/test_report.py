@@ -4,11 +4,13 @@ import base64
 import csv
 import io
 import re
+import zlib
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -28,6 +30,7 @@ from tiltwise.report.particles import (
     positions_on_tilt,
     viewing_directions,
 )
+from tiltwise.report.pdf import Picture, write_pdf
 from tiltwise.report.style import grey_levels, inline_png, inline_svg, png_bytes
 
 RNG = np.random.default_rng(3)
@@ -169,7 +172,38 @@ def test_equal_figures_have_equal_bytes() -> None:
     first, second = (map_slices({"map": density}, 4.0) for _ in range(2))
     assert png_bytes(first) == png_bytes(second)
     assert inline_svg(first, "a") == inline_svg(second, "a")
-    assert inline_png(first, 'a "b"').startswith('<img alt="a &quot;b&quot;" src="data:image/png;base64,')
+    assert inline_png(png_bytes(first), 'a "b"').startswith('<img alt="a &quot;b&quot;" src="data:image/png;base64,')
+
+
+def test_names_are_no_formulas() -> None:
+    density = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
+    figure = map_slices({"a$\\frac$": density}, 4.0)
+    assert "a$\\frac$" in inline_svg(figure, "a")
+    assert len(png_bytes(figure)) > 1000
+
+
+def test_log_file_has_text_and_the_pixels_of_the_page(tmp_path: Path) -> None:
+    figure = map_slices({"map": np.arange(512, dtype=np.float32).reshape(8, 8, 8)}, 4.0)
+    png = png_bytes(figure)
+    section = Section("Maps (1)", "Resolution ≤ 4 Å: " + "many words " * 40, figure=figure, form="png")
+    write_pdf(
+        tmp_path / "log.pdf", "x", Summary("Größe 文", {"a": "1"}), [(section, Picture(png, figure.get_figwidth()))]
+    )
+    content = (tmp_path / "log.pdf").read_bytes()
+    start = int(content[content.rindex(b"startxref") :].split()[1])
+    places = [int(line[:10]) for line in content[start:].split(b"\n")[3:] if line.endswith(b"00000 n ")]
+    assert [content[place:].split(b" ", 1)[0] for place in places] == [b"%d" % (n + 1) for n in range(len(places))]
+    found = list(re.finditer(rb"<< ([^\n]*) /Length (\d+) >>\nstream\n", content))
+    streams = [one[1] for one in found]
+    data = [content[one.end() :][: int(one[2])] for one in found]
+    assert len(streams) == 3
+    first, second = (zlib.decompress(data[n]) for n in (0, 2))
+    assert "(Größe ?) Tj".encode("cp1252") in first
+    assert rb"(Maps \(1\)) Tj" in second
+    assert "Resolution <= 4 Å".encode("cp1252") in second
+    height, width, _ = matplotlib.image.imread(io.BytesIO(png)).shape
+    assert f"/Width {width} /Height {height}".encode() in streams[1]
+    assert len(zlib.decompress(data[1])) == height * (1 + 3 * width)
 
 
 def test_fsc_figure_states_resolution_and_says_when_it_ends_at_nyquist() -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tiltwise.report import pages
 from tiltwise.report.curves import fsc_curves
 from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
-from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREY, VERMILION, logarithmic, new_figure, style
 
 if TYPE_CHECKING:
     from tiltwise.cycle.ablation import AblationResult
@@ -114,7 +114,7 @@ def ablation_figure(rows: Sequence[Content]) -> Figure:
         left = figure.add_axes((0.23, low, 0.36, tall))
         right = figure.add_axes((0.64, low, 0.33, tall))
         _bars(left, [row["gain_nats"] for row in shown], [row["gain_sigma_nats"] for row in shown])
-        left.set_xscale("symlog", linthresh=LINEAR_NATS)
+        logarithmic(left, "x", LINEAR_NATS)
         left.set_xlabel("gain in log-likelihood (nats)")
         left.set_yticks(range(len(shown)), [row["family"] for row in shown])
         _bars(right, [row["mean_fsc_gain"] for row in shown], [row["mean_fsc_gain_sigma"] for row in shown])

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tiltwise.report.style import BLUE, GREEN, GREY, INK, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREEN, GREY, INK, VERMILION, logarithmic, new_figure, style
 
 F64 = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def residual_curves(
         for values, colour, name, marker in ((before, GREY, "before", "s"), (after, BLUE, "after", "o")):
             upper.plot(tilt_deg[order], values[order], color=colour, lw=1.2, marker=marker, ms=3, label=name)
         upper.plot(tilt_deg[order], noise[order], color=INK, ls="--", lw=1.0, label="noise of the images alone")
-        upper.set_yscale("log")
+        logarithmic(upper, "y")
         upper.set_xlabel("tilt (°)")
         upper.set_ylabel("residual (Å)")
         upper.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.98), borderaxespad=0.1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tiltwise.em.bfactor_fit import LEVEL, Forecast
 from tiltwise.report import pages
 from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
-from tiltwise.report.style import BLUE, GREY, INK, SKY, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREY, INK, SKY, VERMILION, logarithmic, new_figure, style
 from tiltwise.report.units import duration
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def bfactor_figure(result: BFactorResult) -> Figure:
             axes.axhline(nyquist, color=SKY, lw=1, ls=":")
             axes.text(high / 1.1, nyquist, "Nyquist", color=GREY, fontsize=8, va="bottom", ha="right")
             top = max(top, nyquist * 1.08)
-        axes.set_xscale("log")
+        logarithmic(axes, "x")
         axes.set_xlim(low, high)
         axes.set_ylim(bottom, top)
         axes.set_xlabel("particles")

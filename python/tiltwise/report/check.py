@@ -19,7 +19,7 @@ from tiltwise.model import OptimisationSet, TiltSeries
 from tiltwise.model.poses import poses_of, series_index
 from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.pages import positions_section, provenance_sections
-from tiltwise.report.style import BLUE, GREY, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREY, VERMILION, logarithmic, new_figure, style
 
 F64 = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def convention_bars(result: ConventionResult) -> Figure:
         axes = figure.add_subplot()
         widths = [max(one.per_particle, 1e-2) for one in answers]
         axes.barh(range(len(answers)), widths, color=[colours[one.verdict] for one in answers], height=0.65)
-        axes.set_xscale("log")
+        logarithmic(axes, "x")
         axes.set_xlim(1e-2, 2 * max(widths))
         axes.set_yticks(range(len(answers)), [one.question for one in answers])
         for place, (one, width) in enumerate(zip(answers, widths, strict=True)):
@@ -241,7 +241,7 @@ def tilt_curves(series: tuple[TiltSeries, ...], noise: Mapping[str, F64]) -> Fig
                 axes.axhline(1.0, color=VERMILION, lw=0.8)
                 low, high = axes.get_ylim()
                 if high > 3 or low < 0.3:
-                    axes.set_yscale("log")
+                    logarithmic(axes, "y")
             axes.set_xlabel("tilt (°)")
             axes.set_ylabel(label)
     return figure

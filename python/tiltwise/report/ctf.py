@@ -18,7 +18,18 @@ from tiltwise.ctf.results import GroupResult, SeriesResult
 from tiltwise.model import TiltSeries
 from tiltwise.report import pages
 from tiltwise.report.html import Cell, Section, Summary, Table, write_job_report
-from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, plain_image_axes, style
+from tiltwise.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    VERMILION,
+    logarithmic,
+    new_figure,
+    plain_image_axes,
+    style,
+)
 
 if TYPE_CHECKING:
     from tiltwise.ctf.refine_ctf import RefineCtfResult
@@ -280,7 +291,7 @@ def held_out_gain(axes: Axes, tilt: NDArray[np.float64], one: SeriesResult) -> N
     width = 0.8 * float(np.min(np.diff(np.unique(tilt)), initial=4.0))
     axes.bar(tilt, gain, width=width, color=np.where(gain >= 0, GREEN, VERMILION).tolist())
     if np.abs(gain).max(initial=0.0) > 30.0:
-        axes.set_yscale("symlog", linthresh=10.0)
+        logarithmic(axes, "y", 10.0)
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10.0, linthresh=10.0))
     axes.axhline(0.0, color=INK, lw=0.8)
     axes.set_title("log-likelihood gained by held-out particles", loc="left")

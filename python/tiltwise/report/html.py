@@ -132,10 +132,18 @@ def write_job_report(path: Path, title: str, summary: Summary, sections: Sequenc
     OutputError
         if a file cannot be written.
     """
-    from tiltwise.report.pdf import write_pdf
+    from tiltwise.report.pdf import Picture, write_pdf
+    from tiltwise.report.style import png_bytes
 
-    write_report(path, title, summary, sections)
-    write_pdf(path.with_name("logfile.pdf"), title, summary, sections)
+    shown, figures = [], []
+    for section in sections:
+        figure = section.figure
+        png = None if figure is None else png_bytes(figure)
+        shown.append(drawn(section, png))
+        if figure is not None and png is not None:
+            figures.append((section, Picture(png, float(figure.get_figwidth()))))
+    write_report(path, title, summary, shown)
+    write_pdf(path.with_name("logfile.pdf"), title, summary, figures)
 
 
 def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
@@ -165,14 +173,21 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     )
 
 
-def drawn(section: Section) -> Section:
-    """The same section with its figure as text: a page that is written again and again need not draw it again."""
+def drawn(section: Section, png: bytes | None = None) -> Section:
+    """The same section with its figure as text: a page that is written again and again need not draw it again.
+
+    `png`: the figure, if it was drawn as pixels before.
+    """
     if section.figure is None:
         return section
-    from tiltwise.report.style import inline_png, inline_svg
+    from tiltwise.report.style import inline_png, inline_svg, png_bytes
 
-    draw = inline_svg if section.form == "svg" else inline_png
-    return replace(section, figure=None, picture=draw(section.figure, f"{section.title}. {section.caption}"))
+    words = f"{section.title}. {section.caption}"
+    if section.form == "svg":
+        picture = inline_svg(section.figure, words)
+    else:
+        picture = inline_png(png_bytes(section.figure) if png is None else png, words)
+    return replace(section, figure=None, picture=picture)
 
 
 def _data_uri(table: Table | None) -> str:

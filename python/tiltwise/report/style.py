@@ -10,17 +10,23 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#8A8F98"
 INK = "#22262B"
+
+DPI = 110.0
+"""Of figures that are pixels in the page, and of all in `logfile.pdf`."""
 
 _SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -46,6 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tiltwise",
     "path.simplify": True,
+    "text.parse_math": False,  # a `$` in the name of a file is a `$`
 }
 
 
@@ -59,6 +66,26 @@ def style() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """Empty figure of a size in inches, without a window or a global registry."""
     return Figure(figsize=(width, height), facecolor="white")
+
+
+class _Plain(LogFormatter):
+    """Numbers as people write them: those of matplotlib are formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return "" if not super().__call__(x, pos) else f"{x:,.0f}" if abs(x) >= 1.0 else f"{x:g}"
+
+
+def logarithmic(axes: Axes, direction: Literal["x", "y"], linear: float | None = None) -> None:
+    """Scale an axis by powers of ten; from `linear` on, and linearly up to there, where values may be 0 or negative."""
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    scale = axes.set_xscale if direction == "x" else axes.set_yscale
+    if linear is None:
+        scale("log")
+        axis.set_minor_formatter(_Plain(10.0))
+        axis.set_major_formatter(_Plain(10.0))
+    else:
+        scale("symlog", linthresh=linear)
+        axis.set_major_formatter(_Plain(10.0, linthresh=linear))
 
 
 def plain_image_axes(axes: Axes) -> None:
@@ -79,17 +106,24 @@ def grey_levels(image: NDArray[np.floating], low: float = 0.5, high: float = 99.
     return (black, white) if white > black else (black, black + 1.0)
 
 
-def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
-    """Figure as a PNG file, without date or program name, so that equal figures have equal bytes."""
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
+def png_bytes(figure: Figure) -> bytes:
+    """Figure as a PNG file of 8 bit per colour, without date or program name: equal figures have equal bytes."""
+    buffer, usual = io.BytesIO(), figure.dpi
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(DPI)
+    try:
+        with style():
+            canvas.draw()  # type: ignore[no-untyped-call]
+            pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    finally:
+        figure.set_dpi(usual)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="png", compress_level=2)
     return buffer.getvalue()
 
 
-def inline_png(figure: Figure, alt: str) -> str:
-    """Figure as an HTML image that holds its own data."""
-    data = base64.b64encode(png_bytes(figure)).decode("ascii")
+def inline_png(png: bytes, alt: str) -> str:
+    """PNG file as an HTML image that holds its own data."""
+    data = base64.b64encode(png).decode("ascii")
     return f'<img alt="{_escape(alt)}" src="data:image/png;base64,{data}">'
 
 

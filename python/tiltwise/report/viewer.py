@@ -119,7 +119,7 @@ def _program() -> tuple[str, str]:
 
 def packed(content: bytes) -> str:
     """Compressed, as text for the page."""
-    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(content, 4)).decode("ascii")
 
 
 def _sha256(text: str) -> str:

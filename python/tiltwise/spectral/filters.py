@@ -58,10 +58,10 @@ def resample(
             found=f"{new_size} voxels of {new_pixel_size:g} Å from voxels of {pixel_size:g} Å",
         )
     kernel = _interpolation(volume.shape[0], new_size, new_pixel_size / pixel_size)
-    result = np.asarray(volume, dtype=np.float64)
-    for _ in range(3):
-        result = np.tensordot(result, kernel, axes=(0, 1))
-    return np.asarray(result, dtype=np.float32)
+    # one axis after the other, the last one first: no array is transposed on the way
+    result = np.matmul(np.asarray(volume, dtype=np.float64), kernel.T)
+    result = np.matmul(kernel, result)
+    return np.tensordot(kernel, result, axes=(1, 0)).astype(np.float32)
 
 
 def _interpolation(size: int, new_size: int, ratio: float) -> NDArray[np.float64]:
