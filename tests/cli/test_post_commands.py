@@ -137,7 +137,7 @@ def test_masks_that_cannot_be_used(halves: Path, refused: Refuse, tmp_path: Path
         (np.zeros((BOX,) * 3), "not all zero"),
         (2.0 * particle(), " to 2"),
         (particle() - 0.5, "the mask cannot be used"),
-        (np.ones((32,) * 3), "differ in size"),
+        (np.ones((32,) * 3), "cut off at the edge of its own box"),
     ):
         write_map(path, mask, PIXEL)
         assert message in refused("postprocess", "--i", halves, "--mask", path)

@@ -15,13 +15,11 @@ from helpers.refinements import DIAMETER, simulated
 from tiltwise.cli.main import main
 from tiltwise.cycle import run
 from tiltwise.cycle.project import newest_set
-from tiltwise.cycle.run import resampled_mask
 from tiltwise.cycle.table import verdicts
 from tiltwise.errors import FormatError
 from tiltwise.io.optimisation_set import load_optimisation_set, write_tomograms
 from tiltwise.jobs.manifest import read_manifest
 from tiltwise.sim.simulate import SimulatedData
-from tiltwise.spectral.masks import distances, soft_edge
 
 
 @pytest.fixture(scope="module")
@@ -181,17 +179,6 @@ def test_polish_starts_from_the_poses_of_a_project(
 def test_project_without_sets(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no optimisation set"):
         newest_set(tmp_path)
-
-
-def test_masks_keep_their_centre_and_size_in_angstrom() -> None:
-    def sphere(size: int, radius: float) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return soft_edge(distances(size, 3), radius + 3, 6).astype(np.float32)
-
-    fine = sphere(48, 14.0)
-    coarse = resampled_mask(fine, 24)
-    assert coarse.shape == (24, 24, 24)
-    assert coarse.sum() * 8 == pytest.approx(fine.sum(), rel=0.02)
-    np.testing.assert_allclose(coarse[12, 12], fine[24, 24, ::2], atol=0.02)
 
 
 def test_verdicts_in_words(tmp_path: Path) -> None:

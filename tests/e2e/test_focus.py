@@ -12,18 +12,27 @@ import pytest
 from helpers.refinements import Listener, assert_same_files, refine_options, run_refine, simulated
 from tiltwise import api
 from tiltwise.em import focus as focusing
+from tiltwise.em import memory
 from tiltwise.em.data import load_set
+from tiltwise.em.memory import plan_refine
 from tiltwise.em.refine import RefineResult
 from tiltwise.errors import Aborted, ConfigError, DataError, ShapeError
 from tiltwise.extract.source import ParticleSource
+from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.io.documents import Documents
 from tiltwise.io.mrc import read_map, write_map
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import load_optimisation_set, table_of, with_columns, write_particles
 from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.manifest import read_manifest
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.cross_fit import bytes_of_folds
 from tiltwise.maps.focus import Frame
 from tiltwise.maps.inputs import source_of
+from tiltwise.maps.whole import PART_LABELS, Whole, is_of_parts
+from tiltwise.model.poses import poses_of
 from tiltwise.post.mask import widened
+from tiltwise.selection.expand import with_mates
 from tiltwise.sim.score import score_poses
 from tiltwise.sim.simulate import SimulatedData
 from tiltwise.spectral.filters import low_pass
@@ -92,14 +101,86 @@ def test_domain_is_found_in_its_own_box(rocking: Rocking, focused: Path, tmp_pat
     assert abs(crowd.focus.removal.scale - 1.0) < 0.02
 
 
-def test_bytes_do_not_depend_on_threads_and_survive_a_stop(rocking: Rocking, focused: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_threads_and_survive_a_stop(
+    rocking: Rocking, focused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on the memory that is free when it is continued: folds are those it began with."""
     folder = tmp_path / "job"
     with pytest.raises(Aborted):
         rocking.run(folder, Listener(folder, stop=1), threads=2)
+    plan = plan_refine(32, 2, None, folds=5)
+    monkeypatch.setattr(focusing, "free_memory_bytes", lambda: 4 * bytes_of_folds(32, 3))
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: 2 * plan.total - 2)
     again = Listener(folder)
     rocking.run(folder, again)
     assert "continues after iteration 1" in again.notes
     assert_same_files(folder, focused)
+    warnings = " ".join(read_manifest(folder)["warnings"])  # type: ignore[index]
+    assert "memory for maps of the rest in 3 folds, and the run began with 5" in warnings
+    assert "the run began with 5 and needs more" in warnings
+
+
+def test_a_part_of_a_part_is_taken_off_the_whole(rocking: Rocking, focused: Path, tmp_path: Path) -> None:
+    """--focus on what --focus has left: the rest is that of the consensus, as if the first had not been."""
+    backend, progress = load_backend("auto"), SilentProgress()
+    first = refine_options(rocking.data, tmp_path / "first", focus=rocking.mask)
+    again = refine_options(
+        rocking.data,
+        tmp_path / "again",
+        input=focused / "run_optimisation_set.star",
+        focus=focused / "run_focus_mask.mrc",
+        reference=None,
+        ini_high=None,
+        healpix_order=None,
+    )
+    found = []
+    for options in (first, again):
+        with FolderJob(options, ["tiltwise", "refine"], progress) as job:
+            moved, halves, focus = focusing.focused(options, load_set(options), backend, 1, job, progress)
+            write_particles(job.path("particles.star"), moved)
+        assert focus is not None
+        assert focus.consensus is not None
+        assert focus.removal is not None
+        found.append((focus, focus.consensus, focus.removal, halves))
+    (one, before, taken, halves), (two, after, still_taken, same) = found
+    assert np.array_equal(halves, same)
+    assert np.linalg.norm(one.offset_angstrom) > 10.0
+    # masks in the middle of their boxes stay there, but for a voxel
+    np.testing.assert_allclose(two.offset_angstrom, one.offset_angstrom + two.frame.offset_angstrom, atol=1e-4)
+    assert np.abs(two.frame.offset_px).max() <= 1
+    assert before.keys == after.keys
+    for key, rest in before.rest.items():
+        # poses in files are rounded
+        assert np.abs(after.rest[key] - rest).max() < 1e-3 * np.abs(rest).max()
+    assert abs(taken.scale - still_taken.scale) < 0.02
+    whole = load_optimisation_set(rocking.data.optimisation_set, need_images=False)
+    for job_folder in (focused, tmp_path / "again"):
+        name = "run_data.star" if job_folder == focused else "particles.star"
+        own = load_optimisation_set(tomograms=whole.paths["tomograms"], particles=job_folder / name, need_images=False)
+        assert is_of_parts(own)
+        back = Whole.of(own).placed(own)
+        for value, expected in zip(poses_of(back), poses_of(whole), strict=True):
+            np.testing.assert_allclose(value, expected, atol=1e-4)
+
+
+def test_sets_of_parts_that_make_no_sense_are_refused(focused: Path) -> None:
+    own = load_optimisation_set(focused / "run_optimisation_set.star", need_images=False)
+    far = replace(own, particles=replace(own.particles, coordinate_px=own.particles.coordinate_px + 50.0))
+    with pytest.raises(DataError, match="not where the whole particles have their parts"):
+        Whole.of(far).refuse_elsewhere(far, 100.0)
+    Whole.of(own).refuse_elsewhere(own, 100.0)
+    moved = np.arange(len(own.particles)) % 2.0
+    with pytest.raises(DataError, match="centred on different parts"):
+        Whole.of(with_columns(own, {PART_LABELS[0]: moved}))
+    block = table_of(own).copy()
+    block.drop(PART_LABELS[0])
+    documents = own.documents
+    assert isinstance(documents, Documents)
+    less = replace(own, documents=replace(documents, particle_table=documents.particle_table.replace(block)))
+    with pytest.raises(DataError, match="not known what the particles are parts of"):
+        Whole.of(less)
+    with pytest.raises(DataError, match="have not their symmetry"):
+        with_mates(own, symmetry_matrices("C3"))
 
 
 def test_pseudo_subtomograms_are_made_of_what_is_left(rocking: Rocking, tmp_path: Path) -> None:
@@ -193,7 +274,7 @@ def test_bad_input_is_explained(rocking: Rocking, tmp_path: Path) -> None:
     options(symmetry="C3", focus_center="box")
     options(solvent_correct_fsc=True)
     small = tmp_path / "small.mrc"
-    write_map(small, mask[4:-4, 4:-4, 4:-4], PIXEL)
+    write_map(small, mask[4:-4, 4:-4, 4:-4], 0.0)
     with pytest.raises(ShapeError, match=r"--focus .*small") as caught_shape:
         rocking.run(tmp_path / "a", focus=small)
     assert "24 x 24 x 24" in str(caught_shape.value)

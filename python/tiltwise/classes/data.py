@@ -87,7 +87,7 @@ class ClassData:
         self.half_of = np.array([half for half, _ in keys], np.int64)
         self.portions = portions_of(self.folds, self.images.series_of)
         self.sphere = focus_mask(None, self.diameter, self.box, self.pixel_size)
-        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size)
+        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size, progress.note)
         inside = float((self.mask * self.sphere).sum()) / float(self.mask.sum())
         if not inside >= LEAST_OVERLAP:
             raise DataError(

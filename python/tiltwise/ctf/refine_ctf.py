@@ -93,7 +93,9 @@ class CtfRefinement:
                 where=", ".join(series.name for series in self.optset.series[:5]),
                 fix="check units, binning and origin of the coordinates, or use a smaller --crop",
             )
-        self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
+        self.mask = focus_mask(
+            options.mask, options.particle_diameter, self.source.box, self.source.pixel_size, progress.note
+        )
         progress.title(
             "refine-ctf",
             {

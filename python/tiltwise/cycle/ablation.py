@@ -129,7 +129,7 @@ class Ablation:
         self.backend = load_backend(options.backend)
         source = source_of(options, self.optset)
         self.box, self.pixel_size = source.box, source.pixel_size
-        self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
+        self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size, progress.note)
         self.count = affordable_folds(self.box, options.folds, allowed_bytes(options.memory))
         size = options.size_of_particle(self.pixel_size)
         self.folds = assign_folds(self.optset, self.halves, self.count, size, options.seed)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tiltwise.config import OutputOptions
 from tiltwise.ctf.options import RefineCtfOptions
@@ -29,7 +28,7 @@ from tiltwise.exec import Job, Progress
 from tiltwise.files import write_text
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
-from tiltwise.maps.masks import read_mask
+from tiltwise.maps.masks import pixel_size_unset, read_mask, regridded
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.options import AlignOptions
 from tiltwise.post.half_maps import read_cube
@@ -113,10 +112,15 @@ class Cycle:
         if path is None:
             return None
         size, pixel = _even(self.options.map_size / binning), self.pixel_size * binning
-        mask, _ = read_map(path)
+        mask, own = read_map(path)
         if mask.shape == (size,) * 3:
             return path
-        resampled, values = self.job.path(f"mask_bin{binning:g}.mrc"), resampled_mask(mask, size)
+        if pixel_size_unset(own, pixel):  # a round has masks of several binnings: that of the file is not known
+            self.progress.note(f"--mask {path} has no pixel size: it is taken to be as wide as the maps")
+            values = regridded(mask, len(mask) / size, size)
+        else:
+            values = read_mask(path, size, pixel, note=self.progress.note)
+        resampled = self.job.path(f"mask_bin{binning:g}.mrc")
         # Steps that are finished look at the time of their inputs: the same mask stays as it is.
         if not (resampled.exists() and np.array_equal(read_map(resampled)[0], values)):
             write_map(resampled, values, pixel)
@@ -412,17 +416,6 @@ def run(options: CycleOptions, job: Job, progress: Progress, step: Steps) -> Cyc
     """
     progress.title(options.command, {"rounds": options.rounds, "order": options.order, "box_px": options.box})
     return Cycle(options, job, progress, step).run()
-
-
-def resampled_mask(mask: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Mask `(N, N, N)` on a grid of `size` voxels with the same field of view, interpolated linearly; centres coincide.
-
-    Headers of masks are not asked: many hold no pixel size, or 1 Å.
-    """
-    step = len(mask) / size
-    offset = len(mask) // 2 - step * (size // 2)
-    values = ndimage.affine_transform(mask, np.full(3, step), offset, (size,) * 3, order=1)
-    return np.asarray(np.clip(values, 0.0, 1.0), np.float32)
 
 
 def _even(size: float) -> int:

@@ -20,18 +20,20 @@ from tiltwise.extract.source import ParticleSource, Poses, Rest
 from tiltwise.files import atomic_path
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import write_map
+from tiltwise.io.optimisation_set import with_columns
 from tiltwise.kernels.api import Backend
-from tiltwise.maps.cross_fit import PADDING, affordable_folds, assign_folds
+from tiltwise.maps.cross_fit import PADDING, affordable_folds, assign_folds, bytes_of_folds
 from tiltwise.maps.focus import Frame
 from tiltwise.maps.half_sets import half_sets
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.inputs import source_of
 from tiltwise.maps.insertion import insert_images
-from tiltwise.maps.masks import focus_mask, read_mask
+from tiltwise.maps.masks import focus_mask, read_mask, regridded
 from tiltwise.maps.options import FocusOptions
 from tiltwise.maps.spectra import last_used_shell, prior_from_fsc
 from tiltwise.maps.subtraction import Consensus, Removal
 from tiltwise.maps.volumes import Accumulator, solve_map
+from tiltwise.maps.whole import Whole
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import series_index
 
@@ -53,13 +55,17 @@ class Focus:
 
     frame: Frame
     optset: OptimisationSet
-    """particles whose coordinates are the centres of their parts"""
+    """particles whose coordinates are the centres of their parts, and whose file also says where they are whole"""
+    offset_angstrom: NDArray[np.float64]
+    """(3,) x, y, z of the centre of the part in the box of the whole particle"""
     consensus: Consensus | None = None
     """maps of the particle; None if nothing is taken off"""
     removal: Removal | None = None
     """what is taken off"""
     averages: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     """maps (N, N, N) in the box of the part, of the same few particles, before and after"""
+    rest_folds: int | None = None
+    """that the rest is predicted with: a run that is continued must have them again"""
 
     @property
     def bytes_kept(self) -> int:
@@ -70,7 +76,7 @@ class Focus:
         return 8 * (len(self.consensus.rest) + len(self.consensus.whole)) * padded * padded * (padded // 2 + 1)
 
     def taken(self, rows: NDArray[np.intp]) -> Focus:
-        """For some of the particles, by number."""
+        """For some of the particles, by number; masks and maps are the same."""
         optset = replace(self.optset, particles=self.optset.particles.take(rows))
         consensus = None if self.consensus is None else self.consensus.take(rows)
         return replace(self, optset=optset, consensus=consensus)
@@ -97,8 +103,13 @@ class Focus:
         job.add_output(path, "Mask3D.mrc.relion")
         return {"focus_mask": path}
 
+    def around(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map of the whole particle in the box of the part."""
+        x, y, z = (float(one) for one in self.offset_angstrom / self.frame.pixel_size)
+        return regridded(density, 1.0, len(density), (x, y, z))
+
     def start(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part of a map of the particle, in the box of the part.
+        """The part of a map in the box that the mask was made in, in the box of the part.
 
         Raises
         ------
@@ -129,11 +140,13 @@ def focused(
     progress: Progress,
     *,
     folds: int | None = None,
+    kept_folds: int | None = None,
     subtract: bool = True,
 ) -> tuple[OptimisationSet, NDArray[np.int64], Focus | None]:
     """The set that a job works on, half sets (P,), and what --focus asks for.
 
-    A particle is predicted without one of `folds` of its half set, 2 at least; without `subtract` nothing is taken off.
+    A particle is predicted without one of `folds` of its half set, 2 at least, or fewer where memory is short; a run
+    that is continued gives those it began with as `kept_folds`.  Without `subtract` nothing is taken off.
 
     Raises
     ------
@@ -144,11 +157,21 @@ def focused(
     """
     if options.focus is None:
         return optset, half_sets(optset, options, job), None
-    frame, optset = _framed(options, optset, job.warn)
-    halves, moved = half_sets(optset, options, job), frame.particles(optset)
+    frame, optset = _framed(options, optset, job.warn, progress.note)
+    whole = Whole.of(optset)
+    whole.refuse_elsewhere(optset, options.size_of_particle(frame.pixel_size))
+    offset = whole.part_angstrom + frame.offset_angstrom
+    if whole.known:
+        progress.note(
+            "particles are those of a part already: what else they show is predicted from the poses of the whole "
+            "particles, which their file has"
+        )
+    halves = half_sets(optset, options, job)
+    moved = with_columns(frame.particles(optset), whole.columns(frame.offset_angstrom))
     if not subtract:
-        return moved, halves, Focus(frame, moved)
-    consensus = _consensus(options, optset, halves, folds, backend, threads, job, progress)
+        return moved, halves, Focus(frame, moved, offset)
+    count = _rest_folds(options, folds, kept_folds, job.warn)
+    consensus = _consensus(options, whole, optset, halves, count, backend, threads, job, progress)
     source, sample, shell = source_of(options, moved), _sample(moved), last_used_shell(consensus.curve)
     subtraction = consensus.subtraction(source, backend)
     with job.timing("rest"):
@@ -156,41 +179,56 @@ def focused(
         before = _average(source, sample, consensus.curve, backend, threads)
         source.rest = subtraction
         after = _average(source, sample, consensus.curve, backend, threads)
-    job.event("subtraction", scale=removal.scale, scale_error=removal.scale_error)
+    job.event("subtraction", scale=removal.scale, scale_error=removal.scale_error, folds=count)
     if removal.wrong:
         job.warn(
             f"tilt images hold {removal.scale:.2f} +- {removal.scale_error:.2f} times what is taken off them: poses in "
             "the file do not fit the images, or their contrast does not fit the metadata"
         )
-    return moved, halves, Focus(frame, moved, consensus, removal, (before, after))
+    return moved, halves, Focus(frame, moved, offset, consensus, removal, (before, after), count)
 
 
 def shared(options: FocusOptions, optset: OptimisationSet, path: Path) -> Focus:
     """What another process wrote to a file with `Focus.share`, for the same set and options; without figures."""
-    frame, optset = _framed(options, optset, lambda text: None)
-    moved = frame.particles(optset)
+    frame, optset = _framed(options, optset)
+    moved, whole = frame.particles(optset), Whole.of(optset)
+    offset = whole.part_angstrom + frame.offset_angstrom
     with np.load(path) as saved:
         arrays = dict(saved)
     if not arrays:
-        return Focus(frame, moved)
+        return Focus(frame, moved, offset)
     keys = [(int(half), int(fold)) for half, fold in arrays["keys"]]
-    rest, whole = (
+    rest, maps = (
         {key: arrays[f"{name}_{key[0]}_{key[1]}"] for key in sorted(set(keys)) if f"{name}_{key[0]}_{key[1]}" in arrays}
         for name in ("rest", "whole")
     )
-    return Focus(frame, moved, Consensus(optset, keys, rest, whole, arrays["curve"]))
+    return Focus(frame, moved, offset, Consensus(whole.placed(optset), keys, rest, maps, arrays["curve"]))
 
 
 def _framed(
-    options: FocusOptions, optset: OptimisationSet, warn: Callable[[str], None]
+    options: FocusOptions,
+    optset: OptimisationSet,
+    warn: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Frame, OptimisationSet]:
     """Box about the part, and the particles whose part is seen."""
     assert options.focus is not None
     pixel_size = optset.series[0].pixel_size_angstrom * options.binning
-    frame = Frame.of(
-        read_mask(options.focus, options.map_size, pixel_size, "--focus"), pixel_size, options.focus_center
-    )
+    mask = read_mask(options.focus, options.map_size, pixel_size, "--focus", note)
+    frame = Frame.of(mask, pixel_size, options.focus_center)
     return frame, _with_part_seen(options, optset, frame, warn)
+
+
+def _rest_folds(options: FocusOptions, wanted: int | None, kept: int | None, warn: Callable[[str], None]) -> int:
+    """Folds of the maps of the rest; those an earlier run had, whatever memory there is now."""
+    memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or UNKNOWN) / 2
+    allowed = affordable_folds(options.map_size, kept or max(wanted or FOLDS, 2), int(SHARE_OF_MAPS * memory))
+    if kept is not None and allowed < kept:
+        warn(
+            f"memory for maps of the rest in {allowed} folds, and the run began with {kept}: it goes on with these "
+            f"and takes {bytes_of_folds(options.map_size, kept) / 1e9:.1f} GB for them"
+        )
+    return kept or allowed
 
 
 def _sample(optset: OptimisationSet) -> list[int]:
@@ -256,26 +294,28 @@ def _with_part_seen(
 
 def _consensus(
     options: FocusOptions,
+    whole: Whole,
     optset: OptimisationSet,
     halves: NDArray[np.int64],
-    wanted: int | None,
+    count: int,
     backend: Backend,
     threads: int,
     job: Job,
     progress: Progress,
 ) -> Consensus:
-    """Maps of the particle and of its rest, from the poses in the set."""
+    """Maps of the particle and of its rest, in `count` folds, from the poses of the whole particles."""
     box, pixel_size = options.map_size, optset.series[0].pixel_size_angstrom * options.binning
     assert options.focus is not None
     mask = read_mask(options.focus, box, pixel_size, "--focus")
+    x, y, z = (float(one) for one in -whole.part_angstrom / pixel_size)
+    part = regridded(mask, 1.0, box, (x, y, z)) if whole.known else mask
     if options.rest is None:
-        whole = focus_mask(None, options.particle_diameter, box, pixel_size)
-        rest = whole * (1.0 - mask)
+        particle = focus_mask(None, options.particle_diameter, box, pixel_size)
+        rest = particle * (1.0 - part)
     else:
-        rest = read_mask(options.rest, box, pixel_size, "--rest") * (1.0 - mask)
-        whole = np.maximum(rest, mask)
-    memory = options.memory * 1e9 if options.memory is not None else (free_memory_bytes() or UNKNOWN) / 2
-    count = affordable_folds(box, max(wanted or FOLDS, 2), int(SHARE_OF_MAPS * memory))
+        rest = read_mask(options.rest, box, pixel_size, "--rest", progress.note) * (1.0 - part)
+        particle = np.maximum(rest, part)
+    optset = whole.placed(optset)
     folds = assign_folds(optset, halves, count, options.size_of_particle(pixel_size), options.seed)
     with job.timing("rest"), progress.task("rest of the particle", len(optset.particles)) as task:
 
@@ -287,7 +327,7 @@ def _consensus(
             source_of(options, optset),
             halves,
             folds,
-            np.asarray(whole, np.float32),
+            np.asarray(particle, np.float32),
             np.asarray(rest, np.float32),
             symmetry_matrices(options.symmetry),
             backend,

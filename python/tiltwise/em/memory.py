@@ -47,6 +47,13 @@ class MemoryPlan:
         """Everything together."""
         return _PROGRAM + self.volumes + self.batch + self.workers + self.images
 
+    def fewer(self, wanted: int, *, began: bool) -> str:
+        """What to say where `wanted` folds do not fit; a run that `began` with them goes on with them."""
+        kept = f"{self.folds} folds" if self.folds > 1 else "no folds"
+        if began:
+            return f"the memory allowed holds sums of {kept}: the run began with {wanted} and needs more for them"
+        return f"the memory allowed holds sums of {kept} instead of {wanted}: results will differ slightly"
+
     def __str__(self) -> str:
         allowed = "" if self.limit is None else f" of {self.limit / 1e9:.1f} GB allowed"
         return (

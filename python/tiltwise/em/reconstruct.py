@@ -72,7 +72,9 @@ class GivenPoses:
         if lost:
             job.warn(lost)
         self.symmetry = symmetry_matrices(options.symmetry)
-        self.mask = focus_mask(options.mask, options.particle_diameter, self.source.box, self.source.pixel_size)
+        self.mask = focus_mask(
+            options.mask, options.particle_diameter, self.source.box, self.source.pixel_size, progress.note
+        )
         progress.title(
             options.command,
             {

@@ -34,7 +34,7 @@ from tiltwise.em.results import with_poses, write_results
 from tiltwise.em.scale import series_scales
 from tiltwise.em.schedule import MOSTLY_SHARP, Schedule
 from tiltwise.em.settings import Group, Settings
-from tiltwise.em.state import HALVES, State, checkpoint_of, state_from
+from tiltwise.em.state import HALVES, State, checkpoint_of, fold_count, state_from
 from tiltwise.em.step import PADDING, Step, UnitRunner
 from tiltwise.em.symmetry_check import MOST_SHELLS, SymmetryCheck, SymmetryRelaxation
 from tiltwise.em.units import Key, RunningSums, Unit, UnitSums, total_noise, units_of
@@ -102,12 +102,18 @@ class Refinement:
         read = load_set(options, job.warn)
         refuse_search_of_mates(options, read, job.warn)
         parts = options, read, self.backend, self.threads, job, progress
-        self.optset, self.halves, self.focus = focused(*parts, folds=options.folds, subtract=options.subtract)
+        self.saved = job.load_checkpoint("refine")
+        kept = None if self.saved is None else self.saved.state.get("rest_folds")
+        self.optset, self.halves, self.focus = focused(
+            *parts, folds=options.folds, kept_folds=kept, subtract=options.subtract
+        )
         frame = None if self.focus is None else self.focus.frame
         self.diameter = diameter_of(options, self.optset) if frame is None else frame.diameter_angstrom
         self.symmetry = symmetry_matrices(options.symmetry)
         orientation = orientation_of(options, self.optset)
         self.wanted_folds = wanted_folds(options.folds, len(self.symmetry), fixed=options.skip_align)
+        if self.saved is not None:
+            self.wanted_folds = fold_count(self.saved)
         self.images = data_model(
             options, self.optset, self.backend, self.threads, self._plan_memory, job.check_abort, self.focus
         )
@@ -116,8 +122,8 @@ class Refinement:
         self.runner = UnitRunner(self.images, self.backend, self.threads, orientation, job.check_abort)
         self.executor: Executor[Step, Unit, UnitSums] = InProcess(self.runner.run)
         self.folds = assign_folds(self.optset, self.halves, self.memory.folds, self.diameter, options.seed)
-        own = None if frame is None else frame.mask
-        self.mask = focus_mask(options.mask, self.diameter, self.box, self.pixel_size) if own is None else own
+        sizes = self.diameter, self.box, self.pixel_size
+        self.mask = focus_mask(options.mask, *sizes, progress.note) if frame is None else frame.mask
         self.half_fsc = HalfFsc(self.mask, options.solvent_correct_fsc, options.seed)
         self.nyquist = self.box / 2
         self._share_out()
@@ -134,9 +140,8 @@ class Refinement:
         )
         progress.note(str(self.memory))
         if self.memory.folds < self.wanted_folds:
-            kept = f"{self.memory.folds} folds" if self.memory.folds > 1 else "no folds"
-            say = progress.note if options.folds is None else job.warn
-            say(f"the memory allowed holds sums of {kept} instead of {self.wanted_folds}: results will differ slightly")
+            loud = options.folds is not None or self.saved is not None
+            (job.warn if loud else progress.note)(self.memory.fewer(self.wanted_folds, began=self.saved is not None))
 
     def _plan_memory(self, box: int, images: int) -> int:
         """Plan for maps of `box` voxels; bytes, of `images` that all would take, in which images may be kept."""
@@ -171,7 +176,7 @@ class Refinement:
 
     def start(self) -> State:
         """State before the first iteration, or the one a checkpoint holds."""
-        saved = self.job.load_checkpoint("refine")
+        saved, self.saved = self.saved, None
         if saved is not None:
             if saved.state["iteration"]:
                 self.progress.note(f"continues after iteration {saved.state['iteration']}")
@@ -235,7 +240,8 @@ class Refinement:
 
     def save(self, state: State) -> None:
         """Checkpoint from which `start` continues."""
-        self.job.save_checkpoint("refine", *checkpoint_of(state, self.halves, self.folds))
+        rest = None if self.focus is None else self.focus.rest_folds
+        self.job.save_checkpoint("refine", *checkpoint_of(state, self.halves, self.folds, rest))
 
     # ---- one iteration ----------------------------------------------------------------------------------
 
@@ -414,17 +420,7 @@ class Refinement:
             self.save(state)
             self.kept.drop()
         if state.schedule.converged:
-            last = state.history[-1]
-            if state.schedule.fixed:
-                reason = "converged: no gain in resolution with the poses of the file"
-            elif last["sharp"] >= MOSTLY_SHARP:
-                found = f"poses moved by {last['change_deg']:.2f}° and {last['change_angstrom']:.2f} Å"
-                reason = f"converged: no gain in resolution, and {found} in the last iteration"
-            else:
-                reason = (
-                    f"converged: no gain in resolution, and steps of {state.schedule.fine_step_deg():.2f}° are finer "
-                    f"than the {last['accuracy_deg']:.2f}° the data resolve"
-                )
+            reason = state.schedule.why_converged(state.history[-1])
         return self.finish(state, reason)
 
     def finish(self, state: State, reason: str) -> RefineResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,18 @@ class Schedule:
         if self.sigma_ang_deg is None:
             return sigma
         return min(sigma, self.sigma_ang_deg) if self.order > self.local_order else self.sigma_ang_deg
+
+    def why_converged(self, last: Mapping[str, float]) -> str:
+        """In words, from the figures of the last iteration."""
+        if self.fixed:
+            return "converged: no gain in resolution with the poses of the file"
+        if last["sharp"] >= MOSTLY_SHARP:
+            found = f"poses moved by {last['change_deg']:.2f}° and {last['change_angstrom']:.2f} Å"
+            return f"converged: no gain in resolution, and {found} in the last iteration"
+        return (
+            f"converged: no gain in resolution, and steps of {self.fine_step_deg():.2f}° are finer than the "
+            f"{last['accuracy_deg']:.2f}° the data resolve"
+        )
 
     def grid(self, rng: np.random.Generator, relaxed: str = "C1") -> PoseGrid:
         """Grid of the next iteration, moved at random by up to half a coarse step.

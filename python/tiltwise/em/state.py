@@ -43,9 +43,12 @@ class State:
 
 
 def checkpoint_of(
-    state: State, halves: NDArray[np.int64], folds: NDArray[np.int64]
+    state: State, halves: NDArray[np.int64], folds: NDArray[np.int64], rest_folds: int | None = None
 ) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-    """Arrays and plain values from which `state_from` continues; `halves` and `folds` (P,) are of every particle."""
+    """Arrays and plain values from which `state_from` continues; `halves` and `folds` (P,) are of every particle.
+
+    `rest_folds` is the number of those that what is taken off the images is predicted with.
+    """
     arrays: dict[str, NDArray[Any]] = {f"map_{half}": state.maps[half] for half in HALVES}
     arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(state.noise)}
     arrays |= {"displacement": state.poses.displacement_angstrom, "rotation": state.poses.rotation}
@@ -56,7 +59,13 @@ def checkpoint_of(
         "schedule": asdict(state.schedule),
         "offset_sigma_angstrom": state.offset_sigma_angstrom,
         "history": state.history,
+        "rest_folds": rest_folds,
     }
+
+
+def fold_count(saved: Checkpoint) -> int:
+    """Folds of each half set that a checkpoint has; 1 for none."""
+    return 1 + int(saved.arrays["folds"].max(initial=0))
 
 
 def state_from(saved: Checkpoint, optset: OptimisationSet) -> tuple[State, NDArray[np.int64], NDArray[np.int64]]:

@@ -66,7 +66,7 @@ def emdb(optset: OptimisationSet, options: ExportOptions, job: Job) -> list[str]
             found=f"{len(primary)} voxels of {pixel:g} Å",
             fix="deposit the map that postprocess made from these half maps",
         )
-    mask, _ = mask_of(options.mask, halves, job)
+    mask, _ = mask_of(options.mask, halves, job, notes.append)
     curves = masked_fsc(halves.first, halves.second, mask)
     resolution = resolution_angstrom(curves.corrected, halves.size, pixel, THRESHOLD)
     contour = automatic_threshold(primary, halves.noise if options.map is None else None).value

@@ -100,6 +100,10 @@ class Extraction:
         """What is taken off the images of particles `rows` of that set, which are those of `source`."""
         return None
 
+    def kept(self) -> dict[str, int]:
+        """What a run that is continued must have again."""
+        return {}
+
     # ---- files ------------------------------------------------------------------------------------------------
 
     def files(self, particle: int) -> list[_File]:
@@ -168,7 +172,7 @@ class Extraction:
         fix = "write 2D stacks, a smaller --crop or --float16, or choose another disk"
         refuse_without_room(job.folder, needed, self.options.output, fix)
         # From here on files in the folder belong to these options: only such a run may go on with them.
-        job.save_checkpoint("extract", {}, {"began": True})
+        job.save_checkpoint("extract", {}, self.kept())
         self.progress.title(
             "extract",
             {

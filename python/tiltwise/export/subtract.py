@@ -36,10 +36,17 @@ class SubtractedExtraction(Extraction):
     def prepared(self, optset: OptimisationSet) -> OptimisationSet:
         """See `Extraction.prepared`: coordinates are those of the parts, half sets those of the prediction."""
         self.backend = load_backend(self.part.backend)
-        moved, halves, focus = focused(self.part, optset, self.backend, self.threads, self.job, self.progress)
+        saved = self.job.load_checkpoint("extract")
+        given = self.part, optset, self.backend, self.threads, self.job, self.progress
+        moved, halves, focus = focused(*given, kept_folds=None if saved is None else saved.state.get("rest_folds"))
         assert focus is not None
         self.focus = focus
         return replace(moved, particles=replace(moved.particles, half_set=halves))
+
+    def kept(self) -> dict[str, int]:
+        """See `Extraction.kept`: images of one set are predicted with the same folds."""
+        assert self.focus.rest_folds is not None
+        return {"rest_folds": self.focus.rest_folds}
 
     def rest(self, rows: NDArray[np.intp]) -> Rest | None:
         """See `Extraction.rest`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,10 +22,12 @@ from tiltwise.model import OptimisationSet
 
 __all__ = [
     "LABELS",
+    "has_table",
     "load_optimisation_set",
     "notes_of",
     "refuse_nonrigid",
     "table_of",
+    "with_columns",
     "with_copies",
     "write_optimisation_set",
     "write_particles",
@@ -138,6 +140,11 @@ def notes_of(optset: OptimisationSet) -> tuple[str, ...]:
     return optset.documents.notes if isinstance(optset.documents, Documents) else ()
 
 
+def has_table(optset: OptimisationSet) -> bool:
+    """Whether the particles were read from a file."""
+    return isinstance(optset.documents, Documents) and bool(optset.documents.particle_table.blocks)
+
+
 def table_of(optset: OptimisationSet) -> StarBlock:
     """The rows of the particle file for the particles of a set, as they were read, with every column there was.
 
@@ -147,7 +154,7 @@ def table_of(optset: OptimisationSet) -> StarBlock:
         if the particles were not read from a file.
     """
     documents = optset.documents
-    if not isinstance(documents, Documents) or not documents.particle_table.blocks:
+    if not has_table(optset) or not isinstance(documents, Documents):
         raise FormatError("the particles were not read from a file", fix="write them first")
     block = documents.particle_table[particle_block_name(documents.particle_table)]
     if optset.particles.name == documents.particles.name:
@@ -176,6 +183,25 @@ def with_copies(optset: OptimisationSet, rows: NDArray[np.intp], names: Sequence
         optset.documents, particle_table=optset.documents.particle_table.replace(block), particles=particles
     )
     return replace(optset, particles=particles, trajectories=motion, documents=documents)
+
+
+def with_columns(optset: OptimisationSet, columns: Mapping[str, NDArray[np.float64]]) -> OptimisationSet:
+    """Set whose particle file also has numbers (P,) under other labels, wherever it is written.
+
+    Raises
+    ------
+    FormatError
+        if the particles were not read from a file.
+    """
+    block = table_of(optset).copy()
+    for label, values in columns.items():
+        block.set_floats(label, values)
+    documents = optset.documents
+    assert isinstance(documents, Documents)
+    row_of = {name: row for row, name in enumerate(documents.particles.name)}
+    read = documents.particles.take(np.array([row_of[name] for name in optset.particles.name], np.intp))
+    changed = replace(documents, particle_table=documents.particle_table.replace(block), particles=read)
+    return replace(optset, documents=changed)
 
 
 def write_optimisation_set(path: Name, **files: Name | None) -> None:

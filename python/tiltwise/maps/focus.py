@@ -9,15 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.errors import DataError
+from tiltwise.maps.masks import CUT_AWAY, INSIDE
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import pixel_sizes, poses_of
 
 Centre = Literal["mask", "box"]
-
-CUT_AWAY = 0.01
-"""Share of a mask that may be lost at the edge of the box when it is moved to the middle."""
-INSIDE = 0.5
-"""Value of a mask from which on a voxel belongs to the part."""
 
 
 @dataclass(frozen=True, slots=True)

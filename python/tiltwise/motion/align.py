@@ -99,7 +99,7 @@ class Alignments:
         self.backend = load_backend(options.backend)
         self.source = source_of(options, self.optset)
         self.box, self.pixel_size, self.disc = self.source.box, self.source.pixel_size, self.source.disc
-        self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size)
+        self.mask = focus_mask(options.mask, options.particle_diameter, self.box, self.pixel_size, progress.note)
         self.symmetry = symmetry_matrices(options.symmetry)
         self.data = self.original = self._data()
         self._refuse_unfit()

@@ -110,7 +110,7 @@ def run(options: LocalResolutionOptions, job: Job, progress: Progress) -> LocalR
             found=f"{options.coarsest:g} Å",
             fix="choose another --coarsest",
         )
-    mask, mask_path = mask_of(options.mask, halves, job)
+    mask, mask_path = mask_of(options.mask, halves, job, progress.note)
     threads = options.threads or default_threads()
     centres = band_centres(first_shell, size / 2)
     progress.title("local resolution", {"box_px": size, "pixel_size_angstrom": pixel_size, "bands": len(centres)})

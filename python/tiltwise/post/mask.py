@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from tiltwise.errors import DataError
 from tiltwise.exec import Job, Progress
-from tiltwise.io.mrc import write_map
+from tiltwise.io.mrc import read_map, write_map
 from tiltwise.maps.masks import read_mask
 from tiltwise.post.half_maps import HalfMaps, find_half_maps, load_half_maps, read_cube
 from tiltwise.post.options import MaskOptions
@@ -195,14 +195,22 @@ def soft_mask(
     return mask
 
 
-def mask_of(path: Path | None, halves: HalfMaps, job: Job) -> tuple[NDArray[np.float32], Path]:
-    """Mask of a file, or one that is found and written to the job folder; and its path."""
+def mask_of(
+    path: Path | None, halves: HalfMaps, job: Job, note: Callable[[str], None]
+) -> tuple[NDArray[np.float32], Path]:
+    """Mask of a file, or one that is found or resampled and written to the job folder; and its path.
+
+    `note` is told what was assumed of a file, and changed.
+    """
     if path is not None:
         job.add_input(path)
-        return read_mask(path, halves.size, halves.pixel_size), path
-    with job.timing("mask"):
-        found = find_particle(halves.mean, halves.noise, halves.pixel_size, job.warn)
-        mask = soft_mask(found.voxels, halves.pixel_size, job.warn)
+        mask = read_mask(path, halves.size, halves.pixel_size, note=note)
+        if np.array_equal(mask, read_map(path)[0]):
+            return mask, path
+    else:
+        with job.timing("mask"):
+            found = find_particle(halves.mean, halves.noise, halves.pixel_size, job.warn)
+            mask = soft_mask(found.voxels, halves.pixel_size, job.warn)
     path = job.path("mask.mrc")
     write_map(path, mask, halves.pixel_size)
     job.add_output(path, "Mask3D.mrc.relion")

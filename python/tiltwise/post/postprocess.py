@@ -85,7 +85,7 @@ def run(options: PostprocessOptions, job: Job, progress: Progress) -> Postproces
     for path in halves.paths:
         job.add_input(path)
     progress.title("postprocess", {"box_px": size, "pixel_size_angstrom": pixel_size})
-    mask, mask_path = mask_of(options.mask, halves, job)
+    mask, mask_path = mask_of(options.mask, halves, job, progress.note)
     job.check_abort()
     with job.timing("FSC"):
         first_shell = None

@@ -25,7 +25,7 @@ def focus_sections(focus: Focus) -> list[Section]:
     assert density is not None
     before, after = focus.averages
     rest = np.asarray(np.mean(list(focus.consensus.rest.values()), axis=0), np.float32)
-    maps = {"before": before, "after": after, "taken off": frame.moved(rest)}
+    maps = {"before": before, "after": after, "taken off": focus.around(rest)}
     removal = focus.removal
     frequency = np.arange(len(removal.before)) / (len(frame.mask) * frame.pixel_size)
     values = np.stack([frequency, removal.before, removal.after, removal.predicted], axis=1)
@@ -35,7 +35,7 @@ def focus_sections(focus: Focus) -> list[Section]:
             "The part and its mask",
             "The particle as its poses in the file give it, in the box about the part, and the mask. Worry if the mask "
             "cuts through density that moves with the part, or holds much that does not.",
-            figure=masked_slices(frame.moved(density), frame.mask, frame.pixel_size),
+            figure=masked_slices(focus.around(density), frame.mask, frame.pixel_size),
             form="png",
         ),
         Section(

@@ -20,6 +20,7 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import table_of, with_copies
 from tiltwise.io.particles import MATE_LABEL, PRIOR_ANGLE_LABELS, SOURCE_LABEL
 from tiltwise.maps.inputs import record
+from tiltwise.maps.whole import PART_LABELS, is_of_parts
 from tiltwise.model import OptimisationSet
 from tiltwise.selection.options import ExpandOptions
 from tiltwise.selection.run import read, write_set
@@ -45,7 +46,7 @@ def run(options: ExpandOptions, job: Job, progress: Progress) -> ExpandResult:
     ConfigError
         if the point group has one operation.
     DataError
-        if the set has mates already, or a name that a mate needs.
+        if the set has mates already, or a name that a mate needs, or is one of parts of particles.
     """
     before = read(options)
     record(before, job, progress)
@@ -79,6 +80,14 @@ def with_mates(
             expected="every particle once",
             found=f"{particles.name[row]} is a mate of {particles.source[row]}",
             fix=f"expand the set from before, or take one mate of each: tiltwise select --where '{MATE_LABEL} == 1'",
+        )
+    if is_of_parts(optset):
+        raise DataError(
+            "the particles are parts of particles, which have not their symmetry",
+            where=f"_{PART_LABELS[0]}",
+            expected="the set of the whole particles",
+            found="coordinates of a part, from a refinement with --focus",
+            fix="expand the set of the consensus, and refine the part of all mates",
         )
     rows = np.repeat(np.arange(len(particles)), count)
     mate = np.tile(np.arange(count), len(particles))
