@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiltwise.cli.main import main
 from tiltwise.exec.records import JobRecord
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
+from tiltwise.io.star import read_star, write_star
 from tiltwise.io.write_particles import write_particles
 from tiltwise.io.write_tomograms import write_tomograms
 from tiltwise.jobs.records import read_record
@@ -86,8 +88,9 @@ def test_page_says_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = (tmp_path / "compare_a_b.html").read_text()
     assert "B is better" in text
     assert "<td>box</td><td>32</td><td>48</td><td>px</td>" in text
-    assert text.count("<svg") == 1
-    assert "A - B" in text or "data:image/png" in text
+    assert text.count("<svg") == 2
+    assert text.count("data:image/png") == 2
+    assert "B lies on A as it is" in text
     assert "http" not in text.replace("http-equiv", "")
 
 
@@ -127,7 +130,26 @@ def test_poses_and_ctfs_that_were_moved(tmp_path: Path, tiny_data: SimulatedData
     assert float(result.moved.angle_deg.max()) < 0.01
     assert 9.0 < float(result.moved.distance.max()) < 17.0
     assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--o", str(tmp_path / "page.html")]) == 0
+    assert "rotation from A to B (°)" in (tmp_path / "page.html").read_text()
     assert "<td>500</td><td>0</td><td>0</td><td>0</td><td>0</td>" in (tmp_path / "page.html").read_text()
+
+
+def test_classes_of_both_are_counted(tmp_path: Path, tiny_data: SimulatedData) -> None:
+    table = read_star(load_optimisation_set(tiny_data.optimisation_set, need_images=False).paths["particles"])
+    for name, classes in (("a", [1, 1, 1, 2, 2, 2]), ("b", [2, 2, 1, 1, 1, 1])):
+        finished(tmp_path / name)
+        block = table["particles"].take(range(6))
+        block.set_integers("rlnClassNumber", classes)
+        write_star(tmp_path / name / "particles.star", table.replace(block))
+        write_optimisation_set(
+            tmp_path / name / "run_optimisation_set.star",
+            particles=tmp_path / name / "particles.star",
+            tomograms=load_optimisation_set(tiny_data.optimisation_set, need_images=False).paths["tomograms"],
+        )
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--o", str(tmp_path / "page.html")]) == 0
+    text = re.sub(r"<[^>]+>", " ", (tmp_path / "page.html").read_text())
+    assert re.search(r"A: class 1 +1 +2 +A: class 2 +3 +0", re.sub(r"\s+", " ", text))
+    assert "83% are in the class of B" in text
 
 
 def test_jobs_without_maps_are_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ def superpose(
     *,
     hands: bool = False,
     reach_px: float | None = None,
+    nearby: bool = False,
 ) -> Superposition:
     """How `moving` lies best on `fixed`, both (N, N, N) with the origin at voxel N // 2.
 
@@ -62,6 +63,8 @@ def superpose(
         try the mirror image of `moving` as well.
     reach_px
         largest shift; default: a quarter of the box.
+    nearby
+        improve the pose that both have now, and look nowhere else.
     """
     box = len(fixed)
     reach = box / 4 if reach_px is None else reach_px
@@ -69,7 +72,9 @@ def superpose(
     for mirror in (False, True) if hands else (False,):
         density = mirrored(moving) if mirror else moving
         overlap = _Overlap(density, fixed, min(radius, box / 2 - 1), backend)
-        starts = _first_look(density, fixed, min(FIRST_RADIUS, overlap.radius), backend, reach)
+        starts: list[Pose] = [(np.eye(3), np.zeros(3))]
+        if not nearby:
+            starts = _first_look(density, fixed, min(FIRST_RADIUS, overlap.radius), backend, reach)
         found += [Superposition(*pose, mirror, score) for pose, score in map(overlap.climb, starts)]
     return max(found, key=lambda one: one.score)
 

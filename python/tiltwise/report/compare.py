@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from tiltwise.exec.records import JobRecord
 from tiltwise.geometry.pose_errors import PoseErrors, pose_errors
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.mrc import read_map
-from tiltwise.io.optimisation_set import load_optimisation_set
+from tiltwise.io.optimisation_set import load_optimisation_set, table_of
+from tiltwise.kernels.select import load_backend
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import poses_of
 from tiltwise.report.curves import fsc_curves
 from tiltwise.report.html import Cell, Section, Summary, Table, write_report
-from tiltwise.report.maps import map_slices
+from tiltwise.report.overlay import Overlay, lay, overlay_sections
+from tiltwise.report.particles import change_histograms
 from tiltwise.report.units import duration
+from tiltwise.selection.columns import CLASS
 from tiltwise.spectral.filters import resample
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 from tiltwise.spectral.masks import soft_sphere
@@ -31,6 +35,8 @@ Volume = NDArray[np.float32]
 HALVES = (("half1.mrc", "half2.mrc"), ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"))
 MAPS = ("postprocess.mrc", "merged.mrc", "run_class001.mrc", "postprocess/postprocess.mrc")
 EDGE_PX = 5.0
+LEAST_BOX = 12
+"""Voxels of maps that are laid on each other."""
 SAME_STATED = 0.02
 """Relative difference of stated resolutions that are one."""
 SAME_PIXEL = 1e-3
@@ -236,17 +242,24 @@ def write_comparison(path: Path, result: Comparison) -> None:
             f"{np.median(result.moved.angle_deg):.2f}°, {np.median(result.moved.distance):.2f} Å"
         )
         facts["particles of both"] = f"{len(result.common):,}"
+    laid = _overlay(result)
+    if laid is not None:
+        known = resolution_angstrom(laid.curve, len(laid.first), laid.pixel_size, 0.5)
+        facts["maps agree to (FSC 0.5)"] = f"{known:.1f} Å"
     sections = [section for section in (
         _fsc_section(result),
         _options_section(a, b, result.names),
-        _maps_section(result),
+        *([] if laid is None else overlay_sections(laid, result.names)),
         _poses_section(result),
+        _classes_section(result),
         _tilts_section(result),
         _times_section(a, b, result.names),
     ) if section is not None]  # fmt: skip
     warnings = [
         f"{name}: {one.state}" for name, one in zip(result.names, (a, b), strict=True) if one.state != "finished"
     ]
+    if laid is not None and laid.pose is not None and laid.pose.mirrored:
+        warnings.append("B lies better on A as its mirror image: one of them may have the wrong hand")
     summary = Summary(sentence(result), facts, warnings)
     write_report(path, f"{a.name} against {b.name}", summary, sections)
 
@@ -286,27 +299,24 @@ def _value(entry: Mapping[str, Any] | None) -> str:
     return "unset" if value is None else str(value)
 
 
-def _maps_section(result: Comparison) -> Section | None:
-    first, second = (
-        one.map if one.map is not None else None if one.halves is None else (one.halves[0] + one.halves[1]) / 2
-        for one in result.maps
-    )
-    if first is None or second is None or first.shape != second.shape:
+def _whole(one: Maps) -> Volume | None:
+    """Its map, or the mean of its half maps."""
+    if one.map is not None or one.halves is None:
+        return one.map
+    return np.asarray((one.halves[0] + one.halves[1]) / 2, np.float32)
+
+
+def _overlay(result: Comparison) -> Overlay | None:
+    """B laid on A; None without two maps of one size."""
+    first, second = (_whole(one) for one in result.maps)
+    if first is None or second is None or first.shape != second.shape or len(first) < LEAST_BOX:
         return None
     pixel = result.maps[0].pixel_size
-    a, b = (one - one.mean() for one in (first.astype(np.float64), second.astype(np.float64)))
-    scale = float((a * b).sum() / max(float((b * b).sum()), 1e-300))
-    rows = {result.names[0]: first, result.names[1]: second, "A - B": (a - scale * b).astype(np.float32)}
-    share = float(np.sqrt(((a - scale * b) ** 2).sum() / max(float((a * a).sum()), 1e-300)))
-    return Section(
-        "Maps",
-        f"Slices and projections; the difference after scaling B by {scale:.3g} to fit A holds {share:.0%} of the "
-        "amplitude of A, and is shown with its own grey levels. Worry about density in it that has a shape; maps that "
-        "are turned or shifted against each other differ everywhere.",
-        figure=map_slices(rows, pixel),
-        form="png",
-        shape="wide",
-    )
+    known = [value for value in (result.resolution(0), result.resolution(1)) if value is not None]
+    resolution = max([*known, 2.0 * pixel]) if known else 0.25 * len(first) * pixel
+    symmetry = symmetry_matrices(_symmetry(result.records))
+    radius = result.diameter_angstrom / pixel / 2 + EDGE_PX
+    return lay(first, second, pixel, radius, resolution, symmetry, load_backend("auto"))
 
 
 def _poses_section(result: Comparison) -> Section | None:
@@ -328,8 +338,43 @@ def _poses_section(result: Comparison) -> Section | None:
                 ["position (Å)", *(float(v) for v in np.percentile(moved.distance, [50, 90, 100]))],
             ],
         ),
+        figure=change_histograms(moved.angle_deg, moved.distance),
+        shape="wide",
         data=Table(["particle", "deg", "angstrom"], [[n, *row] for n, row in zip(result.common, rows, strict=True)]),
     )
+
+
+def _classes_section(result: Comparison) -> Section | None:
+    """Which class of A the particles of a class of B were in, of jobs that both have classes."""
+    first, second = (_classes_of(one) for one in result.sets)
+    if len(set(first.values())) < 2 or len(set(second.values())) < 2:
+        return None
+    pairs = [(first[name], second[name]) for name in result.common]
+    if not pairs:
+        return None
+    rows, columns = (sorted(set(values)) for values in zip(*pairs, strict=True))
+    counts = Counter(pairs)
+    same = sum(max(counts[a, b] for b in columns) for a in rows) / len(pairs)
+    table: list[list[Cell]] = [[f"A: class {a}", *(counts[a, b] for b in columns)] for a in rows]
+    return Section(
+        "Classes",
+        f"Particles that both have, by their class in A (rows) and in B (columns). {same:.0%} are in the class of B to "
+        "which most particles of their class of A went; numbers of classes mean nothing. Worry if rows are all alike: "
+        "then the two have sorted by chance.",
+        table=Table(["", *(f"B: class {b}" for b in columns)], table),
+    )
+
+
+def _classes_of(one: OptimisationSet | None) -> Mapping[str, int]:
+    """Class of every particle by its name; empty where the file has none."""
+    if one is None:
+        return {}
+    try:
+        table = table_of(one)
+        found = table.integers(CLASS).tolist() if CLASS in table else []
+    except TiltwiseError:
+        return {}
+    return dict(zip(one.particles.name, found, strict=False))
 
 
 def _tilts_section(result: Comparison) -> Section | None:

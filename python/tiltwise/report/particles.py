@@ -190,26 +190,33 @@ def pose_histograms(
     max_probability: NDArray[np.float64], change_deg: NDArray[np.float64], change_angstrom: NDArray[np.float64]
 ) -> Figure:
     """How certain the poses are, and how far they are from where they started; all arrays `(P,)`."""
-    panels = (
-        (max_probability, np.linspace(0, 1, 21), "posterior of the main peak", BLUE),
-        (
-            change_deg,
-            np.linspace(0, max(float(np.percentile(change_deg, 99)), 1e-3), 21),
-            "rotation from the start (°)",
-            VERMILION,
-        ),
-        (
-            change_angstrom,
-            np.linspace(0, max(float(np.percentile(change_angstrom, 99)), 1e-3), 21),
-            "shift from the start (Å)",
-            VERMILION,
-        ),
-    )
+    first = (max_probability, np.linspace(0, 1, 21), "posterior of the main peak", BLUE)
+    return _histograms([first, *_changes(change_deg, change_angstrom, "from the start")])
+
+
+def change_histograms(change_deg: NDArray[np.float64], change_angstrom: NDArray[np.float64]) -> Figure:
+    """How far the poses `(P,)` of one job are from those of another."""
+    return _histograms(_changes(change_deg, change_angstrom, "from A to B"))
+
+
+Panel = tuple[NDArray[np.float64], NDArray[np.float64], str, str]
+"""Values, edges of the bins, what they are, colour."""
+
+
+def _changes(change_deg: NDArray[np.float64], change_angstrom: NDArray[np.float64], words: str) -> list[Panel]:
+    """The last bin has what lies beyond it, too."""
+    return [
+        (values, np.linspace(0, max(float(np.percentile(values, 99)), 1e-3), 21), f"{name} {words} ({unit})", VERMILION)
+        for values, name, unit in ((change_deg, "rotation", "°"), (change_angstrom, "shift", "Å"))
+    ]
+
+
+def _histograms(panels: list[Panel]) -> Figure:
     with style():
         figure = new_figure(9.6, 2.5)
         figure.subplots_adjust(left=0.065, right=0.985, bottom=0.2, top=0.95, wspace=0.2)
         for place, (values, bins, label, colour) in enumerate(panels, start=1):
-            axes = figure.add_subplot(1, 3, place)
+            axes = figure.add_subplot(1, len(panels), place)
             axes.hist(np.clip(values, bins[0], bins[-1]), bins=list(bins), color=colour, edgecolor="white", lw=0.6)
             median = float(np.median(values))
             axes.axvline(median, color=GREY, ls="--", lw=1)
