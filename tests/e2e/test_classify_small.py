@@ -92,6 +92,30 @@ def test_given_references_number_the_classes(two: MixedData, tmp_path: Path) -> 
     assert np.mean(result.state.classes - 1 == two.kind) >= 0.94
 
 
+def test_the_start_that_predicts_particles_best_goes_on(
+    two: MixedData, found: tuple[ClassifyResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three: with equal posteriors in the others all maps are the same and stay so."""
+    guess, calls = FixedIterations.guess, list[int]()
+
+    def nothing_but_once(
+        work: FixedIterations, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        calls.append(len(calls))
+        weights, strength = guess(work, rng)
+        return (weights if len(calls) == 2 else np.full_like(weights, 0.5)), strength
+
+    monkeypatch.setattr(FixedIterations, "guess", nothing_but_once)
+    result = run_classify(two, tmp_path / "job", starts=3, iterations=1)
+    assert len(calls) == 3
+    assert adjusted_rand_index(two.kind, result.state.classes - 1) >= 0.8
+    # each has another seed
+    events = [json.loads(line) for line in (tmp_path / "job" / "events.jsonl").read_text().splitlines()]
+    starts = [event["variance"] for event in events if "variance" in event]
+    assert len(starts) == 3
+    assert starts[0] != starts[1]
+
+
 def test_a_class_that_dies_is_told_and_the_others_go_on(
     two: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,9 +41,8 @@ def mixed(
     return simulate_mixed(options.model_copy(update=planted or {}), share, **changes)
 
 
-def run_classify(
-    sample: MixedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
-) -> ClassifyResult:
+def classify_options(sample: MixedData, folder: Path, **changes: Any) -> ClassifyOptions:
+    """Options of a small classification."""
     values: dict[str, Any] = {
         "input": sample.data.optimisation_set,
         "box": 48,
@@ -51,7 +50,14 @@ def run_classify(
         "particle_diameter": DIAMETER + 10.0,
         "threads": 1,
     }
-    options = ClassifyOptions(output=folder, **{**values, **changes})
+    return ClassifyOptions(output=folder, **{**values, **changes})
+
+
+def run_classify(
+    sample: MixedData, folder: Path, listener: SilentProgress | None = None, **changes: Any
+) -> ClassifyResult:
+    """Classifies in this process."""
+    options = classify_options(sample, folder, **changes)
     progress = listener or SilentProgress()
     with FolderJob(options, ["tiltwise", "classify"], progress) as job:
         return classify.run(options, job, progress)

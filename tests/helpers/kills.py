@@ -1,4 +1,4 @@
-"""Refinements in processes of their own that are killed at some moment, and what they leave."""
+"""Jobs in processes of their own that are killed at some moment, and what they leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tiltwise.em.options import RefineOptions
+from tiltwise.config import OutputOptions
 
 # Sums are written after every unit, so that kills meet all stages of an iteration that lasts for hours.
 PROGRAM = """
@@ -20,7 +20,7 @@ sys.exit(main())
 """
 
 
-def start(options: RefineOptions) -> subprocess.Popen[bytes]:
+def start(options: OutputOptions) -> subprocess.Popen[bytes]:
     """Starts the command of `options`."""
     arguments = [options.command, *options.to_arguments()]
     return subprocess.Popen(
@@ -34,7 +34,7 @@ def events(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def run_until(options: RefineOptions, event: int, delay_s: float, number: int = signal.SIGKILL) -> int:
+def run_until(options: OutputOptions, event: int, delay_s: float, number: int = signal.SIGKILL) -> int:
     """Runs until `delay_s` after event number `event`, then sends a signal; returns the exit status."""
     process = start(options)
     while process.poll() is None and events(options.output) < event:
