@@ -18,7 +18,7 @@ from tiltwise.exec.events import last_events, read_events, read_iterations
 from tiltwise.exec.records import JobRecord
 from tiltwise.jobs.records import find_jobs, read_record
 from tiltwise.report.lineage import Lineage, best_set, lanes
-from tiltwise.report.project import next_command, words
+from tiltwise.report.project import next_command, words, write_project_report
 
 
 @pytest.fixture
@@ -151,6 +151,20 @@ def test_no_line_runs_through_another_job(project: Path) -> None:
             assert columns[number] not in columns[number + 1 : child]
 
 
+def test_of_many_jobs_the_newest_are_drawn(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(project / "<b>", source=project / "Refine3D" / "job003")
+    monkeypatch.setattr("tiltwise.report.project._MOST_DRAWN", 8)
+    write_project_report(tmp_path / "page.html", project, find_jobs(project))
+    text = (tmp_path / "page.html").read_text()
+    picture = text[text.index("<svg") : text.index("</svg>")]
+    assert "The newest 8 of 9." in text
+    assert picture.count("<text") == 8
+    assert picture.count("stroke-width") == 4  # what the first job was read by is not drawn, it is not there
+    assert "&lt;b&gt;" in picture
+    assert "<b>" not in picture
+    assert re.search(r'<a href="project/Refine3D/job003/report.html"><text', picture)
+
+
 def test_rows_that_were_computed_again_count_once(tmp_path: Path) -> None:
     lines = [
         {"kind": "start"},
@@ -180,7 +194,7 @@ def test_page_of_a_project(project: Path, capsys: pytest.CaptureFixture[str]) ->
     links = set(re.findall(r'<a (?:xlink:)?href="(?!data:)([^"]+)"', text))
     assert links == {"Refine3D/job001/report.html", "Reconstruct/job002/report.html", "Refine3D/job003/report.html"}
     assert all((project / link).is_file() for link in links)
-    assert len(re.findall(r'xlink:href="[^#][^"]*report.html"', text)) >= 3  # in the picture
+    assert len(re.findall(r'<a href="[^"]*report.html"><text', text)) == 3  # in the picture
     for state in ("finished", "failed", "killed", "running", "no end marker"):
         assert f"<td>{state}</td>" in text
 

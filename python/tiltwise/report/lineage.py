@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from tiltwise.exec.records import JobRecord, State
-from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, style
+from tiltwise.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION
 
 STATE_COLOURS: Mapping[State, str] = {
     "finished": GREEN,
@@ -21,8 +20,11 @@ STATE_COLOURS: Mapping[State, str] = {
 }
 _MEASURES = ("reconstruct", "postprocess", "Reconstruct", "PostProcess")
 """Commands whose resolution is that of the set they were given."""
-_ROW, _LANE = 0.27, 0.22
-"""Inches between jobs and between lines."""
+_ROW, _LANE = 19.5, 16.0
+"""Points between jobs and between lines."""
+_EDGE, _WIDTH, _WORDS = 14.0, 403.0, 260.0
+"""Points: margin, least width of the picture, and what names take of it."""
+_CIRCLE, _SQUARE = "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z", "m-3.5 -3.5h7v7h-7z"
 _LONGEST = 34
 """Characters of a name that are drawn."""
 
@@ -60,6 +62,13 @@ class Lineage:
             tuple(tuple(sorted(place[parent] for parent in parents[number])) for number in order),
             parts,
         )
+
+    def newest(self, count: int) -> Lineage:
+        """The last jobs, with what leads from one to another."""
+        first = max(0, len(self.jobs) - count)
+        kept = [tuple(one - first for one in parents if one >= first) for parents in self.parents[first:]]
+        parts = {number - first: own for number, own in self.parts.items() if number >= first}
+        return Lineage(self.jobs[first:], tuple(kept), parts)
 
     def children(self, number: int) -> list[int]:
         """Places of the jobs that read files of a job."""
@@ -142,23 +151,17 @@ def _source_of_set(lineage: Lineage, number: int) -> int | None:
 
 
 def _descendants(lineage: Lineage, number: int) -> set[int]:
+    children: list[list[int]] = [[] for _ in lineage.jobs]
+    for child, parents in enumerate(lineage.parents):
+        for parent in parents:
+            children[parent].append(child)
     found: set[int] = set()
     waiting = [number]
     while waiting:
-        for child in lineage.children(waiting.pop()):
+        for child in children[waiting.pop()]:
             if child not in found:
                 found.add(child)
                 waiting.append(child)
-    return found
-
-
-def _ancestors(lineage: Lineage, number: int) -> set[int]:
-    found: set[int] = set()
-    waiting = [number]
-    while waiting:
-        new = set(lineage.parents[waiting.pop()]) - found
-        found |= new
-        waiting += new
     return found
 
 
@@ -179,39 +182,49 @@ def lanes(lineage: Lineage) -> list[int]:
     return columns
 
 
-def lineage_figure(lineage: Lineage, links: Mapping[int, str], best: Path | None) -> Figure:
-    """Jobs from top to bottom, a line from each to those that read its files; `links` leads to reports."""
+def lineage_picture(lineage: Lineage, links: Mapping[int, str], best: Path | None) -> str:
+    """Jobs downwards, a line from each to those that read its files, as an SVG element; `links` leads to reports.
+
+    Written by hand: matplotlib takes milliseconds for every line, mark and word.
+    """
     columns = lanes(lineage)
-    count = len(lineage.jobs)
-    height = count * _ROW + 0.2
-    width = 5.6
-    with style():
-        figure = new_figure(width, height)
-        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-        axes.set_xlim(0.0, width)
-        axes.set_ylim(height, 0.0)
-        axes.axis("off")
-        x = [0.2 + _LANE * column for column in columns]
-        y = [0.1 + _ROW * (number + 0.5) for number in range(count)]
-        for child, parents in enumerate(lineage.parents):
-            for parent in parents:
-                corner = [x[parent], x[parent], x[child]], [y[parent], y[child], y[child]]
-                # What a job between has read, too, is no news.
-                known = any(parent in _ancestors(lineage, other) for other in parents if other != parent)
-                width_of = 0.5 if known else 1.3
-                axes.plot(*corner, color=GREY, lw=width_of, solid_joinstyle="round", zorder=1)
-        start = 0.2 + _LANE * (max(columns, default=0) + 1)
-        for number, one in enumerate(lineage.jobs):
-            shape = "o" if one.program == "tiltwise" else "s"
-            colour = STATE_COLOURS[one.state]
-            axes.plot([x[number]], [y[number]], shape, color=colour, ms=7, mec="white", zorder=2)
-            text = _label(one, best is not None and one.optimisation_set == best)
-            # The name of a folder is no formula.
-            label = axes.text(start, y[number], text, va="center", fontsize=8.5, color=INK, parse_math=False)
-            if number in links:
-                label.set_url(links[number])
-                label.set_color(BLUE)
-    return figure
+    x = [_EDGE + _LANE * column for column in columns]
+    y = [_EDGE / 2 + _ROW * (number + 0.5) for number in range(len(columns))]
+    start = _EDGE + _LANE * (max(columns, default=0) + 1)
+    width, height = max(_WIDTH, start + _WORDS), _ROW * len(columns) + _EDGE
+    parts = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Lineage of the jobs">']
+    parts.append(f'<g fill="none" stroke="{GREY}" stroke-linejoin="round">')
+    for child, parents in enumerate(lineage.parents):
+        for parent in parents:
+            # What a job between has read, too, is no news.
+            known = any(_descends(lineage, other, parent) for other in parents if other != parent)
+            line = f"M{x[parent]:.1f} {y[parent]:.1f}V{y[child]:.1f}H{x[child]:.1f}"
+            parts.append(f'<path d="{line}" stroke-width="{0.5 if known else 1.3}"/>')
+    parts.append('</g><g stroke="white" font-family="DejaVu Sans, sans-serif" font-size="8.5">')
+    for number, one in enumerate(lineage.jobs):
+        shape = _CIRCLE if one.program == "tiltwise" else _SQUARE
+        mark = f'<path d="M{x[number]:.1f} {y[number]:.1f}{shape}" fill="{STATE_COLOURS[one.state]}"/>'
+        words = escape(_label(one, best is not None and one.optimisation_set == best))
+        place = f'x="{start:.1f}" y="{y[number] + 3:.1f}" stroke="none"'
+        if number in links:
+            words = f'<a href="{escape(links[number])}"><text {place} fill="{BLUE}">{words}</text></a>'
+        else:
+            words = f'<text {place} fill="{INK}">{words}</text>'
+        parts.append(mark + words)
+    return "\n".join([*parts, "</g></svg>"])
+
+
+def _descends(lineage: Lineage, number: int, ancestor: int) -> bool:
+    """Whether a job has another one above it; parents come before their children."""
+    waiting, seen = [number], {number}
+    while waiting:
+        for parent in lineage.parents[waiting.pop()]:
+            if parent == ancestor:
+                return True
+            if parent > ancestor and parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return False
 
 
 def _label(one: JobRecord, best: bool) -> str:

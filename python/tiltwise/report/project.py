@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from tiltwise.exec.records import JobRecord
 from tiltwise.report.html import Cell, Code, Link, Section, Summary, Table, write_report
-from tiltwise.report.lineage import STATE_COLOURS, BestSet, Lineage, best_set, lineage_figure
+from tiltwise.report.lineage import STATE_COLOURS, BestSet, Lineage, best_set, lineage_picture
 from tiltwise.report.style import GREY, INK, VERMILION, new_figure, style
 from tiltwise.report.units import duration
 
 _LONGEST_WORDS = 160
+_MOST_DRAWN = 1000
+"""Jobs in the lineage, and dots that are not pixels."""
 _COLUMNS = ("job", "command", "state", "began (UTC)", "time", "peak GB", "Å", "warnings", "verdict")
 _VERDICTS = ("ctf.json", "align.json")
 
@@ -170,7 +172,9 @@ def _row(one: JobRecord, start: Path) -> list[Cell]:
 
 
 def _lineage_section(lineage: Lineage, best: BestSet | None, start: Path) -> Section:
-    links = {n: link_to(one.report, start) for n, one in enumerate(lineage.jobs) if one.report is not None}
+    shown = lineage.newest(_MOST_DRAWN)
+    links = {n: link_to(one.report, start) for n, one in enumerate(shown.jobs) if one.report is not None}
+    some = f" The newest {_MOST_DRAWN:,} of {len(lineage.jobs):,}." if len(shown.jobs) < len(lineage.jobs) else ""
     edges: list[list[Cell]] = [
         [one.name, lineage.jobs[parent].name]
         for number, one in enumerate(lineage.jobs)
@@ -179,8 +183,9 @@ def _lineage_section(lineage: Lineage, best: BestSet | None, start: Path) -> Sec
     return Section(
         "Lineage",
         "Lines lead from a job down to those that read its files. Circles: tiltwise, squares: RELION; green: finished, "
-        "blue: running, vermilion: failed or killed, orange: stopped on request, grey: no end marker; ★: best set.",
-        figure=lineage_figure(lineage, links, None if best is None else best.path) if lineage.jobs else None,
+        "blue: running, vermilion: failed or killed, orange: stopped on request, grey: no end marker; ★: best set."
+        + some,
+        picture=lineage_picture(shown, links, None if best is None else best.path) if lineage.jobs else "",
         data=Table(["job", "reads files of"], edges),
     )
 
@@ -191,6 +196,7 @@ def _resolution_section(measured: Sequence[JobRecord]) -> Section:
         "FSC 0.143 of every job that states it, in their order. Masks and binning differ between jobs: compare two of "
         "them by tiltwise report JOB JOB.",
         figure=_resolution_figure(measured),
+        form="svg" if len(measured) < _MOST_DRAWN else "png",
         data=Table(["job", "Å"], [[one.name, one.resolution_angstrom] for one in measured]),
     )
 
@@ -210,7 +216,7 @@ def _resolution_figure(measured: Sequence[JobRecord]) -> Figure:
         )
         step = max(1, len(values) // 14)
         names = [one.name if len(one.name) <= 18 else "…" + one.name[-17:] for one in measured]
-        axes.set_xticks(places[::step], names[::step], rotation=40, ha="right", fontsize=7.5, parse_math=False)
+        axes.set_xticks(places[::step], names[::step], rotation=40, ha="right", fontsize=7.5)
         axes.margins(x=0.06, y=0.18)
         axes.set_ylabel("resolution (Å)")
         axes.invert_yaxis()
