@@ -4,7 +4,9 @@ PYTHONPATH=python:tests:bench python bench/initial_model.py [--mass KDA --sym GR
 
 Particles and noise are those of `bench/global_refine.py`: several times the shot noise of 3 e/Å² per tilt, positions
 off by 5 Å along each axis, no orientation known.  Every seed has a particle of its own.  The map is laid on the truth
-in both hands; FSC at 25 Å, and the hand that fits, are printed.  `--keep FOLDER` keeps data for the next run.
+in both hands; FSC at 25 Å, and the hand that fits, are printed.  `--junk` empties a share of the positions, `--other`
+puts a particle of another kind and the same mass there; `--off` is how far positions are off, in Å along each axis.
+`--keep FOLDER` keeps data for the next run.
 """
 
 from __future__ import annotations
@@ -19,16 +21,19 @@ from typing import Any
 import numpy as np
 from global_refine import ANGSTROM3_PER_DALTON, DOSE, PIXEL, RAD_PER_VOLT_ANGSTROM, VOLT, options_of
 
+from helpers.mixed import simulate_mixed
 from tiltwise.initial.options import InitialModelOptions
 from tiltwise.initial.run import run
-from tiltwise.io.mrc import read_map
+from tiltwise.io.mrc import read_map, write_map
 from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.superpose import superpose
 from tiltwise.maps.turning import mirrored, turned
+from tiltwise.sim.density import sample_map
 from tiltwise.sim.models import load_model
 from tiltwise.sim.options import SimulateOptions
+from tiltwise.sim.phantom import build_phantom
 from tiltwise.sim.simulate import simulate
 from tiltwise.spectral.filters import resample
 from tiltwise.spectral.fsc import fsc
@@ -63,6 +68,17 @@ def score(density: Any, pixel: float, truth: Path) -> tuple[float, bool, float]:
     )
 
 
+def make(made: SimulateOptions, junk: float, other: float) -> None:
+    """Simulates; shares of the particles are nothing, or of another fold with the same number of beads."""
+    if not (junk or other):
+        simulate(made)
+        return
+    own = build_phantom(float(made.particle_diameter or 0.0), made.beads, made.symmetry, made.phantom_seed + 100)
+    instead = own.scaled(float(load_model(made).density.weight[0]))  # type: ignore[union-attr]
+    simulate_mixed(made, 0.1, 0.0, junk, other=other, instead=instead)
+    write_map(made.output / "truth/other.mrc", sample_map(instead, made.box, made.pixel_size), made.pixel_size)
+
+
 def main() -> None:
     """Simulate, run, score."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,6 +88,10 @@ def main() -> None:
     parser.add_argument("--noise-factor", type=float, default=3.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--junk", type=float, default=0.0)
+    parser.add_argument("--other", type=float, default=0.0)
+    parser.add_argument("--off", type=float, default=5.0)
+    parser.add_argument("--offset-range", type=float)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     chosen = parser.parse_args()
@@ -79,18 +99,21 @@ def main() -> None:
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as temporary:
             name = f"{chosen.mass:.0f}-{chosen.sym}-{seed}"
-            if (chosen.particles, chosen.noise_factor) != (500, 3.0):
-                name += f"-{chosen.particles}-{chosen.noise_factor:g}"
+            changes = (chosen.particles, chosen.noise_factor, chosen.junk, chosen.other, chosen.off)
+            if changes != (500, 3.0, 0.0, 0.0, 5.0):
+                name += "".join(f"-{value:g}" for value in changes)
             data = (chosen.keep or Path(temporary)) / name
             made = simulation(chosen.mass, chosen.sym, chosen.particles, seed, chosen.noise_factor, data)
+            made = made.model_copy(update={"error_position": chosen.off})
             if not (data / "optimisation_set.star").is_file():
-                simulate(made)
+                make(made, chosen.junk, chosen.other)
             diameter = float(made.particle_diameter or 0.0) + 10.0
             options = InitialModelOptions(
                 input=data / "optimisation_set.star",
                 output=Path(temporary) / "job",
                 particle_diameter=diameter,
                 symmetry=chosen.sym,
+                offset_range=chosen.offset_range,
                 starts=chosen.starts,
                 seed=seed,
                 threads=chosen.threads,
@@ -100,6 +123,9 @@ def main() -> None:
                 result = run(options, job, SilentProgress())
             took, cpu = time.perf_counter() - began, time.process_time() - cpu
             value, mirror, resolution = score(result.map, result.pixel_size, data / "truth" / "reference.mrc")
+            if chosen.other:
+                also, _, _ = score(result.map, result.pixel_size, data / "truth/other.mrc")
+                print(f"FSC at {AT_ANGSTROM:.0f} A to the other kind {also:.2f}")
             good += value >= WANTED
             choice = result.choice
             symmetry = "" if choice["symmetry_score"] is None else f", axes {choice['symmetry_score']:.2f}"

@@ -13,6 +13,7 @@ import pytest
 from helpers.refinements import DIAMETER, simulated
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.initial.choice import found_by_one
 from tiltwise.initial.engine import Engine, one_mate_each
 from tiltwise.initial.options import InitialModelOptions
 from tiltwise.initial.plan import March, Shells
@@ -197,6 +198,12 @@ def test_diameter_and_particles_are_asked_for(tmp_path: Path) -> None:
         InitialModelOptions(input=tmp_path / "set.star", output=tmp_path)
     with pytest.raises(ConfigError, match="no particles to work on"):
         InitialModelOptions(output=tmp_path, particle_diameter=100.0)
+
+
+def test_a_map_that_one_start_has_found_is_doubted() -> None:
+    assert found_by_one([1.0], 0) is None
+    assert found_by_one([0.3, 1.0, 0.81], 1) is None
+    assert "at most 0.79" in str(found_by_one([1.0, 0.79, 0.2], 0))
 
 
 def test_march_ends_when_nothing_is_gained() -> None:

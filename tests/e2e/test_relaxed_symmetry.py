@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers.pseudo_symmetry import DIAMETER, GROUP, at_the_right_mate, nearly_symmetric
+import pytest
+
+from helpers.pseudo_symmetry import DIAMETER, at_the_right_mate, nearly_symmetric
 from helpers.refinements import run_refine
 
 
-def test_particles_find_the_right_mate(tmp_path: Path) -> None:
-    data = nearly_symmetric(tmp_path, missing=1.0, snr=0.3, particles=9, tilt_step=15.0)
+@pytest.mark.parametrize(("group", "data_model"), [("C6", "stack2d"), ("D3", "pseudo3d")])
+def test_particles_find_the_right_mate(group: str, data_model: str, tmp_path: Path) -> None:
+    data = nearly_symmetric(tmp_path, group=group, missing=1.0, snr=0.3, particles=9, tilt_step=15.0)
     found = {}
-    for relaxed in ("C1", GROUP):
+    for relaxed in ("C1", group):
         result = run_refine(
             data,
             tmp_path / relaxed,
@@ -23,9 +26,10 @@ def test_particles_find_the_right_mate(tmp_path: Path) -> None:
             offset_step_px=2.0,
             iterations=1,
             relax_symmetry=relaxed,
+            data_model=data_model,
             threads=1,
         )
-        found[relaxed], angle = at_the_right_mate(data, result.optset)
+        found[relaxed], angle = at_the_right_mate(data, result.optset, group)
     assert found["C1"] < 0.5
-    assert found[GROUP] >= 0.9
+    assert found[group] >= 0.9
     assert (angle < 8.0).mean() >= 0.9

@@ -28,7 +28,12 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 def test_a_worker_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     data = simulated(tmp_path, 4)
-    changes = {"healpix_order": 2, "auto_local_healpix_order": 2, "offset_step_px": 2.0, "iterations": 1, "folds": 2}
+    local = {
+        "healpix_order": 2,
+        "auto_local_healpix_order": 2,
+        "relax_symmetry": "C2",
+    }  # about mates, of which workers know
+    changes = {**local, "offset_step_px": 2.0, "iterations": 1, "folds": 2}
     whole = refine_options(data, tmp_path / "a" / "job", **changes)
     assert start(whole).wait() == 0
     expected = {name: text.replace(b"/a/job", b"/b/job") for name, text in files_of(whole.output).items()}

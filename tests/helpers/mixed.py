@@ -24,7 +24,7 @@ class MixedData:
 
     data: SimulatedData
     kind: NDArray[np.int64]
-    """(P,) 0: whole, 1: without the domain, 2: nothing there, 3: not where its coordinate says"""
+    """(P,) 0: whole, 1: without the domain, 2: nothing there, 3: not where its coordinate says, 4: another particle"""
     model: Model
     without: GaussianDensity
     """what the particles of kind 1 lack"""
@@ -47,9 +47,11 @@ def simulate_mixed(
     empty: float = 0.0,
     shifted: float = 0.0,
     shift_angstrom: float = 0.0,
+    other: float = 0.0,
+    instead: GaussianDensity | None = None,
 ) -> MixedData:
     """Simulates phantoms; `lacking` of them lack a domain of `share` of the mass, `empty` are noise, and the
-    coordinates of `shifted` are wrong by `shift_angstrom` in a random direction.
+    coordinates of `shifted` are wrong by `shift_angstrom` in a random direction; `other` of them are `instead`.
 
     Images are linear in the particles: what some of them lack is drawn with a negative sign on top.
     """
@@ -60,9 +62,10 @@ def simulate_mixed(
     truth = load_optimisation_set(options.output / "truth/optimisation_set.star")
     count = len(truth.particles)
     rng = np.random.default_rng([options.seed, 77])
-    order, ends = rng.permutation(count), np.rint(np.cumsum([lacking, empty, shifted]) * count).astype(int)
+    order, ends = rng.permutation(count), np.rint(np.cumsum([lacking, empty, shifted, other]) * count).astype(int)
     kind = np.zeros(count, np.int64)
-    kind[order[: ends[0]]], kind[order[ends[0] : ends[1]]], kind[order[ends[1] : ends[2]]] = 1, 2, 3
+    for which, part in enumerate(np.split(order[: ends[-1]], ends[:-1]), 1):
+        kind[part] = which
     chosen = domain(density, share)
     without = replace(
         density,
@@ -73,12 +76,12 @@ def simulate_mixed(
     for number, series in enumerate(truth.series):
         path = options.output / "tilt_series" / f"{series.name}.mrcs"
         stack, _ = read_map(path)
-        for which, missing in ((1, without), (2, density)):
+        added = [(1, without.scaled(-1.0)), (2, density.scaled(-1.0)), (4, density.scaled(-1.0))]
+        for which, drawn in (*added, *([(4, instead)] if instead is not None else [])):
             members = np.flatnonzero((series_index(truth) == number) & (kind == which))
             if not len(members):
                 continue
-            negative = missing.scaled(-1.0)
-            part = replace(model, density=negative, projector=GaussianProjector(negative))
+            part = replace(model, density=drawn, projector=GaussianProjector(drawn))
             position = truth.particles.coordinate_px[members]
             still = np.zeros((series.n_tilts, len(members), 3))
             imager = SeriesImager.create(part, series, position, still, poses_of(truth)[0][members])

@@ -23,35 +23,39 @@ from tiltwise.sim.specimen import rotation_from_vector
 from tiltwise.spectral.filters import low_pass
 
 PIXEL, BOX, DIAMETER, GROUP = 6.0, 32, 130.0, "C6"
+BEADS_OF_UNIT = 80
 
 
-def nearly_symmetric(folder: Path, *, missing: float = 0.5, error_deg: float = 2.0, **changes: Any) -> SimulatedData:
-    """Two series of C6 phantoms that lack the share `missing` of one subunit; particles stated at a mate at random.
+def nearly_symmetric(
+    folder: Path, *, group: str = GROUP, missing: float = 0.5, error_deg: float = 2.0, **changes: Any
+) -> SimulatedData:
+    """Two series of phantoms that lack the share `missing` of one subunit; particles stated at a mate at random.
 
-    Of the beads of that subunit those farthest from the axis are left out.  The reference is low-passed and lacks it
-    too; `symmetric.mrc` beside it is the same with all subunits equal.
+    Of the beads of that subunit those farthest from the middle are left out.  The reference is low-passed and lacks it
+    too; `symmetric.mrc` beside it is the same with all subunits equal.  A box other than 32 holds a larger particle.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    whole = build_phantom(DIAMETER, 480, GROUP, 1)
-    x, y, _ = whole.position_angstrom.T
-    own = np.flatnonzero((np.degrees(np.arctan2(y, x)) % 360.0) < 60.0)
-    outer = own[np.argsort(-np.hypot(x, y)[own], kind="stable")][: round(missing * len(own))]
-    kept = np.setdiff1d(np.arange(len(x)), outer)
+    mates, box = symmetry_matrices(group), int(changes.get("box", BOX))
+    diameter = DIAMETER * box / BOX
+    whole = build_phantom(diameter, BEADS_OF_UNIT * len(mates), group, 1)
+    distance = np.linalg.norm(whole.position_angstrom[:BEADS_OF_UNIT], axis=1)  # of the first subunit
+    inner = np.argsort(distance, kind="stable")[: BEADS_OF_UNIT - round(missing * BEADS_OF_UNIT)]
+    kept = np.sort(np.append(inner, np.arange(BEADS_OF_UNIT, len(whole.weight))))
     part = replace(
         whole, position_angstrom=whole.position_angstrom[kept], weight=whole.weight[kept], kind=whole.kind[kept]
     )
-    size = 60  # 180 Å: a map as a model fills its box
+    size = 2 * box - 4  # a map as a model fills its box
     write_map(folder / "model.mrc", sample_map(part, size, PIXEL / 2), PIXEL / 2)
     values: dict[str, Any] = {
         "model": str(folder / "model.mrc"),
-        "particle_diameter": DIAMETER,
+        "particle_diameter": diameter,
         "tilt_series": 2,
         "particles": 30,
         "width_px": 224,
         "height_px": 224,
         "thickness": 500.0,
         "pixel_size": PIXEL,
-        "box": BOX,
+        "box": box,
         "tilt_step": 10.0,
         "snr": 0.1,
         "spacing": 60.0,
@@ -60,27 +64,31 @@ def nearly_symmetric(folder: Path, *, missing: float = 0.5, error_deg: float = 2
         "threads": 1,
     }
     data = simulate(SimulateOptions(output=folder / "data", **(values | changes)))
-    symmetric = sample_map(whole, BOX, PIXEL)
+    symmetric = sample_map(whole, box, PIXEL)
     write_map(data.folder / "symmetric.mrc", low_pass(symmetric / symmetric.max(), PIXEL, 30.0), PIXEL)
-    optset, group = load_optimisation_set(data.optimisation_set), symmetry_matrices(GROUP)
+    optset = load_optimisation_set(data.optimisation_set)
     rng = np.random.default_rng(7)
     n = len(optset.particles)
     turns = np.radians(error_deg) / np.sqrt(3.0) * rng.standard_normal((n, 3))
-    rotation = poses_of(optset)[0] @ group[rng.integers(len(group), size=n)] @ rotation_from_vector(turns)
+    rotation = poses_of(optset)[0] @ mates[rng.integers(len(mates), size=n)] @ rotation_from_vector(turns)
     moved = replace(optset.particles, angles_deg=matrix_to_euler(rotation))
     write_particles(data.folder / "particles.star", optset, particles=moved)
     return data
 
 
-def at_the_right_mate(data: SimulatedData, found: OptimisationSet) -> tuple[float, NDArray[np.float64]]:
+def at_the_right_mate(
+    data: SimulatedData, found: OptimisationSet, group: str = GROUP
+) -> tuple[float, NDArray[np.float64]]:
     """Share of particles less than half the angle between mates from their true rotation, and the angles (P,).
 
     The map may have turned by one rotation of the group, the same for all particles.
     """
     true, rotation = (poses_of(one)[0] for one in (load_optimisation_set(_truth(data)), found))
-    angles = [angular_distance_deg(rotation @ g, true) for g in symmetry_matrices(GROUP)]
-    best = max(angles, key=lambda one: float((one < 30.0).mean()))
-    return float((best < 30.0).mean()), best
+    mates = symmetry_matrices(group)
+    nearest = 0.5 * float(angular_distance_deg(mates[1:], np.eye(3)).min())
+    angles = [angular_distance_deg(rotation @ g, true) for g in mates]
+    best = max(angles, key=lambda one: float((one < nearest).mean()))
+    return float((best < nearest).mean()), best
 
 
 def _truth(data: SimulatedData) -> Path:

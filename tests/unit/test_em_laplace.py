@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -285,6 +287,9 @@ def test_peaks_are_cells_with_their_neighbours() -> None:
     np.testing.assert_array_equal(peaks[1], shifts[[0, 2]])
     many = Rotation.from_euler("z", np.arange(28)[:, None] * 12.8, degrees=True).as_matrix()
     assert find_peaks(np.full((28, 3), 1 / 84), many, shifts, GRID) is None
+    of_mates = find_peaks(np.full((28, 3), 1 / 84), many, shifts, replace(GRID, mates=symmetry_matrices("I")))
+    assert of_mates is not None
+    assert len(of_mates[0]) == 56
     assert find_peaks(np.zeros((0, 0)), many[:0], shifts[:0], GRID) is None
     # at 0 and 90 degrees a particle with a 4-fold is the same
     same = find_peaks(weights, turns, np.zeros((3, 3)), GRID, symmetry_matrices("C4"))

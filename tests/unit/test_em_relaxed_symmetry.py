@@ -24,9 +24,11 @@ def grid(mates: np.ndarray, sigma: float = 5.0) -> PoseGrid:
     return PoseGrid(3, 1, turn, sigma, 8.0, 4.0, np.zeros(3), mates)
 
 
-def test_cells_lie_about_every_mate() -> None:
-    found = grid(C6).near(CENTRE)[1]
-    parts = [grid(C6[:1]).near(CENTRE @ g)[1] for g in C6]
+@pytest.mark.parametrize("group", ["C6", "D3", "T", "O", "I1"])
+def test_cells_lie_about_every_mate(group: str) -> None:
+    mates = symmetry_matrices(group)
+    found = grid(mates).near(CENTRE)[1]
+    parts = [grid(mates[:1]).near(CENTRE @ g)[1] for g in mates]
     assert len(found) == sum(len(part) for part in parts)
     for part in parts:
         assert all(angular_distance_deg(found, one).min() < 1e-5 for one in part)
@@ -41,13 +43,15 @@ def test_cells_of_several_mates_count_once() -> None:
     assert len(found) < sum(len(grid(C6[:1], 15.0).near(CENTRE @ g)[1]) for g in C6)
 
 
-def test_the_prior_is_about_the_nearest_mate() -> None:
-    rng = np.random.default_rng(1)
-    rotation = CENTRE @ C6[rng.integers(6, size=20)] @ Rotation.from_rotvec(0.1 * rng.normal(size=(20, 3))).as_matrix()
-    distance = np.min([angular_distance_deg(rotation, CENTRE @ g) for g in C6], axis=0)
-    np.testing.assert_allclose(grid(C6).log_prior(rotation, CENTRE), -0.5 * (distance / 5.0) ** 2, rtol=1e-5)
+@pytest.mark.parametrize("group", ["C6", "D3", "T", "O", "I1"])
+def test_the_prior_is_about_the_nearest_mate(group: str) -> None:
+    rng, mates = np.random.default_rng(1), symmetry_matrices(group)
+    near = Rotation.from_rotvec(0.1 * rng.normal(size=(20, 3))).as_matrix()
+    rotation = CENTRE @ mates[rng.integers(len(mates), size=20)] @ near
+    distance = np.min([angular_distance_deg(rotation, CENTRE @ g) for g in mates], axis=0)
+    np.testing.assert_allclose(grid(mates).log_prior(rotation, CENTRE), -0.5 * (distance / 5.0) ** 2, rtol=1e-5)
     centre = np.broadcast_to(CENTRE, (20, 3, 3))
-    prior = PosePrior(centre, np.zeros((20, 3)), np.radians(5.0), 10.0, mates=C6)
+    prior = PosePrior(centre, np.zeros((20, 3)), np.radians(5.0), 10.0, mates=mates)
     np.testing.assert_allclose(prior.of_rotations(rotation), -0.5 * (distance / 5.0) ** 2, rtol=1e-8)
     # its gradient, and that of some of the particles
     shift, small = np.zeros((20, 3)), 1e-5

@@ -12,7 +12,7 @@ from tiltwise.geometry.symmetry import distance_to_mates_deg
 from tiltwise.kernels.api import F32
 
 MOST_PEAKS = 24
-"""A coarse posterior of more peaks than this is searched on the finer grid."""
+"""A coarse posterior of more peaks than this, or than two for each mate, is searched on the finer grid."""
 PEAK_MASS = 0.99
 """Share of the coarse posterior that peaks must hold."""
 
@@ -63,11 +63,11 @@ def find_peaks(
     A peak is a best cell with its neighbours, up to 1.6 steps of rotation and 1.8 of shift away, and their mates in a
     point group (G, 3, 3): an asymmetric unit cuts peaks at its rim in two.
     """
-    left, total = weights.copy(), weights.sum()
+    left, total, most = weights.copy(), weights.sum(), max(MOST_PEAKS, 2 * len(grid.mates))
     group = np.eye(3)[None] if symmetry is None else symmetry
     found: list[tuple[int, int]] = []
     while left.sum() > (1.0 - PEAK_MASS) * total:
-        if len(found) == MOST_PEAKS:
+        if len(found) == most:
             return None
         row, column = np.unravel_index(int(np.argmax(left)), left.shape)
         near = distance_to_mates_deg(rotations, rotations[row], group) <= 1.6 * grid.coarse_step_deg

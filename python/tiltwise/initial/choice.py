@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ def choose(engine: Engine, state: State) -> tuple[NDArray[np.float32], dict[str,
         1.0 if start is state.starts[winner] else superpose(start.map, density, shells, engine.backend).score
         for start in state.starts
     ]
+    doubt = found_by_one(agreement, winner)
+    if doubt is not None:
+        engine.job.warn(doubt)
     gain, error = _preference(engine, state, density)
     if gain < 0:
         density = mirrored(density)
@@ -64,6 +68,17 @@ def choose(engine: Engine, state: State) -> tuple[NDArray[np.float32], dict[str,
         density = axes.applied(density, engine.backend) * engine.mask
         choice["symmetry_score"] = axes.score
     return density, choice
+
+
+def found_by_one(agreement: Sequence[float], winner: int) -> str | None:
+    """A warning if no other start has found the map of start `winner`; of their correlations with it."""
+    others = np.delete(np.asarray(agreement, np.float64), winner)
+    if not len(others) or others.max() >= AGREE:
+        return None
+    return (
+        f"no other start has found the map that went on (correlations with it are at most {others.max():.2f}, below "
+        f"{AGREE:g}): it may be wrong. Look at the film in the report; more --starts or more particles tell"
+    )
 
 
 def _preference(engine: Engine, state: State, density: NDArray[np.float32]) -> tuple[float, float]:
