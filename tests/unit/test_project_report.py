@@ -73,6 +73,20 @@ def test_how_every_job_ended(project: Path) -> None:
     assert old.command_line.startswith("`which relion_refine`")
 
 
+@pytest.mark.parametrize(
+    "change, state",
+    [({"ticks": 1}, "killed"), ({"boot": "another"}, "killed"), ({"ticks": 1, "space": "another"}, "running")],
+)
+def test_the_number_of_a_process_may_belong_to_another_one(project: Path, change: dict[str, Any], state: str) -> None:
+    """It began at another time, or before the machine was started anew; of processes not seen nothing is known."""
+    path = project / "Refine3D" / "job006" / "job.json"
+    content = json.loads(path.read_text())
+    if content["process_start"] is None:
+        pytest.skip("this system does not tell when processes began")
+    path.write_text(json.dumps({**content, "process_start": content["process_start"] | change}))
+    assert by_name(find_jobs(project))["Refine3D/job006"].state == state
+
+
 def test_a_guard_that_saw_the_death_is_believed(project: Path) -> None:
     """The number of the process may belong to another one since, or to another machine."""
     (project / "Refine3D" / "job006" / "RELION_JOB_EXIT_FAILURE").touch()

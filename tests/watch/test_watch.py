@@ -151,6 +151,25 @@ def test_a_report_that_is_a_link_out_of_the_project(server: WatchServer, project
     assert SECRET not in text
 
 
+@pytest.mark.parametrize("name", ["run.out", "run.err", "events.jsonl"])
+def test_output_that_is_a_link_out_of_the_project(server: WatchServer, project: Path, name: str) -> None:
+    folder = project / "Refine3D" / "job002"
+    secret = project.parent / "secret.jsonl"
+    secret.write_text(json.dumps({"t": 1.0, "kind": SECRET}) + "\n")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    for path in ("state.json", "record/Refine3D/job002"):
+        status, text, _ = ask(server, path)
+        assert status == 200
+        assert SECRET not in text
+    if name != "events.jsonl":  # a link inside the project is read
+        inside = project / "Refine3D" / "log.txt"
+        inside.write_text("as expected\n")
+        (folder / name).unlink()
+        (folder / name).symlink_to(inside)
+        assert "as expected" in ask(server, "record/Refine3D/job002")[1]
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "%00", "%C3%A9"])
 def test_without_the_token_there_is_nothing(shared: WatchServer, token: str) -> None:
     connection = http.client.HTTPConnection(ADDRESS, shared.server_port, timeout=10)

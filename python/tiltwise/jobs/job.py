@@ -34,6 +34,7 @@ from tiltwise.jobs.guard import Guard
 from tiltwise.jobs.interrupt import Interrupts
 from tiltwise.jobs.lock import FolderLock
 from tiltwise.jobs.peak_memory import PeakMemory
+from tiltwise.jobs.process import process_start
 
 _REQUEUE_SIGNALS = ("SIGTERM", "SIGUSR1")
 _EXIT_REQUEUE = 75
@@ -160,6 +161,7 @@ class FolderJob:
             "program": manifest.describe_program(),
             "host": manifest.describe_host(),
             "pid": os.getpid(),
+            "process_start": process_start(os.getpid()),
             "parameters": self.options.parameters(),
             "inputs": [],
             "outputs": [],

@@ -17,6 +17,7 @@ from tiltwise.exec.records import JobRecord, State
 from tiltwise.io.star import read_star
 from tiltwise.jobs import relion
 from tiltwise.jobs.manifest import NAME, read_manifest
+from tiltwise.jobs.process import is_another
 
 DEPTH = 6
 """Folders below that of the project that are looked into."""
@@ -71,14 +72,26 @@ def read_record(folder: Path, project: Path) -> JobRecord | None:
         return JobRecord(folder, name, "?", "tiltwise", "unknown", error=error_text)
 
 
-def log_tail(folder: Path, lines: int = 40) -> list[str]:
-    """Last lines of what RELION keeps of the output of a job: `run.err` after `run.out`."""
+def log_tail(folder: Path, lines: int = 40, root: Path | None = None) -> list[str]:
+    """Last lines of what RELION keeps of the output of a job: `run.err` after `run.out`.
+
+    `root`: files that lie elsewhere, at the end of a link, are left out.
+    """
     kept: list[str] = []
     for name in ("run.out", "run.err"):
-        with suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(max(0, (folder / name).stat().st_size - 20_000))
-            kept += file.read().decode("utf-8", "replace").splitlines()[-lines:]
+        with suppress(OSError):
+            path = (folder / name).resolve()
+            if not path.is_file() or (root is not None and not lies_in(path, root)):
+                continue
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 20_000))
+                kept += file.read().decode("utf-8", "replace").splitlines()[-lines:]
     return kept[-lines:]
+
+
+def lies_in(path: Path, root: Path) -> bool:
+    """Whether a file lies below a folder once links are followed."""
+    return path.resolve().is_relative_to(root.resolve())
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -145,8 +158,8 @@ def _alive(folder: Path, manifest: Mapping[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except OSError:  # it is another user's
-        return True
-    return True
+        pass
+    return not is_another(process, manifest.get("process_start"))
 
 
 class _Moved:

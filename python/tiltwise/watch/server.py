@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from tiltwise.errors import OutputError
 from tiltwise.exec.records import JobRecord
-from tiltwise.jobs.records import log_tail
+from tiltwise.jobs.records import lies_in, log_tail
 from tiltwise.jobs.relion import ABORT_NOW
 from tiltwise.report.html import render
 from tiltwise.report.record import sections_of, summary_of
@@ -173,7 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._report(self._job(name))
             case ["record", *name]:
                 record = self._job(name)
-                text = render(record.name, summary_of(record), sections_of(record, log_tail(record.folder)))
+                log = log_tail(record.folder, root=self.server.state.project)
+                text = render(record.name, summary_of(record), sections_of(record, log))
                 self._send(HTTPStatus.OK, "text/html; charset=utf-8", text, REPORT_POLICY)
             case _:
                 raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
@@ -194,8 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _report(self, record: JobRecord) -> None:
         # A report that is a link could lead out of the project.
-        path = None if record.report is None else record.report.resolve()
-        if path is None or not path.is_relative_to(self.server.state.project):
+        path = record.report
+        if path is None or not lies_in(path, self.server.state.project):
             raise _Refused(HTTPStatus.NOT_FOUND, "the job has no report yet")
         self._send(HTTPStatus.OK, "text/html; charset=utf-8", path.read_bytes(), REPORT_POLICY)
 

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tiltwise.exec.events import NAME as EVENTS
 from tiltwise.exec.events import last_events
 from tiltwise.exec.records import JobRecord
 from tiltwise.jobs.manifest import to_json
-from tiltwise.jobs.records import find_jobs, log_tail
+from tiltwise.jobs.records import find_jobs, lies_in, log_tail
 from tiltwise.report.project import words
 
 SHORTEST_S = 1.0
@@ -48,15 +49,15 @@ class ProjectState:
             if began >= self._due:
                 self._records = {one.name: one for one in find_jobs(self.project)}
                 # Once for all who look on: every card asks the disk.
-                cards = [card(one) for one in reversed(self._records.values())]
+                cards = [card(one, self.project) for one in reversed(self._records.values())]
                 self._text = to_json(cards)
                 took = time.monotonic() - began
                 self._due = began + max(SHORTEST_S, SHARE * took)
             return self._records, self._text
 
 
-def card(one: JobRecord) -> dict[str, Any]:
-    """One job for the page."""
+def card(one: JobRecord, project: Path) -> dict[str, Any]:
+    """One job of a project for the page."""
     values = [row.get("fsc0143_angstrom", row.get("resolution_angstrom")) for row in one.iterations]
     unfinished = one.state != "finished"
     return {
@@ -71,15 +72,15 @@ def card(one: JobRecord) -> dict[str, Any]:
         "warnings": len(one.warnings),
         "words": words(one),
         "spark": [round(float(v), 3) for v in values if isinstance(v, (int, float)) and math.isfinite(v)][-POINTS:],
-        "log": tail(one) if unfinished else [],
+        "log": tail(one, project) if unfinished else [],
         "report": one.report is not None,
     }
 
 
-def tail(one: JobRecord) -> list[str]:
-    """Last lines of the output where RELION keeps it, else of the events."""
-    lines = log_tail(one.folder, LINES)
-    if lines:
+def tail(one: JobRecord, project: Path) -> list[str]:
+    """Last lines of the output where RELION keeps it, else of the events; only of files in the project."""
+    lines = log_tail(one.folder, LINES, project)
+    if lines or not lies_in(one.folder / EVENTS, project):
         return lines
     return [_line(event) for event in last_events(one.folder, LINES)]
 
