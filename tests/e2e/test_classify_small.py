@@ -19,6 +19,7 @@ from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.io.star import read_star
+from tiltwise.jobs.relion import ABORT_NOW
 from tiltwise.sim.density import sample_map
 from tiltwise.sim.score import score_poses
 
@@ -172,6 +173,37 @@ def test_particles_are_aligned_to_every_class(turned: MixedData, tmp_path: Path)
     assert files_of(again) == expected
 
 
+def test_particles_are_aligned_before_they_are_divided(tmp_path: Path) -> None:
+    """A small domain: classes that are guessed at the poses of the file would sort their errors."""
+    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 1.5}
+    sample = mixed(tmp_path, 40, 0.1, planted)
+    listener = Listener(tmp_path / "job")
+    result = run_classify(sample, tmp_path / "job", listener, iterations=1, **LOCAL)
+    assert any("alignment 2 to the average" in note for note in listener.notes)
+    assert adjusted_rand_index(sample.kind, result.state.classes - 1) >= 0.8
+
+
+def test_a_stop_during_the_alignment_to_the_average_changes_no_byte(
+    turned: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, again = tmp_path / "a" / "job", tmp_path / "b" / "job"
+    run_classify(turned, whole, iterations=1, **LOCAL)
+    with monkeypatch.context() as patch:
+
+        def stop(listener: Listener, text: str) -> None:
+            if text.startswith("alignment 2"):
+                (again / ABORT_NOW).touch()
+
+        patch.setattr(Listener, "note", stop)
+        with pytest.raises(Aborted):
+            run_classify(turned, again, Listener(again), iterations=1, **LOCAL)
+    listener = Listener(again)
+    run_classify(turned, again, listener, iterations=1, **LOCAL)
+    assert next(note[:11] for note in listener.notes if note.startswith("alignment")) == "alignment 3"
+    expected = {name: text.replace(b"/a/job", b"/b/job") for name, text in files_of(whole).items()}
+    assert files_of(again) == expected
+
+
 def test_poses_are_found_everywhere_by_one_map(turned: MixedData, tmp_path: Path) -> None:
     lost = {"error_orientation": 1000.0, "error_position": 4.0, "snr": 0.6}
     sample = mixed(tmp_path, 8, 0.3, lost)
@@ -203,6 +235,8 @@ def test_bad_input_is_refused_in_words(two: MixedData, tmp_path: Path) -> None:
         run_classify(two, tmp_path / "c", references=str(reference))
     with pytest.raises(ConfigError, match="--starts"):
         run_classify(two, tmp_path / "e", references=f"{reference},b.mrc", align="global", starts=2)
+    with pytest.raises(ConfigError, match="differs from nothing"):
+        run_classify(two, tmp_path / "f", classes=1, junk=True, align="local", tau2_fudge=2.0)
     corner = np.zeros((32, 32, 32), np.float32)
     corner[:4, :4, :4] = 1.0
     write_map(tmp_path / "corner.mrc", corner, 6.0)

@@ -77,19 +77,37 @@ class AlignedSteps:
         self.portions = portions_of(data.folds, data.images.series_of, UNIT)
         self.runner = UnitRunner(data.images, data.backend, data.threads, None, self.check_abort)
 
-    def settings(self, search: Search, grid: Grid, number: int, *, nyquist: bool = False) -> Settings:
-        """What iteration `number` searches, how finely."""
-        options, data = self.data.options, self.data
+    @property
+    def order(self) -> int:
+        """HEALPix order of searches."""
+        if self.data.options.healpix_order is not None:
+            return self.data.options.healpix_order
+        return LOCAL_ORDER if self.data.options.align == "local" else GLOBAL_ORDER
+
+    def settings(
+        self,
+        search: Search,
+        grid: Grid,
+        number: int,
+        *,
+        near: bool = False,
+        follow: bool = True,
+        nyquist: bool = False,
+    ) -> Settings:
+        """What is searched, how finely; `number` seeds the grid.
+
+        With `near` particles that were sought everywhere are sought near their last poses.  With `follow` poses are
+        good, and local searches begin at the last ones alone.
+        """
+        options, data, order = self.data.options, self.data, self.order
         local = options.align == "local"
-        order = options.healpix_order
-        if order is None:
-            order = LOCAL_ORDER if local else GLOBAL_ORDER
         pixel = data.pixel_size
         schedule = Schedule(
             order=order,
             local_order=99,
             oversampling=options.oversampling,
             sigma_ang_deg=options.sigma_ang if local else None,
+            settled=near,
             offset_range_angstrom=options.offset_range_px * pixel,
             offset_step_angstrom=options.offset_step_px * pixel,
             resolution_shell=grid.shell,
@@ -106,8 +124,7 @@ class AlignedSteps:
             offset_sigma_angstrom=search.offset_sigma_angstrom,
             # evidences are integrals over the same orientations for all classes
             symmetry=data.groups.common,
-            # poses of the last iteration are near those of this one
-            follow=local and number > 1,
+            follow=(local or near) and follow,
             threads=data.threads,
         )
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.aligned import AlignedSteps, Found
+from tiltwise.classes.average import Average
 from tiltwise.classes.data import ClassData, Grid
 from tiltwise.classes.final import NO_SYMMETRY, final_sums
-from tiltwise.classes.fixed import FixedIterations
+from tiltwise.classes.fixed import JUNK, FixedIterations
 from tiltwise.classes.given import refuse_alike
 from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import posterior, proportions
@@ -19,10 +20,12 @@ from tiltwise.classes.state import Search, State
 from tiltwise.classes.whole import class_references
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
+from tiltwise.em.schedule import MOSTLY_SHARP
 from tiltwise.em.settings import Settings
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
+from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.maps.initial import initial_noise_power, prepare_map
 from tiltwise.maps.spectra import last_shell_above
 from tiltwise.maps.volumes import PackedSums
@@ -31,8 +34,12 @@ from tiltwise.spectral.filters import EDGE_SHELLS
 F64 = NDArray[np.float64]
 Map = NDArray[np.float32]
 
-ROUNDS = 2
-"""Alignments of all particles to one map before they are divided."""
+ALIGNMENT = "alignment"
+"""Checkpoint of alignment to one map."""
+ROUNDS = 10
+"""Alignments of all particles to one map before they are divided, at most."""
+MOVES = 0.3
+"""Median move of a particle, over the width of its posterior, below which alignment gains nothing."""
 GROWTH = 4
 """Shells that are added where the average has signal up to the last one."""
 OFFSET = 10.0
@@ -61,18 +68,60 @@ class AlignedRun:
 
     # ---- start -----------------------------------------------------------------------------------------
 
-    def from_fixed(self, state: State, work: FixedIterations, search: Search, grid: Grid) -> State:
+    def from_fixed(self, state: State, work: FixedIterations, search: Search, grid: Grid, near: bool) -> State:
         """The state after iterations at poses that stay, with whole maps."""
         folds, _ = work.maps(state.posterior)
-        state.search, state.shell = search, grid.shell
+        state.search, state.shell, state.near = search, grid.shell, near
         state.maps = {
             fold: [work.average.without(fold) + difference[fold] for difference in folds]
             for fold in range(len(self.data.half_of))
         }
         return state
 
+    def from_average(self, average: Average, search: Search, grid: Grid) -> State:
+        """All particles in one class, that of their average."""
+        return self._of_one({fold: average.without(fold) for fold in range(len(self.data.half_of))}, search, grid)
+
+    def _of_one(self, maps: dict[int, Map], search: Search, grid: Grid) -> State:
+        """All particles in one class, and few in that of junk if there is one."""
+        share = np.array([1.0 - JUNK, JUNK] if self.data.options.junk else [1.0])
+        count = len(self.data.folds)
+        state = State(0, np.ones((count, 1)) * share, share, np.zeros(count), search=search, shell=grid.shell)
+        state.maps = {fold: [density] for fold, density in maps.items()}
+        return state
+
+    def settle(self, state: State) -> None:
+        """Aligns all particles to their average until poses move less than they are uncertain.
+
+        Classes that are told at poses that are still wrong are classes of errors.
+        """
+        count, junk = len(self.data.folds), self.data.options.junk
+        while state.iteration < ROUNDS and not state.converged:
+            assert state.search is not None
+            before, shell = state.search.poses, state.shell
+            found = self._step(state, -state.iteration, junk=junk, follow=state.iteration > 0)
+            state.iteration += 1
+            if junk:
+                state.refuse_empty(junk)
+                state.over_nothing = found.log_likelihood[:, 0] - found.log_likelihood[:, 1]
+            turned = angular_distance_deg(state.search.poses.rotation, before.rotation)
+            moved = np.linalg.norm(state.search.poses.displacement_angstrom - before.displacement_angstrom, axis=1)
+            change = float(np.median(turned)), float(np.median(moved))
+            # of three axes
+            widths = np.sqrt(3.0) * np.median([(one.std_deg, one.std_angstrom) for one in found.estimates], axis=0)
+            state.converged = bool((np.array(change) <= MOVES * widths).all()) and state.shell <= shell
+            sharp = sum(one.sharp for one in found.estimates) / count
+            if self.data.options.align == "global" and not junk:
+                # evidence near a pose that was sought everywhere would not tell particles from junk
+                state.near = state.near or (sharp >= MOSTLY_SHARP and change[0] <= 15.0 / 2.0**self.steps.order)
+            self.progress.note(
+                f"alignment {state.iteration} to the average: poses have moved by {change[0]:.2f}° and "
+                f"{change[1]:.2f} Å (medians)"
+            )
+            self.job.save_checkpoint(ALIGNMENT, *state.checkpoint())
+
     def from_references(self, paths: list[Path]) -> State:
-        """Particles aligned everywhere to given maps; classes are those of the maps if there are several."""
+        """All particles in one class with one given map, or aligned everywhere to a map for every class."""
         data, options = self.data, self.data.options
         grid = data.grid(data.shell_of(options.ini_high))
         poses = Poses.of(data.optset)
@@ -89,16 +138,18 @@ class AlignedRun:
         settings = self.steps.settings(search, grid, 0)
         factors = [self._greyscale(settings, search, density) for density in maps]
         maps = [density * np.float32(factor) for density, factor in zip(maps, factors, strict=True)]
+        folds = range(len(data.half_of))
+        if len(maps) < options.classes:
+            return self._of_one(dict.fromkeys(folds, maps[0]), search, grid)
         share = np.full(len(maps), 1.0 / len(maps))
         state = State(0, np.ones((len(data.folds), len(maps))) * share, share, np.zeros(len(data.folds)))
         state.search, state.shell = search, grid.shell
-        state.maps = dict.fromkeys(range(len(data.half_of)), maps)
-        for number in range(ROUNDS if len(maps) == 1 else 1):
-            self._step(state, -number, junk=False)
-        if options.junk and len(maps) == options.classes:
+        state.maps = dict.fromkeys(folds, maps)
+        self._step(state, 0, junk=False)
+        if options.junk:
             empty = np.zeros((len(data.folds), 1))
             state.posterior = np.concatenate([state.posterior, empty], axis=1)
-            state.share = np.append(0.9 * state.share, 0.1)
+            state.share = np.append((1.0 - JUNK) * state.share, JUNK)
         return state
 
     def _greyscale(self, settings: Settings, search: Search, density: Map) -> float:
@@ -133,11 +184,13 @@ class AlignedRun:
         groups = self.data.groups
         return groups if classes == len(groups.kind_of) else groups.of_all()
 
-    def _step(self, state: State, number: int, *, junk: bool) -> None:
+    def _step(self, state: State, number: int, *, junk: bool, follow: bool = True) -> Found:
         """One E-step and M-step of `state`; negative numbers and zero are those before the first iteration."""
         data, grid = self.data, self.grid(state)
         assert state.search is not None
-        settings = self.steps.settings(state.search, grid, abs(number) if number > 0 else 1000 - number)
+        settings = self.steps.settings(
+            state.search, grid, number if number > 0 else 1000 - number, near=state.near, follow=follow
+        )
         found = self._search(state, settings, grid.box, f"iteration {max(number, 0)}", junk=junk)
         self._take(state, found, junk=junk)
         sphere = data.small(data.sphere, grid)
@@ -157,6 +210,7 @@ class AlignedRun:
             state.shell = data.grid(wanted).shell
         else:
             state.shell = data.grid(data.shell_of(data.options.strict_highres_exp)).shell
+        return found
 
     def _take(self, state: State, found: Found, *, junk: bool) -> None:
         """Posteriors, poses and noise power of an E-step."""
@@ -172,7 +226,7 @@ class AlignedRun:
         """See `Iterations`: one E-step more, with sums up to Nyquist."""
         data, junk = self.data, self.data.options.junk
         assert state.search is not None
-        settings = self.steps.settings(state.search, self.grid(state), 2000, nyquist=True)
+        settings = self.steps.settings(state.search, self.grid(state), 2000, near=state.near, nyquist=True)
         found = self._search(state, settings, data.box, "final maps", junk=junk)
         self._take(state, found, junk=junk)
         classes = len(state.share) - junk

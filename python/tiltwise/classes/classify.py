@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.classes.aligned_run import OFFSET, AlignedRun
+from tiltwise.classes.aligned_run import ALIGNMENT, OFFSET, AlignedRun
 from tiltwise.classes.average import Average, Beyond, Inserter, residual_noise
 from tiltwise.classes.data import ClassData, Grid
 from tiltwise.classes.final import NO_SYMMETRY, ClassMap, class_maps, final_sums
@@ -131,21 +131,17 @@ class Classification:
 
     # ---- what does not change --------------------------------------------------------------------------
 
-    def prepare(self) -> FixedIterations:
-        """The average at the poses of the file, noise power, and residuals."""
+    def measure(self) -> Average:
+        """The average at the present poses, and how finely it is resolved; sets noise power and grid."""
         data, options, count = self.data, self.options, len(self.data.folds)
-        inserters = [
-            Inserter(data.images, data.backend, data.threads, self.poses, group, data.portions, self.job.check_abort)
-            for group in data.groups.kinds
-        ]
-        inserter = inserters[0]
+        inserter = self._inserter(data.groups.common)
 
         def load(particle: int) -> ParticleImages:
             self.job.check_abort()
             return data.images.load(particle, self.poses.displacement_angstrom[particle], 0)
 
         with self.progress.task("noise", count) as task:
-            noise = initial_noise_power(data.images, load, data.threads, task.advance)
+            noise = self.noise = initial_noise_power(data.images, load, data.threads, task.advance)
         if options.strict_highres_exp is None:
             whole = data.grid(data.box // 2)
             average = self._average(inserter.folds(noise, whole.box, whole.count), whole)
@@ -156,9 +152,19 @@ class Classification:
         grid = self.grid
         average = self._average(inserter.folds(noise, grid.box, grid.count), grid)
         self._refuse_empty(average, grid)
+        return average
+
+    def prepare(self, over_nothing: F64 | None = None) -> FixedIterations:
+        """The average at the present poses, noise power, and residuals.
+
+        `over_nothing` (P,) is the log evidence of the average over that of nothing if poses were sought: at the best
+        one alone noise looks like a particle.
+        """
+        data, options, count = self.data, self.options, len(self.data.folds)
+        average, grid, noise = self.measure(), self.grid, self.noise
         beyond = {
-            kind: Beyond.of(self._average(one.folds(noise, grid.box, grid.count), grid), average)
-            for kind, one in enumerate(inserters[1:], 1)
+            kind: Beyond.of(self._average(self._inserter(group).folds(noise, grid.box, grid.count), grid), average)
+            for kind, group in enumerate(data.groups.kinds[1:], 1)
         }
         self.progress.note(
             f"particles and maps are compared up to {data.box * data.pixel_size / grid.shell:.1f} Å, in maps of "
@@ -181,7 +187,7 @@ class Classification:
         return FixedIterations(
             scores=scores,
             average=average,
-            over_nothing=scores.average(),
+            over_nothing=scores.average() if over_nothing is None else over_nothing,
             backend=data.backend,
             groups=data.groups,
             beyond=beyond,
@@ -190,6 +196,11 @@ class Classification:
             junk=options.junk,
             tau2_fudge=options.tau2_fudge,
         )
+
+    def _inserter(self, group: F64) -> Inserter:
+        """Sums of all particles at the present poses, with a point group."""
+        data = self.data
+        return Inserter(data.images, data.backend, data.threads, self.poses, group, data.portions, self.job.check_abort)
 
     def _average(self, sums: dict[int, PackedSums], grid: Grid) -> Average:
         return Average.of(sums, self.data.half_of, self.data.small(self.data.sphere, grid), grid.shell + 0.5)
@@ -293,23 +304,31 @@ class Classification:
         return state, FixedRun(self, work)
 
     def _start_aligned(self, aligned: AlignedRun) -> State:
-        """Poses from given maps if orientations are sought everywhere, then classes at poses that stay."""
-        if self.options.align == "global" and self.paths:
+        """Poses by one map for all, given or the average, then classes at poses that stay."""
+        saved = self.job.load_checkpoint(ALIGNMENT)
+        if saved is not None:
+            state = State.load(saved, self.data.optset.particles.coordinate_px)
+        elif self.options.align == "global" and self.paths:
             state = aligned.from_references(self.paths)
             if len(self.paths) == self.options.classes:
                 return state
-            assert state.search is not None
-            self.poses = state.search.poses
-        work = self.prepare()
+        else:
+            state = aligned.from_average(self.measure(), Search(self.poses, self.noise, OFFSET), self.grid)
+        aligned.settle(state)
+        assert state.search is not None
+        self.poses = state.search.poses
+        work = self.prepare(state.over_nothing)
+        near, width = state.near, state.search.offset_sigma_angstrom
         state = self.start(work)
         for _ in range(FIRST):
             self.iterate(work, state)
-        return aligned.from_fixed(state, work, Search(self.poses, self.noise, OFFSET), self.grid)
+        return aligned.from_fixed(state, work, Search(self.poses, self.noise, width), self.grid, near)
 
     def run(self) -> ClassifyResult:
         """Iterate until posteriors stand still, then make the maps with all data."""
         state, iterations = self._begin()
         self.save(state)
+        self.job.drop_checkpoint(ALIGNMENT)
         while state.iteration < self.options.iterations and not state.converged:
             began = monotonic()
             before, classes, likelihood = state.posterior, state.classes, state.log_likelihood.sum()

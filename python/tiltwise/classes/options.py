@@ -148,6 +148,13 @@ class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions
             self.refuse_without_effect(
                 ("sigma_ang",), because="orientations are sought everywhere", fix="--align local, or leave it out"
             )
+        if self.classes == 1 and self.align != "none":
+            self.refuse_without_effect(
+                ("mask", "tau2_fudge"),
+                because="particles that are aligned to one class are compared with its average, without junk: it "
+                "differs from nothing",
+                fix="leave these options out, or use --align none",
+            )
         if self.references is not None and self.align != "global":
             self.refuse_without_effect(
                 ("starts",), because="classes start from the maps of --ref", fix="leave out --starts, or --ref"

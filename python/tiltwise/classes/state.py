@@ -53,11 +53,27 @@ class State:
     """last that is compared; of such runs"""
     pose_probability: F64 | None = None
     """(P,) of such runs: that of the best pose in the most likely class"""
+    over_nothing: F64 | None = None
+    """(P,) log evidence of the average over that of nothing; of alignment to one map, where junk is told"""
+    near: bool = False
+    """whether particles that were sought everywhere have been found, and are sought near their poses"""
 
     @property
     def classes(self) -> NDArray[np.int64]:
         """(P,) most likely class, from 1 on."""
         return np.asarray(self.posterior.argmax(axis=1) + 1, np.int64)
+
+    def refuse_empty(self, junk: bool) -> None:
+        """Raises DataError if no class that is not `junk` has particles."""
+        kinds = len(self.share) - junk
+        if (self.posterior[:, :kinds].sum(axis=0) < DEAD).all():
+            raise DataError(
+                "no position holds a particle",
+                where=f"iteration {self.iteration}",
+                expected="positions that a map explains better than nothing does",
+                found=f"all {len(self.posterior)} are junk",
+                fix="check the poses, and the map of --ref; without --junk the particles stay in their classes",
+            )
 
     def bury(self, junk: bool) -> list[str]:
         """Empties classes that have lost their particles, for good, and says so; the last is that of `junk`, if any.
@@ -71,18 +87,11 @@ class State:
         new = [number for number, count in enumerate(expected, 1) if count < DEAD and number not in self.dead]
         if not new:
             return []
+        self.refuse_empty(junk)
         self.dead += new
         empty = np.array(self.dead) - 1
         kinds = len(self.share) - junk
         left = kinds - int((empty < kinds).sum())
-        if left == 0:
-            raise DataError(
-                "no position holds a particle",
-                where=f"iteration {self.iteration}",
-                expected="positions that a map explains better than nothing does",
-                found=f"all {len(self.posterior)} are junk",
-                fix="check the poses, and the map of --ref; without --junk the particles stay in their classes",
-            )
         self.share[empty] = 0.0
         self.share /= self.share.sum()
         kept = self.posterior.copy()
@@ -111,8 +120,8 @@ class State:
             poses = self.search.poses
             arrays |= {"rotation": poses.rotation, "displacement": poses.displacement_angstrom}
             arrays |= {f"noise_{i}": spectrum for i, spectrum in enumerate(self.search.noise)}
-        if self.pose_probability is not None:
-            arrays["pose_probability"] = self.pose_probability
+        optional = {"pose_probability": self.pose_probability, "over_nothing": self.over_nothing}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
         return arrays, {
             "offset_sigma_angstrom": None if self.search is None else self.search.offset_sigma_angstrom,
             "maps": [[fold, len(maps)] for fold, maps in self.maps.items()],
@@ -121,6 +130,7 @@ class State:
             "history": self.history,
             "dead": self.dead,
             "converged": self.converged,
+            "near": self.near,
         }
 
     @classmethod
@@ -144,4 +154,6 @@ class State:
             {fold: [arrays[f"map_{fold}_{k}"] for k in range(count)] for fold, count in values["maps"]},
             int(values["shell"]),
             arrays.get("pose_probability"),
+            arrays.get("over_nothing"),
+            bool(values["near"]),
         )
