@@ -175,8 +175,9 @@ def test_particles_are_aligned_to_every_class(turned: MixedData, tmp_path: Path)
 
 def test_particles_are_aligned_before_they_are_divided(tmp_path: Path) -> None:
     """A small domain: classes that are guessed at the poses of the file would sort their errors."""
-    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 1.5}
-    sample = mixed(tmp_path, 40, 0.1, planted)
+    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 0.6}
+    apart = {"width_px": 288, "height_px": 288, "spacing": 100.0}
+    sample = mixed(tmp_path, 30, 0.05, planted | apart)
     listener = Listener(tmp_path / "job")
     result = run_classify(sample, tmp_path / "job", listener, iterations=1, **LOCAL)
     assert any("alignment 2 to the average" in note for note in listener.notes)

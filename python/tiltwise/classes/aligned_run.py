@@ -111,8 +111,9 @@ class AlignedRun:
             widths = np.sqrt(3.0) * np.median([(one.std_deg, one.std_angstrom) for one in found.estimates], axis=0)
             state.converged = bool((np.array(change) <= MOVES * widths).all()) and state.shell <= shell
             sharp = sum(one.sharp for one in found.estimates) / count
-            if self.data.options.align == "global" and not junk:
-                # evidence near a pose that was sought everywhere would not tell particles from junk
+            one_group = len(self.data.groups.kinds) == 1
+            if self.data.options.align == "global" and one_group and not junk:
+                # not with junk: noise has more evidence near the best pose than everywhere
                 state.near = state.near or (sharp >= MOSTLY_SHARP and change[0] <= 15.0 / 2.0**self.steps.order)
             self.progress.note(
                 f"alignment {state.iteration} to the average: poses have moved by {change[0]:.2f}° and "

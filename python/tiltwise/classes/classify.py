@@ -48,8 +48,8 @@ QUIET = 3
 """Iterations in a row, in which nothing happens, after which particles are aligned no further."""
 TRIAL = 4
 """Iterations of every start before one is chosen."""
-FIRST = 5
-"""Iterations at poses that stay before particles are aligned."""
+FIRST = 25
+"""Iterations at poses that stay, at most, before particles are aligned to classes."""
 MOST_ARRANGEMENTS = 12
 """Ways to give point groups to clusters of particles that are tried."""
 FLAT = 0.1
@@ -321,7 +321,10 @@ class Classification:
         near, width = state.near, state.search.offset_sigma_angstrom
         state = self.start(work)
         for _ in range(FIRST):
+            before = state.posterior
             self.iterate(work, state)
+            if change_of(before, state.posterior) < SETTLED:
+                break
         return aligned.from_fixed(state, work, Search(self.poses, self.noise, width), self.grid, near)
 
     def run(self) -> ClassifyResult:
@@ -336,7 +339,7 @@ class Classification:
             with self.job.timing("iterations"):
                 iterations.iterate(state)
             state.iteration += 1
-            change = 0.5 * float(np.abs(state.posterior - before).sum(axis=1).mean())
+            change = change_of(before, state.posterior)
             switched = float((state.classes != classes).mean())
             row: dict[str, float] = {
                 "iteration": state.iteration,
@@ -424,6 +427,11 @@ def long_settled(state: State, shell: int) -> bool:
     """
     quiet = [row["change"] < SETTLED for row in state.history[-QUIET:]]
     return len(quiet) == QUIET and all(quiet) and state.shell <= shell
+
+
+def change_of(before: F64, after: F64) -> float:
+    """Mean over particles of the probability (P, C) that has moved to other classes."""
+    return 0.5 * float(np.abs(after - before).sum(axis=1).mean())
 
 
 def posterior_and_share(log: F64, share: F64) -> tuple[F64, F64, F64]:
