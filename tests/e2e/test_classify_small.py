@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,14 +206,37 @@ def test_a_stop_during_the_alignment_to_the_average_changes_no_byte(
     assert files_of(again) == expected
 
 
-def test_poses_are_found_everywhere_by_one_map(turned: MixedData, tmp_path: Path) -> None:
-    lost = {"error_orientation": 1000.0, "error_position": 4.0, "snr": 0.6}
+@pytest.mark.parametrize("references", [0, 1, 2])
+def test_poses_are_found_everywhere(references: int, tmp_path: Path) -> None:
+    """By the average at the poses of the file, by one map first, or by a map for every class."""
+    lost = {"error_orientation": 1000.0 if references else 8.0, "error_position": 4.0, "snr": 0.6}
     sample = mixed(tmp_path, 8, 0.3, lost)
-    extra = {"align": "global", "healpix_order": 1, "references": str(sample.data.reference), "iterations": 1}
-    result = run_classify(sample, tmp_path / "job", strict_highres_exp=20.0, **extra)
+    extra: dict[str, Any] = {}
+    if references:
+        whole, pixel = read_map(sample.data.reference)
+        write_map(tmp_path / "lacking.mrc", whole - sample_map(sample.without, 32, pixel), pixel)
+        names = [str(sample.data.reference), str(tmp_path / "lacking.mrc")]
+        extra["references"] = ",".join(names[:references])
+    listener = Listener(tmp_path / "job")
+    result = run_classify(
+        sample,
+        tmp_path / "job",
+        listener,
+        align="global",
+        healpix_order=1,
+        iterations=1,
+        strict_highres_exp=20.0,
+        **extra,
+    )
+    assert any("to the average" in note for note in listener.notes) == (references < 2)
+    # particles that have been found are sought near their poses
+    assert result.state.near == (references < 2)
     truth = load_optimisation_set(sample.data.folder / "truth" / "optimisation_set.star")
     after = score_poses(result.optset, truth)
-    assert np.median(after.angle_deg) <= 8.0
+    assert np.median(after.angle_deg) <= 5.0
+    assert np.median(after.distance) <= 3.0
+    if references == 2:
+        assert np.mean(result.state.classes - 1 == sample.kind) >= 0.9
     assert adjusted_rand_index(sample.kind, result.state.classes - 1) >= 0.5
 
 
