@@ -16,10 +16,12 @@ from tiltwise.io.optimisation_set import load_optimisation_set
 from tiltwise.io.star import StarBlock
 from tiltwise.model.poses import poses_of
 from tiltwise.selection import columns
+from tiltwise.selection.belief import Model, believed
 from tiltwise.selection.duplicates import best_of_close
-from tiltwise.selection.lattice import Lattice, conforming
+from tiltwise.selection.lattice import Lattice, conforming, sightings
 from tiltwise.selection.neighbours import close_pairs, nearest_pairs
 from tiltwise.selection.options import SelectOptions
+from tiltwise.selection.places import Place
 from tiltwise.sim.specimen import random_rotations
 
 C1 = np.eye(3)[None]
@@ -55,6 +57,38 @@ def test_most_particles_may_be_false(tmp_path: Path) -> None:
     precision, recall = precision_and_recall(made, cleaned(made))
     assert precision >= 0.97
     assert recall >= 0.95
+
+
+def test_places_that_false_particles_hide_are_found(tmp_path: Path) -> None:
+    """A bent lattice, four of five particles false, and errors so large that neighbours are hard to tell from them."""
+    poses = tube(14, 14, 80.0, 170.0)
+    made = planted(set_of(*poses), tmp_path, anywhere=540, turned=24, between=24, error_angstrom=6.0, error_deg=6.0)
+    lattice = cleaned(made)
+    precision, recall = precision_and_recall(made, lattice)
+    assert precision >= 0.95
+    assert recall >= 0.88
+    assert len(lattice.places) == 6
+    # errors of both particles, and what the turn of the first does to the place
+    assert lattice.model.sigma_angstrom == pytest.approx(9.0, rel=0.2)
+    assert lattice.model.sigma_deg == pytest.approx(6.0 * np.sqrt(2.0 / 3.0), rel=0.2)
+    # probabilities say how many are true
+    assert lattice.probability.sum() == pytest.approx(made.true.sum(), rel=0.1)
+
+
+def test_particles_anywhere_believe_nobody() -> None:
+    """Places that are none, among particles so dense that half of them see another in one."""
+    rng = np.random.default_rng(7)
+    optset = set_of(rng.uniform(500.0, 900.0, (900, 3)), random_rotations(900, rng))
+    places = [Place(80.0 * sign * np.eye(3)[axis], np.eye(3)) for axis in range(3) for sign in (1.0, -1.0)]
+    pairs = close_pairs(optset, np.arange(900), 40.0, 120.0)
+    seen = sightings(pairs, places, C1, 32.0, 60.0)
+    assert len(np.unique(seen.first)) > 300
+    there = seen.back >= 0
+    assert there.any()
+    np.testing.assert_array_equal(seen.back[seen.back[there]], np.flatnonzero(there))
+    np.testing.assert_array_equal(seen.second[seen.back[there]], seen.first[there])
+    beliefs = believed(seen, np.full(900, 900 / 400.0**3), 6, Model(10.0, 6.0), (1.0, 1.0))
+    assert (beliefs.particles >= 0.5).mean() < 0.01
 
 
 def test_mates_of_symmetric_particles_are_the_same(tmp_path: Path) -> None:

@@ -140,11 +140,14 @@ def _lattice_section(lattice: Lattice) -> Section:
     inside = lattice.off_angstrom <= lattice.width_angstrom
     return Section(
         "Lattice",
-        f"Neighbours as the particles see them, and the {len(lattice.places)} places where they belong (circles: "
-        f"within {lattice.width_angstrom:.1f} Å and {lattice.width_deg:.1f}°). {inside.mean():.0%} of the neighbours "
-        f"up to {lattice.reach_angstrom:.0f} Å are in one; a particle is kept if {lattice.least} of its places are "
+        f"Neighbours as the particles see them, and the {len(lattice.places)} places where they belong (circles: three "
+        f"times their deviations of {lattice.model.sigma_angstrom:.1f} Å along each axis; turns deviate by "
+        f"{lattice.model.sigma_deg:.1f}° about each). {inside.mean():.0%} of the neighbours up to "
+        f"{lattice.reach_angstrom:.0f} Å are in a place, within {lattice.width_angstrom:.1f} Å and "
+        f"{lattice.width_deg:.1f}°, and {lattice.model.occupancy:.0%} of the places are taken. A particle is kept if "
+        f"its neighbours make it {lattice.certain:.0%} likely to be on the lattice, and {lattice.least} of its places "
         "taken by particles that are kept. Worry if clusters of dots lie outside the circles, if circles overlap, or "
-        "if the distances have not fallen to nearly none where they are cut off.",
+        "if many probabilities are neither near 0 nor near 1.",
         figure=_lattice_figure(lattice),
         form="png",
         table=Table(["x Å", "y Å", "z Å"], columns),
@@ -160,7 +163,8 @@ def _lattice_figure(lattice: Lattice) -> Figure:
     inside = (lattice.off_angstrom <= lattice.width_angstrom)[shown]
     shift = pairs.shift[shown]
     places = np.stack([place.shift for place in lattice.places])
-    reach = 1.05 * max(lattice.reach_angstrom, float(np.abs(places).max()) + lattice.width_angstrom)
+    circles = min(3.0 * lattice.model.sigma_angstrom, lattice.width_angstrom)
+    reach = 1.05 * max(lattice.reach_angstrom, float(np.abs(places).max()) + circles)
     with style():
         figure = new_figure(9.6, 6.6)
         for left, (a, b), name in ((0.065, (0, 1), "xy"), (0.545, (0, 2), "xz")):
@@ -168,7 +172,7 @@ def _lattice_figure(lattice: Lattice) -> Figure:
             for mask, colour, alpha in ((~inside, GREY, 0.35), (inside, BLUE, 0.5)):
                 axes.scatter(shift[mask, a], shift[mask, b], s=5, color=colour, alpha=alpha, lw=0)
             for place in places:
-                circle = Circle((place[a], place[b]), lattice.width_angstrom, fill=False, color=VERMILION, lw=1.0)
+                circle = Circle((place[a], place[b]), circles, fill=False, color=VERMILION, lw=1.0)
                 axes.add_patch(circle)
             axes.plot([0], [0], "+", color=INK, ms=9)
             axes.set_xlim(-reach, reach)
@@ -176,18 +180,19 @@ def _lattice_figure(lattice: Lattice) -> Figure:
             axes.set_aspect("equal")
             axes.set_xlabel(f"{name[0]} of the particle (Å)")
             axes.set_ylabel(f"{name[1]} (Å)")
-        panels = (
-            (lattice.off_angstrom, 2.0 * lattice.width_angstrom, lattice.width_angstrom, "off the place (Å)", "pairs"),
-            (lattice.off_deg, 180.0, lattice.width_deg, "turned off the nearest place (°)", "pairs"),
-            (lattice.taken, float(lattice.taken.max()) + 1.0, lattice.least, "places taken", "particles"),
+        members = lattice.took_part
+        far, counts = lattice.width_angstrom, np.arange(-0.5, float(lattice.taken.max()) + 1.0)
+        panels: tuple[tuple[NDArray[np.generic], F64, float, str, str], ...] = (
+            (lattice.off_angstrom, np.linspace(0.0, 1.5 * far, 41), far, "off the place (Å)", "pairs"),
+            (lattice.off_deg, np.linspace(0.0, 180.0, 41), lattice.width_deg, "turned off its place (°)", "pairs"),
+            (lattice.probability[members], np.linspace(0.0, 1.0, 21), lattice.certain, "probability", "particles"),
+            (lattice.taken[members], counts, lattice.least - 0.5, "places taken", "particles"),
         )
-        for number, (values, limit, cut, label, unit) in enumerate(panels):
-            axes = figure.add_axes((0.065 + 0.325 * number, 0.08, 0.26, 0.235))
-            used = values[np.isfinite(values) & (values <= limit)]
-            whole = number == 2
-            bins = np.arange(-0.5, limit + 0.5) if whole else np.linspace(0.0, limit, 41)
+        for number, (values, bins, cut, label, unit) in enumerate(panels):
+            axes = figure.add_axes((0.065 + 0.244 * number, 0.08, 0.19, 0.235))
+            used = values[np.isfinite(values) & (values <= bins[-1])]
             axes.hist(used, bins=[float(edge) for edge in bins], color=SKY, edgecolor="white", lw=0.5)
-            axes.axvline(cut - 0.5 if whole else cut, color=VERMILION, ls="--", lw=1.2)
+            axes.axvline(cut, color=VERMILION, ls="--", lw=1.2)
             axes.set_xlabel(label)
             axes.set_ylabel(unit)
     return figure

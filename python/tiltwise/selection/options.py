@@ -55,8 +55,11 @@ class SelectOptions(ParticleSetOptions):
     lattice: bool = option(
         False, help="particles must lie and be turned to their neighbours as most of the set are: a lattice, a coat"
     )
+    lattice_probability: float = option(
+        0.8, gt=0, lt=1, help="--lattice: probability to be on it, by all neighbours, from which on particles are kept"
+    )
     lattice_neighbours: int | None = option(
-        None, ge=1, help="--lattice: places of neighbours that must be taken; default: 2, or 1 where there are few"
+        None, ge=1, help="--lattice: places of neighbours that must be taken besides; default: 1"
     )
     neighbour_distance: float | None = option(
         None, unit="Å", gt=0, help="--lattice: neighbours are looked for up to here; default: 1.5 times the spacing"
@@ -66,8 +69,7 @@ class SelectOptions(ParticleSetOptions):
         unit="Å",
         gt=0,
         group="advanced",
-        help="--lattice: how far a neighbour may be from its place; default: 3 times the median, a quarter of the "
-        "spacing at most",
+        help="--lattice: how far a neighbour may be from its place; default: 0.4 of the spacing",
     )
     lattice_angle: float | None = option(
         None,
@@ -75,7 +77,7 @@ class SelectOptions(ParticleSetOptions):
         gt=0,
         le=180,
         group="advanced",
-        help="--lattice: how far a neighbour may be turned off its place; default: 3 times the median, 25 at most",
+        help="--lattice: how far a neighbour may be turned off its place; default: 25",
     )
     symmetry: SymmetryName = option(
         "C1", flags=("--sym",), help="--lattice: point group of the particle, whose mates are the same"
@@ -110,7 +112,14 @@ class SelectOptions(ParticleSetOptions):
                 fix="see tiltwise select -h",
             )
         if not self.lattice:
-            of_lattice = ("lattice_neighbours", "neighbour_distance", "lattice_shift", "lattice_angle", "symmetry")
+            of_lattice = (
+                "lattice_probability",
+                "lattice_neighbours",
+                "neighbour_distance",
+                "lattice_shift",
+                "lattice_angle",
+                "symmetry",
+            )
             self.refuse_without_effect(of_lattice, because="there is no --lattice", fix="give --lattice as well")
         if self.min_distance is None:
             self.refuse_without_effect(

@@ -242,6 +242,7 @@ class _Selection:
             self.optset,
             rows,
             symmetry_matrices(options.symmetry),
+            certain=options.lattice_probability,
             least=options.lattice_neighbours,
             reach_angstrom=options.neighbour_distance,
             width_angstrom=options.lattice_shift,
@@ -320,6 +321,11 @@ def summary_of(result: SelectResult) -> dict[str, Any]:
             "neighbour_distance_angstrom": one.reach_angstrom,
             "shift_angstrom": one.width_angstrom,
             "angle_deg": one.width_deg,
+            "deviation_angstrom": one.model.sigma_angstrom,
+            "deviation_deg": one.model.sigma_deg,
+            "share_on_lattice": one.model.share,
+            "places_taken": one.model.occupancy,
+            "probability_needed": one.certain,
             "places_needed": one.least,
             "places": [
                 {"shift_angstrom": place.shift.tolist(), "rot_tilt_psi_deg": matrix_to_euler(place.turn).tolist()}
