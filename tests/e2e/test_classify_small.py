@@ -16,6 +16,7 @@ from helpers.mixed import MixedData, adjusted_rand_index
 from helpers.refinements import Listener
 from tiltwise.classes.classify import ClassifyResult
 from tiltwise.classes.fixed import FixedIterations
+from tiltwise.classes.windows import Place
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set
@@ -100,22 +101,21 @@ def test_the_start_that_predicts_particles_best_goes_on(
     """The second of three: with equal posteriors in the others all maps are the same and stay so."""
     guess, calls = FixedIterations.guess, list[int]()
 
-    def nothing_but_once(
-        work: FixedIterations, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        calls.append(len(calls))
-        weights, strength = guess(work, rng)
-        return (weights if len(calls) == 2 else np.full_like(weights, 0.5)), strength
+    def nothing_but_once(work: FixedIterations, seed: int, number: int) -> tuple[NDArray[np.float64], list[Place]]:
+        calls.append(number)
+        # the true difference is that of the strongest place
+        weights, found = guess(work, seed, 0) if number == 1 else (np.full((80, 2), 0.5), guess(work, seed, number)[1])
+        return weights, found
 
     monkeypatch.setattr(FixedIterations, "guess", nothing_but_once)
     result = run_classify(two, tmp_path / "job", starts=3, iterations=1)
-    assert len(calls) == 3
+    assert calls == [0, 1, 2]
     assert adjusted_rand_index(two.kind, result.state.classes - 1) >= 0.8
-    # each has another seed
+    # each has another place
     events = [json.loads(line) for line in (tmp_path / "job" / "events.jsonl").read_text().splitlines()]
-    starts = [event["variance"] for event in events if "variance" in event]
+    starts = [event["significance"] for event in events if "significance" in event]
     assert len(starts) == 3
-    assert starts[0] != starts[1]
+    assert starts[0] != starts[2]
 
 
 def test_a_class_that_dies_is_told_and_the_others_go_on(

@@ -30,10 +30,13 @@ class MixedData:
     """what the particles of kind 1 lack"""
 
 
-def domain(density: GaussianDensity, share: float) -> NDArray[np.bool_]:
-    """(n,) the share of the scatterers nearest to the outermost one: a compact domain at the rim."""
+def domain(density: GaussianDensity, share: float, *, opposite: bool = False) -> NDArray[np.bool_]:
+    """(n,) the share of the scatterers nearest to the outermost one, or to that furthest from it: a compact domain at
+    the rim."""
     points = density.position_angstrom
     outermost = points[np.argmax(np.linalg.norm(points, axis=1))]
+    if opposite:
+        outermost = points[np.argmax(np.linalg.norm(points - outermost, axis=1))]
     order = np.argsort(np.linalg.norm(points - outermost, axis=1), kind="stable")
     chosen = np.zeros(len(points), bool)
     chosen[order[: round(share * len(points))]] = True

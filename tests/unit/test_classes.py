@@ -149,12 +149,13 @@ def test_a_guess_needs_particles() -> None:
         groups=nothing,
         beyond={},
         mask=nothing,
+        pixel_size=5.0,
         classes=2,
         junk=True,
         tau2_fudge=1.0,
     )
     with pytest.raises(DataError, match="no position holds a particle"):
-        work.guess(np.random.default_rng(1))
+        work.guess(1, 0)
 
 
 def test_nothing_has_the_poses_that_are_searched() -> None:
@@ -281,7 +282,7 @@ def test_a_class_of_whole_images_is_a_difference_from_the_average_with_its_symme
         for kind, operators in enumerate(groups.kinds):
             every[fold, kind] = PackedSums.of((parts[0] + parts[1]).symmetrised(operators, backend))
     sphere = np.asarray(soft_sphere(size, 6.0, 2.0), np.float32)
-    maps, average = class_references(sums, every, groups.kind_of, np.array([1, 1, 2, 2]), sphere, sphere, 7.5, 1.0)
+    maps, average = class_references(sums, every, groups.kind_of, np.array([1, 1, 2, 2]), sphere, sphere, 7.5, 5.0, 1.0)
     for k, density in true.items():
         error = np.linalg.norm(maps[0][k] - density * sphere) / np.linalg.norm(density)
         assert error <= 0.1

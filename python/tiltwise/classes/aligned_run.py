@@ -203,6 +203,7 @@ class AlignedRun:
             sphere,
             data.small(data.mask, grid) * sphere,
             grid.shell + 0.5,
+            data.pixel_of(grid),
             data.options.tau2_fudge,
         )
         if data.options.strict_highres_exp is None:

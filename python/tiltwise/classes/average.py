@@ -18,7 +18,7 @@ from tiltwise.extract.source import Poses
 from tiltwise.kernels.api import C64, Backend
 from tiltwise.maps.insertion import insert_images
 from tiltwise.maps.spectra import half_maps, joined_fsc, prior_from_fsc
-from tiltwise.maps.volumes import Accumulator, PackedSums, reference_volume, solve_map
+from tiltwise.maps.volumes import Accumulator, PackedSums, added, reference_volume, solve_map
 from tiltwise.spectral.fsc import fsc
 
 F64 = NDArray[np.float64]
@@ -122,14 +122,6 @@ class Beyond:
         """Their difference."""
         folds = {fold: symmetric.without(fold) - average.without(fold) for fold in average.folds}
         return cls(folds, symmetric.map - average.map)
-
-
-def added(folds: dict[int, PackedSums], chosen: list[int]) -> PackedSums:
-    """Sums of some folds together."""
-    result = folds[chosen[0]].copy()
-    for fold in chosen[1:]:
-        result.add(folds[fold])
-    return result
 
 
 def residual_noise(residuals: ResidualImages, portions: list[Portion], advance: Callable[[int], None]) -> list[F64]:

@@ -192,6 +192,7 @@ class Classification:
             groups=data.groups,
             beyond=beyond,
             mask=data.small(data.mask, grid) * average.sphere,
+            pixel_size=data.pixel_of(grid),
             classes=options.classes,
             junk=options.junk,
             tau2_fudge=options.tau2_fudge,
@@ -251,8 +252,11 @@ class Classification:
         orders = list(work.groups.orders())
         several = self.options.starts * len(orders) > 1
         for number in range(self.options.starts):
-            guess, strength = work.guess(np.random.default_rng([self.options.seed, number]))
-            self.job.event("start", number=number, variance=[float(value) for value in strength])
+            guess, found = work.guess(self.options.seed, number)
+            for place in found:
+                told = {"significance": place.significance, "centre_angstrom": place.centre_angstrom}
+                self.job.event("start", number=number, radius_angstrom=place.radius_angstrom, **told)
+                self.progress.note(f"start {number + 1}: {place}")
             for order in orders:
                 # junk stays the last
                 weights = guess[:, [*order, *range(len(order), guess.shape[1])]]
@@ -369,10 +373,16 @@ class Classification:
             reason = f"converged in iteration {state.iteration}: posteriors stand still"
         certain = state.posterior.max(axis=1)
         left = float((1.0 - certain).sum()) / max(count * (1.0 - float(state.share.max())), 1e-30)
-        if left > 1.0 - FLAT:
+        alone = self.options.classes > 1 and len(np.unique(state.classes)) == 1 and not state.dead
+        if left > 1.0 - FLAT or alone:
             self.job.warn(
-                "the images do not tell these classes apart: posteriors are hardly better than the shares of the "
-                "classes. Use more particles, a --mask of the place where they may differ, or better poses"
+                "the images do not tell these classes apart: "
+                + (
+                    "one has taken all particles"
+                    if alone
+                    else "posteriors are hardly better than the shares of the classes"
+                )
+                + ". Use more particles, a --mask of the place where they may differ, or better poses"
             )
         with self.job.timing("final maps"):
             poses, sums = iterations.final(state)

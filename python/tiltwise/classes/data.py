@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.options import ClassifyOptions
+from tiltwise.classes.particle_maps import memory_bytes
 from tiltwise.classes.residuals import PADDING, portions_of
 from tiltwise.em.data_model import StackModel
 from tiltwise.errors import ConfigError, DataError, ResourceError
@@ -106,6 +107,8 @@ class ClassData:
         each = BYTES_OF_RUNNING + folds * BYTES_OF_PACKED
         voxels = padded * padded * (padded // 2 + 1)
         maps = voxels * (BYTES_OF_SOLVING + (options.classes + len(self.groups.kinds)) * each)
+        if options.references is None:
+            maps += memory_bytes(len(self.optset.particles), self.box * self.pixel_size, self.box // 2)
         free = free_memory_bytes()
         if options.memory is not None:
             limit = int(options.memory * 1e9)

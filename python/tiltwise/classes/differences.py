@@ -6,26 +6,30 @@ posteriors are too sure.  Here the prior is on the differences: their power, she
 the particles of a class have in common beyond the average, tau^2 = c / (1 - c) over the mean weight (the counterpart
 of Eq. 13), where c is the share of signal in the power of the difference.  A difference that the data do not show
 shrinks to nothing, and a posterior that rests on shrunk differences is calibrated: of a difference that is the
-posterior mean, expected gain and its variance have the ratio they must have.
+posterior mean, expected gain and its variance have the ratio they must have.  The half sets tell also where in the
+particle a difference is (`locality`): its power is that of the places with signal, and what others have is noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.classes.locality import signal_places
 from tiltwise.kernels.api import Backend
-from tiltwise.maps.spectra import half_maps
-from tiltwise.maps.volumes import Accumulator, PackedSums, shell_means, solve_map
+from tiltwise.maps.spectra import half_maps, joined_fsc
+from tiltwise.maps.volumes import Accumulator, PackedSums, added, shell_means, solve_map
 from tiltwise.spectral.fft import rfft3
 from tiltwise.spectral.shells import shell_totals
 
 F64 = NDArray[np.float64]
 
 LEAST_SHARE, MOST_SHARE = 1e-4, 0.999
+LIKELY = 0.02
+"""Power of a difference over that of the average, in every shell: what is looked for before anything is known."""
 WINDOW = 2
 """Shells on either side that are looked at together: single shells have few components."""
 
@@ -49,12 +53,42 @@ def difference_prior(total: PackedSums, share: F64, tau2_fudge: float) -> F64:
     return np.asarray(shell_means(total) * (1.0 - clipped) / clipped / tau2_fudge)
 
 
-def share_of_halves(first: PackedSums, second: PackedSums, mask: NDArray[np.float32]) -> F64:
-    """`signal_share` of the maps of two half sets; zeros where one has nothing."""
-    if not all(float(half.weight.max(initial=0.0)) > 0 for half in (first, second)):
-        return np.zeros(first.box // 2 + 1)
-    maps = half_maps(first, second)
-    return signal_share(maps[0], maps[1], mask)
+def expected_share(curve: F64) -> F64:
+    """(N // 2 + 1,) share of signal in a difference of power `LIKELY`, from the FSC of the half sets of the average."""
+    signal = np.clip(joined_fsc(curve), 0.0, 0.99)
+    ratio = LIKELY * signal / (1.0 - signal)
+    return np.asarray(ratio / (1.0 + ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class Shrinkage:
+    """What two half sets say of a difference: at which resolution it is seen, and where."""
+
+    share: F64
+    """(N // 2 + 1,) of signal in a shell, in places that have any"""
+    places: NDArray[np.float32]
+    """(N, N, N) factor 0 to 1"""
+
+    @classmethod
+    def of(
+        cls, first: PackedSums, second: PackedSums, mask: NDArray[np.float32], gain: F64, pixel_size: float
+    ) -> Shrinkage:
+        """From sums of the halves less the average; of nothing where one has no particles.
+
+        `mask` (N, N, N) is where classes may differ, `gain` (N // 2 + 1,) as `expected_share`.
+        """
+        if not all(float(half.weight.max(initial=0.0)) > 0 for half in (first, second)):
+            return cls(np.zeros(first.box // 2 + 1), np.ones_like(mask))
+        a, b, _ = half_maps(first, second)
+        places = signal_places(a, b, gain, mask, pixel_size)
+        return cls(signal_share(a, b, mask * places), places)
+
+
+def less_average(part: PackedSums, total: PackedSums) -> PackedSums:
+    """Sums of a class less what the average of all, `total`, would have put there: its weights times the average."""
+    ratio = np.divide(part.weight, total.weight, out=np.zeros_like(part.weight), where=total.weight > 0)
+    data = part.data - np.minimum(ratio, np.float32(1.0)) * total.data
+    return replace(part, data=np.asarray(data, np.complex64))
 
 
 @dataclass(slots=True)
@@ -64,8 +98,6 @@ class ClassSums:
     backend: Backend
     symmetry: Callable[[int], F64]
     """(G, 3, 3) point group of every map"""
-    half_of: NDArray[np.int64]
-    """(F,) half set of every fold"""
     unit: float
     """that all sums are divided by, see `PackedSums`"""
     parts: list[dict[int, PackedSums]] = field(default_factory=list)
@@ -80,13 +112,59 @@ class ClassSums:
             own = one.complete().symmetrised(self.symmetry(number), self.backend)
             self.parts[number][fold] = PackedSums.of(own, self.unit)
 
-    def total(self, number: int, half: int | None = None) -> PackedSums:
-        """Of all folds, or those of a half set."""
-        chosen = [part for fold, part in sorted(self.parts[number].items()) if half in (None, self.half_of[fold])]
-        result = chosen[0].copy()
-        for part in chosen[1:]:
-            result.add(part)
-        return result
+    def of_all(self, fold: int) -> PackedSums:
+        """Of a fold, of all maps together."""
+        return added(dict(enumerate(parts[fold] for parts in self.parts)), list(range(len(self.parts))))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How differences are made of sums."""
+
+    half_of: NDArray[np.int64]
+    """(F,) half set of every fold"""
+    mask: NDArray[np.float32]
+    """(N, N, N) where maps may differ"""
+    radius: float
+    """cycles per box beyond which maps have nothing"""
+    gain: F64
+    """(N // 2 + 1,) see `expected_share`"""
+    pixel_size: float
+    tau2_fudge: float = 1.0
+
+    def difference(
+        self, parts: Mapping[int, PackedSums], every: Mapping[int, PackedSums] | None
+    ) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
+        """Map of the sums of folds, `parts`, without every fold, and that of all; zeros where they have nothing.
+
+        It is a difference from the mean of `every`, the sums of all classes by fold; None: `parts` are differences.
+        """
+        folds = sorted(parts)
+        total = added(parts, folds)
+        if not float(total.weight.max(initial=0.0)) > 0:
+            nothing = np.zeros((total.box,) * 3, np.float32)
+            return dict.fromkeys(parts, nothing), nothing
+        whole = None if every is None else added(every, folds)
+
+        def less(part: PackedSums, of_all: PackedSums | None) -> PackedSums:
+            return part if of_all is None else less_average(part, of_all)
+
+        halves = []
+        for half in (1, 2):
+            chosen = [fold for fold in folds if self.half_of[fold] == half]
+            halves.append(less(added(parts, chosen), None if every is None else added(every, chosen)))
+        found = Shrinkage.of(halves[0], halves[1], self.mask, self.gain, self.pixel_size)
+        prior = difference_prior(total, found.share, self.tau2_fudge)
+        places = self.mask * found.places
+
+        def density(part: PackedSums, of_all: PackedSums | None) -> NDArray[np.float32]:
+            return np.asarray(solve_map(less(part, of_all), prior, self.radius) * places, np.float32)
+
+        maps = {}
+        for fold in folds:
+            others = None if every is None or whole is None else whole.without(every[fold])
+            maps[fold] = density(total.without(parts[fold]), others)
+        return maps, density(total, whole)
 
 
 @dataclass(slots=True)
@@ -94,25 +172,29 @@ class Differences:
     """Maps made of class sums: one for the particles of every fold, without them, and one of all."""
 
     sums: ClassSums
-    mask: NDArray[np.float32]
-    """(N, N, N) where maps may differ"""
-    radius: float
-    tau2_fudge: float = 1.0
+    seen: Seen
+    common: bool = False
+    """whether maps hold also what all classes have in common beyond the average: with junk, which is in the average"""
+    alike: bool = True
+    """whether all classes have the same symmetry; if not, each is a difference from an average of its own"""
 
-    def share(self, number: int) -> F64:
-        """(N // 2 + 1,) share of signal in the difference of map `number`, from the two half sets."""
-        return share_of_halves(self.sums.total(number, 1), self.sums.total(number, 2), self.mask)
+    def solve(self) -> tuple[list[dict[int, NDArray[np.float32]]], list[NDArray[np.float32]]]:
+        """Of every class the difference without every fold, and that of all particles.
 
-    def solve(self, number: int, share: F64) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
-        """Difference without every fold, and that of all particles."""
-        total = self.sums.total(number)
-        prior = difference_prior(total, share, self.tau2_fudge)
-        if not float(total.weight.max(initial=0.0)) > 0:
-            nothing = np.zeros((total.box,) * 3, np.float32)
-            return dict.fromkeys(self.sums.parts[number], nothing), nothing
-
-        def density(part: PackedSums) -> NDArray[np.float32]:
-            return np.asarray(solve_map(part, prior, self.radius) * self.mask, np.float32)
-
-        folds = {fold: density(total.without(part)) for fold, part in self.sums.parts[number].items()}
-        return folds, density(total)
+        Classes are compared with the mean of all classes from the same particles: what they have in common, noise of
+        the average among it, tells nothing about a class.
+        """
+        sums = self.sums
+        folds = sorted(sums.parts[0])
+        if not self.alike:
+            found = [self.seen.difference(parts, None) for parts in sums.parts]
+            return [one for one, _ in found], [total for _, total in found]
+        every = {fold: sums.of_all(fold) for fold in folds}
+        found = [self.seen.difference(parts, every) for parts in sums.parts]
+        if self.common:
+            mean, of_all = self.seen.difference(every, None)
+            found = [
+                ({fold: one[fold] + mean[fold] for fold in folds}, total + of_all) if total.any() else (one, total)
+                for one, total in found
+            ]
+        return [one for one, _ in found], [total for _, total in found]

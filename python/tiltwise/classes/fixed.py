@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.average import Average, Beyond
-from tiltwise.classes.differences import ClassSums, Differences
+from tiltwise.classes.differences import ClassSums, Differences, Seen, expected_share
 from tiltwise.classes.final import NONE
 from tiltwise.classes.groups import PointGroups
-from tiltwise.classes.linear import first_guess
+from tiltwise.classes.guess import Particles
 from tiltwise.classes.mixture import posterior, proportions
 from tiltwise.classes.residuals import FixedScores
+from tiltwise.classes.windows import Place
 from tiltwise.errors import DataError
 from tiltwise.kernels.api import C64, Backend
-from tiltwise.maps.spectra import joined_fsc
 from tiltwise.maps.volumes import reference_volume
 
 F64 = NDArray[np.float64]
@@ -39,18 +39,18 @@ class FixedIterations:
     """of the kinds of `groups` that are larger than what all share"""
     mask: NDArray[np.float32]
     """(N, N, N) where classes may differ"""
+    pixel_size: float
+    """Å, of the voxels of maps"""
     classes: int
     junk: bool
     tau2_fudge: float
-
-    def _sums(self, symmetry: Callable[[int], F64]) -> ClassSums:
-        return ClassSums(self.backend, symmetry, self.average.half_of, self.average.total.unit)
-
-    def _shared_sums(self) -> ClassSums:
-        return self._sums(lambda number: self.groups.common)
+    _particles: Particles | None = None
 
     def _differences(self, sums: ClassSums) -> Differences:
-        return Differences(sums, self.mask, self.average.radius, self.tau2_fudge)
+        average = self.average
+        gain = expected_share(average.curve)
+        seen = Seen(average.half_of, self.mask, average.radius, gain, self.pixel_size, self.tau2_fudge)
+        return Differences(sums, seen, common=self.junk, alike=len(set(self.groups.kind_of)) == 1)
 
     def real(self) -> F64:
         """(P,) probability that there is a particle at all, by the average."""
@@ -60,8 +60,10 @@ class FixedIterations:
         share = proportions(log, np.array([1.0 - JUNK, JUNK]))
         return posterior(log, share)[0][:, 0]
 
-    def guess(self, rng: np.random.Generator) -> tuple[F64, F64]:
-        """(P, C) first posteriors, and the variance of particles along the strongest differences.
+    def guess(self, seed: int, number: int) -> tuple[F64, list[Place]]:
+        """(P, C) first posteriors, and the places where particles differ that they are made of.
+
+        `number` is how many of the most significant places are passed over.
 
         Raises
         ------
@@ -69,7 +71,8 @@ class FixedIterations:
             if all positions are junk.
         """
         real = self.real()
-        if not (real > 0.5).any():
+        used = real > 0.5
+        if not used.any():
             raise DataError(
                 "no position holds a particle",
                 where="--junk",
@@ -77,15 +80,19 @@ class FixedIterations:
                 found=f"none of {len(real)}",
                 fix="leave --junk out, or refine the poses first (tiltwise refine)",
             )
-        if self.classes == 1:
-            weights, strength = np.ones((len(real), 1)), np.zeros(0)
-        else:
-            signal = np.clip(joined_fsc(self.average.curve), 0.0, 0.99)
-            weights, strength = first_guess(
-                self.scores, self._differences, self._shared_sums, real, signal, self.classes, rng
-            )
+        found: list[Place] = []
+        weights = np.ones((len(real), 1))
+        if self.classes > 1:
+            rng = np.random.default_rng(seed)
+            if self._particles is None:
+                shell = int(self.average.radius)
+                self._particles = Particles.of(
+                    self.scores, self.mask, self.pixel_size, shell, self.groups.common, used, rng
+                )
+            rng = np.random.default_rng([seed, number])
+            weights, found = self._particles.first_guess(self.classes, number, rng)
         weights = weights * real[:, None]
-        return (np.concatenate([weights, 1.0 - real[:, None]], axis=1) if self.junk else weights), strength
+        return (np.concatenate([weights, 1.0 - real[:, None]], axis=1) if self.junk else weights), found
 
     def maps(self, weights: F64) -> tuple[list[dict[int, NDArray[np.float32]]], list[NDArray[np.float32]]]:
         """Differences of the classes without every fold, and of all particles, from posteriors (P, C)."""
@@ -97,15 +104,15 @@ class FixedIterations:
             volumes = {kind: reference_volume(one.folds[fold]) for kind, one in self.beyond.items()}
             return {k: volumes[kind] for k, kind in enumerate(kind_of) if kind in volumes}
 
-        sums = self._sums(self.groups.__getitem__)
-        self.scores.sums(chosen, chosen, self.average.total.box, sums.add, beyond)
-        differences = self._differences(sums)
-        solved = [differences.solve(k, differences.share(k)) for k in range(self.classes)]
+        sums = ClassSums(self.backend, self.groups.__getitem__, self.average.total.unit)
+        self.scores.sums(chosen, self.average.total.box, sums.add, beyond)
+        found, totals = self._differences(sums).solve()
         for k, kind in enumerate(kind_of):
             if kind in self.beyond:
-                more, (folds, total) = self.beyond[kind], solved[k]
-                solved[k] = {fold: one + more.folds[fold] for fold, one in folds.items()}, total + more.whole
-        return [folds for folds, _ in solved], [total for _, total in solved]
+                more = self.beyond[kind]
+                found[k] = {fold: one + more.folds[fold] for fold, one in found[k].items()}
+                totals[k] = totals[k] + more.whole
+        return found, totals
 
     def log_likelihoods(self, maps: Callable[[int], Sequence[NDArray[np.float32]]]) -> F64:
         """(P, C) log likelihood of every class over that of nothing there; `maps(fold)` are K differences."""

@@ -84,7 +84,8 @@ class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions
         group="advanced",
         ge=1,
         le=50,
-        help="random starts; the one that predicts particles best that it has not seen goes on",
+        help="starts from different differences between particles, the largest first; the one that predicts particles "
+        "best that it has not seen goes on",
     )
     folds: int = option(
         3,

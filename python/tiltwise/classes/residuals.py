@@ -223,19 +223,18 @@ class FixedScores:
 
     def sums(
         self,
-        factors: F64,
         weights: F64,
         box: int,
         done: Callable[[int, list[Accumulator]], None],
         beyond: Callable[[int], Mapping[int, C64]] = lambda fold: {},
     ) -> None:
-        """Residuals times `factors` (P, J) and powers times `weights` (P, J) on the grids of J maps of `box` voxels.
+        """Residuals and powers times `weights` (P, J) on the grids of J maps of `box` voxels.
 
         `done(fold, sums)` takes the sums of the particles of every fold; they are cleared afterwards.  Residuals of a
         map are relative to the average and a padded volume more, if `beyond(fold)` has one for the number of the map.
         """
         backend, frequencies, threads = self._tools
-        sums = [Accumulator.empty(box, PADDING) for _ in range(factors.shape[1])]
+        sums = [Accumulator.empty(box, PADDING) for _ in range(weights.shape[1])]
         fold = self.portions[0].fold
         more = beyond(fold)
         for portion, found in self._everything():
@@ -251,9 +250,7 @@ class FixedScores:
             }
             for j, part in enumerate(sums):
                 # particles that have no share are not inserted
-                factor, weight = (
-                    values[portion.members, j].astype(np.float32)[found.owner] for values in (factors, weights)
-                )
+                weight = weights[portion.members, j].astype(np.float32)[found.owner]
                 used = np.flatnonzero(weight > 0)
                 if not len(used):
                     continue
@@ -265,7 +262,7 @@ class FixedScores:
                     array if every else array[used] for array in (residual, found.power, found.matrices)
                 )
                 backend.insert(
-                    mapped * factor[used, None],
+                    mapped * weight[used, None],
                     power * weight[used, None],
                     np.ascontiguousarray(matrices),
                     frequencies,

@@ -6,6 +6,7 @@ The slice theorem then needs `V = FFT(map) / N`, with `FFT` the unnormalised 3D 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -224,6 +225,14 @@ class PackedSums:
         """
         weight = self.weight - part.weight
         return replace(self, data=self.data - part.data, weight=np.maximum(weight, 0, out=weight))
+
+
+def added(parts: Mapping[int, PackedSums], chosen: Sequence[int]) -> PackedSums:
+    """Sums of some parts together."""
+    result = parts[chosen[0]].copy()
+    for number in chosen[1:]:
+        result.add(parts[number])
+    return result
 
 
 def pieces(count: int) -> list[slice]:

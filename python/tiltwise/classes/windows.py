@@ -1,0 +1,224 @@
+"""First guess of classes: places where particles differ, without any reference.
+
+A direction in which particles differ stands out of the noise of D degrees of freedom only if its variance is well above
+`sqrt(D / P)` times that of the noise, P being the number of particles (Baik, Ben Arous, Péché 2005).  Over a whole
+particle D is tens of thousands; a small domain is hidden.  In a window about it D is a few dozen.  So the largest
+singular value of the particles, see `particle_maps`, is looked at in every small ball of several radii, and in the
+whole: over the edge of noise (Marchenko, Pastur 1967) in units of its fluctuation (Tracy, Widom; Johnstone 2001),
+compared with what the other balls have.  Along the direction of the most significant window every particle has a
+number, by the direction of the particles of other folds, so that none finds its own noise again.  For more classes,
+what this direction explains is taken off, and the next is sought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import eigsh
+from scipy.spatial import cKDTree
+
+from tiltwise.exec.threads import blas_threads, ordered_map
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+RADII = (2.05, 3.05)
+"""Voxels: balls of 33 and 123."""
+LEVELS = (1.0, 2.0 / 3.0)
+"""Reach of coarser maps over that of the finest."""
+LARGEST = 2.0
+"""Length of a row, over the median of all, to which longer ones are cut: no particle is a direction of its own."""
+DENSE = 200
+"""Size of matrices of which all eigenvalues are found."""
+APART = 2.0
+"""What the two largest eigenvalues of noise differ by on average, in units of their fluctuation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where particles differ."""
+
+    significance: float
+    centre_angstrom: tuple[float, float, float]
+    """x, y, z from the centre of the box"""
+    radius_angstrom: float
+    """infinite for the whole"""
+    scores: F64
+    """(n,) of the particles along the direction of the others, noise of unit variance"""
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.radius_angstrom):
+            return f"particles differ most as a whole, {self.significance:.1f} times the spread of noise"
+        x, y, z = self.centre_angstrom
+        place = f"within {self.radius_angstrom:.0f} Å of ({x:.0f}, {y:.0f}, {z:.0f}) Å from the centre"
+        return f"particles differ most {place}, {self.significance:.1f} times the spread of noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """White maps of one fineness, voxels inside the particle."""
+
+    rows: F32
+    """(n, V) without their mean"""
+    points: F64
+    """(V, 3) x, y, z in voxels"""
+    voxel_angstrom: float
+    mates: F64
+    """(G, 3, 3) point group"""
+
+    @classmethod
+    def of(cls, maps: F32, inside: NDArray[np.bool_], voxel_angstrom: float, mates: F64) -> Level:
+        """Of maps (n, S, S, S), of voxels `inside` (S, S, S)."""
+        size = maps.shape[1]
+        z, y, x = np.nonzero(inside)
+        rows = maps[:, z, y, x]
+        rows = np.asarray(rows - rows.mean(axis=0), np.float32)
+        points = np.asarray(np.stack([x, y, z], axis=1) - float(size // 2), np.float64)
+        return cls(rows, points, voxel_angstrom, mates)
+
+    def without(self, scores: F64) -> Level:
+        """Less what goes with `scores` (n,)."""
+        unit = (scores / max(float(np.linalg.norm(scores)), 1e-30)).astype(np.float32)
+        return Level(self.rows - unit[:, None] * (unit @ self.rows), self.points, self.voxel_angstrom, self.mates)
+
+    def nearest(self, centre: F64, members: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of voxels `members` those that are no nearer to a symmetry mate of `centre`: none counts twice."""
+        if len(self.mates) == 1:
+            return members
+        points = self.points[members]
+        own = np.linalg.norm(points - centre, axis=1)
+        others = np.linalg.norm(points[:, None] - (self.mates[1:] @ centre)[None], axis=2).min(axis=1)
+        return np.asarray(members[own <= others + 1e-6], np.intp)
+
+
+def edge(eigenvalue: float, particles: int, dimensions: int) -> float:
+    """Largest eigenvalue of a covariance of unit noise over the edge, in units of its fluctuation (Johnstone 2001)."""
+    root = np.sqrt(max(particles - 1.0, 1.0)), np.sqrt(float(dimensions))
+    centre = (root[0] + root[1]) ** 2 / particles
+    width = (root[0] + root[1]) / particles * (1.0 / root[0] + 1.0 / root[1]) ** (1.0 / 3.0)
+    return float((eigenvalue - centre) / width)
+
+
+def cut(rows: F32) -> F32:
+    """Rows of at most `LARGEST` times the median length."""
+    length = np.linalg.norm(rows, axis=1)
+    limit = LARGEST * float(np.median(length))
+    if not (length > limit).any():
+        return rows
+    return np.asarray(rows * np.minimum(1.0, limit / np.maximum(length, 1e-30))[:, None], np.float32)
+
+
+def gram(rows: F32) -> F64:
+    """Covariance of rows (n, V), or what has the same eigenvalues, whichever is smaller."""
+    wide = rows.shape[1] > len(rows)
+    return np.asarray((rows @ rows.T if wide else rows.T @ rows).astype(np.float64) / len(rows))
+
+
+def strongest(rows: F32, count: int = 1) -> tuple[F64, F64]:
+    """(count,) largest eigenvalues, descending, of the covariance of rows (n, V), and (V,) direction of the first."""
+    matrix = gram(rows)
+    count = min(count, len(matrix))
+    if len(matrix) <= DENSE:
+        values, vectors = np.linalg.eigh(matrix)
+    else:
+        # a start that depends on nothing
+        values, vectors = eigsh(matrix, k=count, which="LA", v0=np.cos(1.7 * np.arange(len(matrix))))
+    order = np.argsort(values)[::-1][:count]
+    vector = vectors[:, order[0]]
+    if rows.shape[1] > len(rows):
+        vector = vector @ rows
+        vector = vector / max(float(np.linalg.norm(vector)), 1e-30)
+    return values[order], np.asarray(vector, np.float64)
+
+
+def cross_fitted(rows: F32, folds: NDArray[np.int64]) -> F64:
+    """(n,) numbers of rows (n, V) along the direction of those of other folds."""
+    _, common = strongest(cut(rows))
+    common = common * np.sign(common[np.abs(common).argmax()])
+    scores = np.zeros(len(rows))
+    for fold in np.unique(folds):
+        own = folds == fold
+        _, direction = strongest(cut(rows[~own])) if (~own).any() else (None, common)
+        sign = 1.0 if direction @ common >= 0 else -1.0
+        scores[own] = rows[own] @ (sign * direction)
+    return scores
+
+
+def best_place(levels: list[Level], folds: NDArray[np.int64], threads: int = 1) -> Place:
+    """The most significant window of every size, and of these the one along which particles spread most.
+
+    What they spread beyond noise is, up to its own noise, the square of how far apart classes are.
+    """
+    found = [_ball(level, radius, threads) for level in levels for radius in RADII]
+    found.append(_whole(levels[-1]))
+    best, spread = None, -np.inf
+    for window in found:
+        if window is None:
+            continue
+        scores = cross_fitted(window.level.rows[:, window.members], folds)
+        if (own := float(scores.var())) > spread:
+            best, spread = window, own
+            numbers = scores
+    assert best is not None
+    x, y, z = (float(value) for value in best.centre * best.level.voxel_angstrom)
+    return Place(best.significance, (x, y, z), best.radius * best.level.voxel_angstrom, numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Voxels that are looked at together."""
+
+    level: Level
+    centre: F64
+    """(3,) voxels"""
+    radius: float
+    members: NDArray[np.intp]
+    significance: float
+
+
+def _ball(level: Level, radius: float, threads: int) -> _Window | None:
+    """The most significant ball of one radius."""
+    points = level.points
+    if radius > RADII[0]:
+        # larger balls lie less densely: a quarter of the voxels, no other is further than 1.2 voxels from the nearest
+        odd = np.rint(points).astype(np.int64) % 2
+        points = points[(odd == odd[:, :1]).all(axis=1)]
+    near = cKDTree(level.points).query_ball_point(points, radius, return_sorted=True)
+    balls = [level.nearest(*pair) for pair in zip(points, (np.asarray(one, np.intp) for one in near), strict=True)]
+
+    def over_noise(members: NDArray[np.intp]) -> float:
+        rows = cut(level.rows[:, members])
+        return edge(float(np.linalg.eigvalsh(gram(rows))[-1]), *rows.shape)
+
+    values = ordered_map(over_noise, balls, threads)
+    if not values:
+        return None
+    best = int(np.argmax(values))
+    # noise is not quite white, which all balls have in common
+    return _Window(level, points[best], radius, balls[best], values[best] - float(np.median(values)))
+
+
+def _whole(level: Level) -> _Window | None:
+    """All voxels, of which there is one window: its largest eigenvalue is compared with the second."""
+    # any place that has no mates
+    general = np.array([0.31, 0.52, 0.77]) * float(np.abs(level.points).max(initial=1.0))
+    members = level.nearest(general, np.arange(len(level.points)))
+    rows = cut(level.rows[:, members])
+    values, _ = strongest(rows, 2)
+    if len(values) < 2:
+        return None
+    significance = edge(values[0], *rows.shape) - edge(values[1], *rows.shape) - APART
+    return _Window(level, np.zeros(3), np.inf, members, significance)
+
+
+def places(levels: list[Level], folds: NDArray[np.int64], count: int, threads: int = 1) -> list[Place]:
+    """`count` places with different directions, in the order in which they are found."""
+    found: list[Place] = []
+    # matrices are small: threads of BLAS would wait for each other
+    with blas_threads(1):
+        for _ in range(count):
+            found.append(best_place(levels, folds, threads))
+            levels = [level.without(found[-1].scores) for level in levels]
+    return found
