@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tiltwise.initial.results import InitialModelResult
     from tiltwise.interchange.run import ImportResult
     from tiltwise.motion.align import AlignResult
+    from tiltwise.post.composite import CompositeResult
     from tiltwise.post.local_resolution import LocalResolutionResult
     from tiltwise.post.mask import MaskResult
     from tiltwise.post.postprocess import PostprocessResult
@@ -227,6 +228,13 @@ def ablate(*, progress: Progress | None = None, **options: Any) -> AblationResul
     return result
 
 
+@_job("composite")
+def composite(*, progress: Progress | None = None, **options: Any) -> CompositeResult:
+    """One map of refined parts and of the consensus for the rest."""
+    result: CompositeResult = _run("composite", options, progress)
+    return result
+
+
 @_job("mask")
 def mask(*, progress: Progress | None = None, **options: Any) -> MaskResult:
     """Soft mask of the particle, from half maps or a map."""
@@ -265,6 +273,7 @@ __all__ = [
     "bfactor_plot",
     "check",
     "classify",
+    "composite",
     "cycle",
     "export",
     "extract",

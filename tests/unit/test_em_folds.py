@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tiltwise.em.folds import HalfSums, drift, rigid_change
+from tiltwise.em.folds import HalfSums, drift
 from tiltwise.em.units import Key, RunningSums
 from tiltwise.kernels.select import load_backend
+from tiltwise.maps.rigid import rigid_change
 from tiltwise.maps.spectra import join_low_resolution
 from tiltwise.maps.volumes import Accumulator, padded_shells
 

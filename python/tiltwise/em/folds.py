@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tiltwise.em.units import Key, RunningSums
 from tiltwise.kernels.api import Backend
+from tiltwise.maps.rigid import rigid_change
 from tiltwise.maps.volumes import Accumulator, padded_shells
-from tiltwise.spectral.fft import irfft3, rfft3
 
 FOLDS = 5
 MANY_OPERATIONS = 12
@@ -65,34 +65,6 @@ class HalfSums:
         total = self.totals[key[0]]
         share = np.where(padded_shells(total.box, total.padded) <= joined, 0.5, 1.0)
         return total.without(self.folds[key], share)
-
-
-def rigid_change(
-    moved: NDArray[np.float32], fixed: NDArray[np.float32], pixel_size: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotation vector (3,) in degrees and shift (3,) in Å, about x, y, z, that take map `fixed` best to `moved`.
-
-    Least squares on first-order changes: `moved - fixed` on the derivatives of `fixed` by the six parameters.
-    """
-    box = len(fixed)
-    axis = np.arange(box) - box // 2
-    spectrum, k = rfft3(fixed, norm="backward"), np.fft.fftfreq(box) * 2j * np.pi
-    half = (np.fft.rfftfreq(box) * 2j * np.pi)[: box // 2 + 1]
-    if box % 2 == 0:  # the component at Nyquist has no slope
-        k[box // 2] = half[-1] = 0.0
-    gz, gy, gx = (
-        irfft3((spectrum * slope).astype(np.complex64), box, norm="backward")
-        for slope in (k[:, None, None], k[:, None], half)
-    )
-    z, y, x = axis[:, None, None], axis[:, None], axis
-    # f(R^T (r - t)): d/dt = -grad f; d/dw = -(r x grad f)
-    parts = [-gx, -gy, -gz, z * gy - y * gz, x * gz - z * gx, y * gx - x * gy]
-    design = np.stack([np.asarray(part, np.float32).ravel() for part in parts], axis=1)
-    normal = (design.T @ design).astype(np.float64)
-    right = (design.T @ (moved - fixed).ravel()).astype(np.float64)
-    scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
-    found = np.linalg.lstsq(normal / scale / scale[:, None], right / scale, rcond=1e-6)[0] / scale
-    return np.degrees(found[3:]), found[:3] * pixel_size
 
 
 def drift(

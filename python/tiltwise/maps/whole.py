@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import DataError
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.io.optimisation_set import has_table, table_of
-from tiltwise.io.star import StarBlock
+from tiltwise.io.star import StarBlock, read_star
 from tiltwise.model import OptimisationSet
 from tiltwise.model.poses import pixel_sizes, poses_of
 
@@ -68,15 +69,7 @@ class Whole:
             np.stack([block.floats(label) for label in labels], axis=1)
             for labels in (POSITION_LABELS, ANGLE_LABELS, PART_LABELS)
         )
-        if np.ptp(part, axis=0).max(initial=0.0) > 1e-3:
-            raise DataError(
-                "particles are centred on different parts",
-                where=where,
-                expected=f"one value of each of {', '.join(PART_LABELS)}",
-                found=f"{len(np.unique(part.round(3), axis=0))} parts in one set",
-                fix="work on each part by itself, or on the set of the consensus",
-            )
-        return cls(position, angles, part[0], True)
+        return cls(position, angles, _one_part(part, where), True)
 
     def refuse_elsewhere(self, optset: OptimisationSet, most_angstrom: float) -> None:
         """Raises DataError if most particles are farther than `most_angstrom` from where their part would be."""
@@ -127,3 +120,36 @@ def is_of_parts(optset: OptimisationSet) -> bool:
 def _table(optset: OptimisationSet) -> StarBlock | None:
     """Rows of the particle file; None if particles were not read from one."""
     return table_of(optset) if has_table(optset) else None
+
+
+def part_of(path: Path) -> NDArray[np.float64]:
+    """(3,) x, y, z in Å of the centre of a part in the box of its particle, as a particle file says.
+
+    Raises
+    ------
+    FormatError, DataError
+        if the file cannot be read, is not one of parts, or one of several.
+    """
+    for block in read_star(path):
+        if all(label in block for label in PART_LABELS) and len(block):
+            return _one_part(np.stack([block.floats(label) for label in PART_LABELS], axis=1), str(path))
+    raise DataError(
+        "these are not parts of particles",
+        where=str(path),
+        expected=f"particles with {', '.join(PART_LABELS)}",
+        found="none",
+        fix="give the folder of a refinement with --focus",
+    )
+
+
+def _one_part(part: NDArray[np.float64], where: str | None) -> NDArray[np.float64]:
+    """The row that all of (P, 3) are."""
+    if np.ptp(part, axis=0).max(initial=0.0) > 1e-3:
+        raise DataError(
+            "particles are centred on different parts",
+            where=where,
+            expected=f"one value of each of {', '.join(PART_LABELS)}",
+            found=f"{len(np.unique(part.round(3), axis=0))} parts in one set",
+            fix="work on each part by itself, or on the set of the consensus",
+        )
+    return np.asarray(part[0] if len(part) else np.zeros(3))

@@ -187,3 +187,32 @@ class LocalResolutionOptions(HalfMapOptions):
     adhoc_bfactor: float = option(
         0.0, flags=("--adhoc-bfac",), unit="Å²", help="B-factor of the filtered map; negative sharpens"
     )
+
+
+class CompositeOptions(HalfMapOptions):
+    """Options of `tiltwise composite`."""
+
+    command: ClassVar[str] = "composite"
+
+    input: Path | None = option(None, flags=("--i",), help="folder of the consensus, or one half map of two")
+    parts: str = option(
+        ..., flags=("--parts",), help="folders of refinements with --focus, as in Head,Arm, with commas between them"
+    )
+    fit: bool = option(True, help="turn and move parts onto the consensus where they have left it")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of `--parts`."""
+        return tuple(Path(word.strip()) for word in self.parts.split(",") if word.strip())
+
+    @model_validator(mode="after")
+    def _some_parts(self) -> CompositeOptions:
+        if not self.folders or len(set(self.folders)) < len(self.folders):
+            raise ConfigError(
+                "parts cannot be read",
+                where="--parts",
+                expected="different folders with commas between them",
+                found=self.parts or "nothing",
+                fix="name the folders of refinements with --focus",
+            )
+        return self
