@@ -32,7 +32,10 @@ def reference_paths(text: str, classes: int, *, or_one: bool = False) -> list[Pa
         block = next((one for one in read_star(path) if "rlnReferenceImage" in one), None)
         if block is None:
             raise DataError(
-                "the STAR file lists no references", where=f"--ref {text}", expected="a column rlnReferenceImage"
+                "the STAR file lists no references",
+                where=f"--ref {text}",
+                expected="a column rlnReferenceImage",
+                fix="give a STAR file with one map in every row, or maps with commas between them",
             )
         names = [Path(name.rpartition("@")[2]) for name in block.text("rlnReferenceImage")]
         paths = [name if name.is_absolute() or name.exists() else path.parent / name for name in names]

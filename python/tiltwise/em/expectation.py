@@ -231,7 +231,11 @@ class Expectation:
 def refuse_unusable(raw: ParticleImages, where: str) -> None:
     """Raises DataError for images that would spoil the sums of all particles."""
     if not len(raw.tilts):
-        raise DataError("a particle is visible in no tilt", where=where)
+        raise DataError(
+            "a particle is visible in no tilt",
+            where=where,
+            fix="take the particle out of the set, or use a smaller --crop",
+        )
     if not all(np.isfinite(array).all() for array in (raw.data, raw.masked, raw.ctf2, raw.power)):
         raise DataError(
             "images hold NaN or infinite values",

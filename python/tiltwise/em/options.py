@@ -61,6 +61,7 @@ class BFactorPlotOptions(ComputeOptions, ImageOptions, OutputOptions):
                 where="--forecast",
                 expected="numbers in Å with commas between them, as in 6,5,4",
                 found=self.forecast,
+                fix="write them as in --forecast 6,5,4",
             )
         return self
 

@@ -60,7 +60,10 @@ class OrientationPrior:
         if not np.isfinite(centre).all():
             row = int(np.flatnonzero(~np.isfinite(centre).all(axis=1))[0])
             raise DataError(
-                "the prior of an orientation is not a number", where=particles.name[row], found=str(centre[row])
+                "the prior of an orientation is not a number",
+                where=particles.name[row],
+                found=str(centre[row]),
+                fix="correct the columns of the prior for this particle, or take them out",
             )
         # (rot, -tilt, psi) is (rot + 180, tilt, psi + 180), and angles between axes are positive
         tilt = np.remainder(centre[:, 1:2] + 180.0, 360.0) - 180.0

@@ -53,6 +53,7 @@ def symmetry_matrices(name: str) -> NDArray[np.float64]:
             where="--sym",
             expected="C1, C2, ..., D1, D2, ..., T, O, I, I1, I2, I3 or I4",
             found=name,
+            fix="write it as RELION does: C1, C6, D2, T, O, I2",
         )
     from scipy.spatial.transform import Rotation
 

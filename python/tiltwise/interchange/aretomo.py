@@ -59,7 +59,12 @@ def read(options: ImportOptions) -> Imported:
     """
     found = files(options.input)
     if not found:
-        raise DataError("there is no AreTomo alignment", where=f"--i {options.input}", expected="NAME.aln")
+        raise DataError(
+            "there is no AreTomo alignment",
+            where=f"--i {options.input}",
+            expected="NAME.aln",
+            fix="name the folder that AreTomo wrote its .aln files to",
+        )
     alignments = {name_of(path): read_aln(path) for path in found}
     series = [series_of(name, one, options) for name, one in alignments.items()]
     imported = assemble(series, read_particle_lists(options, {one.name: one.pixel_size_angstrom for one in series}))
@@ -84,6 +89,7 @@ def series_of(name: str, alignment: AreTomoAlignment, options: ImportOptions) ->
             where=str(stack.path),
             expected=f"{image_size[0]} x {image_size[1]} pixels, RawSize of {alignment.path}",
             found=f"{stack.image_size[0]} x {stack.image_size[1]}",
+            fix="give the stack that AreTomo aligned, not a binned or cropped one",
         )
     pixel_size = pixel_size_of(options, stack, alignment.path)
     size = _tomogram_size(alignment, options, notes)

@@ -136,17 +136,26 @@ def _check_series(draft: SeriesDraft) -> None:
     for what, array in arrays.items():
         if array.shape != (count,):
             raise DataError(
-                f"{what} do not fit the views", where=draft.where, expected=f"{count} values", found=str(array.shape)
+                f"{what} do not fit the views",
+                where=draft.where,
+                expected=f"{count} values",
+                found=str(array.shape),
+                fix="check that the file belongs to this tilt series and has all its views",
             )
         if not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise DataError(f"{what} are NaN or infinite", where=f"{draft.where}, view {row + 1}")
+            raise DataError(
+                f"{what} are NaN or infinite",
+                where=f"{draft.where}, view {row + 1}",
+                fix="correct the number in the file, or leave this view out of the series",
+            )
     if count == 0 or draft.projection.shape != (count, 4, 4) or not np.isfinite(draft.projection).all():
         raise DataError(
             "the geometry of a tilt series cannot be used",
             where=draft.where,
             expected="one finite 4 x 4 matrix per view, and at least one view",
             found=f"{draft.projection.shape}",
+            fix="take the damaged alignment out of the folder, or align the series anew",
         )
     if draft.image_files and not len(draft.image_files) == len(draft.image_index) == count:
         raise DataError(
@@ -154,6 +163,7 @@ def _check_series(draft: SeriesDraft) -> None:
             where=draft.where,
             expected=f"{count} images",
             found=f"{len(draft.image_files)}",
+            fix="give the stack that was aligned, with all its images",
         )
     for what, value, valid, expected in (
         ("pixel size", draft.pixel_size_angstrom, draft.pixel_size_angstrom > 0, "Å, above 0 (--angpix)"),
@@ -162,10 +172,22 @@ def _check_series(draft: SeriesDraft) -> None:
         ("tomogram size", min(draft.tomogram_size), min(draft.tomogram_size) > 0, "pixels (--tomogram-size)"),
     ):
         if not valid:
-            raise DataError(f"the {what} is not known", where=draft.where, expected=expected, found=f"{value:g}")
+            raise DataError(
+                f"the {what} is not known",
+                where=draft.where,
+                expected=expected,
+                found=f"{value:g}",
+                fix="give it by the option that is named above",
+            )
     dose = draft.pre_exposure
     if (dose < 0).any():
-        raise DataError("a dose is negative", where=draft.where, expected="e/Å², 0 or more", found=f"{dose.min():g}")
+        raise DataError(
+            "a dose is negative",
+            where=draft.where,
+            expected="e/Å², 0 or more",
+            found=f"{dose.min():g}",
+            fix="correct the dose in the mdoc or list of doses, or give --dose",
+        )
 
 
 def _optics(series: Sequence[SeriesDraft]) -> tuple[OpticsGroup, ...]:
@@ -212,7 +234,11 @@ def _particles(
     named = bool(drafts) and all(draft.name for draft in drafts)
     names = [name for draft in drafts for name in draft.name] if named else _default_names(tomogram)
     if len(set(names)) != len(names):
-        raise DataError("a particle name occurs twice", where=", ".join(draft.where for draft in drafts))
+        raise DataError(
+            "a particle name occurs twice",
+            where=", ".join(draft.where for draft in drafts),
+            fix="give every particle a name of its own, or take the names out: particles are then numbered",
+        )
     count = len(tomogram)
 
     def joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -273,7 +299,12 @@ def _default_names(tomogram: Sequence[str]) -> list[str]:
 
 def _check_particles(draft: ParticleDraft, series: Mapping[str, TiltSeries]) -> None:
     if not len(draft):
-        raise DataError("a list of particles is empty", where=draft.where, expected="at least one particle")
+        raise DataError(
+            "a list of particles is empty",
+            where=draft.where,
+            expected="at least one particle",
+            fix="take the empty list out, or give the right one by --p",
+        )
     unknown = list(dict.fromkeys(name for name in draft.tomogram if name not in series))
     if unknown:
         raise DataError(
@@ -293,21 +324,36 @@ def _check_particles(draft: ParticleDraft, series: Mapping[str, TiltSeries]) -> 
                 where=draft.where,
                 expected=f"({len(draft)}, 3)",
                 found=f"{array.shape}",
+                fix="write the list anew with three numbers for every particle",
             )
         if not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise DataError(f"{what} of a particle are NaN or infinite", where=f"{draft.where}, particle {row + 1}")
+            raise DataError(
+                f"{what} of a particle are NaN or infinite",
+                where=f"{draft.where}, particle {row + 1}",
+                fix="correct the numbers of this particle, or take it out of the list",
+            )
     if not draft.coordinate_binning > 0:
         raise DataError(
             "the binning of coordinates is not valid",
             where=draft.where,
             expected="unbinned pixels per pixel, above 0",
             found=f"{draft.coordinate_binning:g}",
+            fix="give --coord-binning, such as 4 for coordinates in a tomogram binned 4 times",
         )
     if draft.convention.unit == "Å" and draft.coordinate_binning != 1.0:
-        raise DataError("coordinates in Å have no binning", where=draft.where, found=f"{draft.coordinate_binning:g}")
+        raise DataError(
+            "coordinates in Å have no binning",
+            where=draft.where,
+            found=f"{draft.coordinate_binning:g}",
+            fix="leave --coord-binning and --coord-angpix out",
+        )
     if draft.half_set is not None and not np.isin(draft.half_set, (1, 2)).all():
-        raise DataError("a half set is neither 1 nor 2", where=draft.where)
+        raise DataError(
+            "a half set is neither 1 nor 2",
+            where=draft.where,
+            fix="correct the column of half sets, or take it out: half sets are then drawn",
+        )
 
 
 def _applied(draft: ParticleDraft) -> str:

@@ -109,5 +109,11 @@ def _size(text: str | None, count: int, option: str) -> tuple[int, ...] | None:
         return None
     values = whole_numbers(text)
     if len(values) != count:
-        raise ConfigError("a size has the wrong number of values", where=option, expected=str(count), found=text)
+        raise ConfigError(
+            "a size has the wrong number of values",
+            where=option,
+            expected=str(count),
+            found=text,
+            fix=f"give {count} whole numbers with commas between them",
+        )
     return values

@@ -80,6 +80,7 @@ def read(options: ImportOptions) -> Imported:
             "there is no IMOD alignment",
             where=f"--i {options.input}",
             expected="a folder with NAME.xf and NAME.tlt, or folders that have them",
+            fix="name the folder of a tilt series that etomo aligned, or the one above such folders",
         )
     series = [series_of(read_folder(one), options) for one in where]
     return assemble(series, read_particle_lists(options, {one.name: one.pixel_size_angstrom for one in series}))
@@ -149,6 +150,7 @@ def kept_sections(files: ImodFiles) -> tuple[NDArray[np.int64], tuple[str, ...]]
             where=str(files.folder),
             expected=f"views 1 to {count}",
             found=", ".join(map(str, beyond)),
+            fix="correct EXCLUDELIST in tilt.com: views count from 1",
         )
     keep[[view - 1 for view in listed]] = False
     notes = [f"{files.name}: views {', '.join(map(str, sorted(listed)))} are excluded"] if listed else []
@@ -158,7 +160,12 @@ def kept_sections(files: ImodFiles) -> tuple[NDArray[np.int64], tuple[str, ...]]
         views = ", ".join(str(n + 1) for n in np.flatnonzero(identity))
         notes.append(f"{files.name}: views {views} have no alignment (identity in the .xf) and are left out")
     if not keep.any():
-        raise DataError("no view is left", where=str(files.folder), found="all are excluded or unaligned")
+        raise DataError(
+            "no view is left",
+            where=str(files.folder),
+            found="all are excluded or unaligned",
+            fix="correct EXCLUDELIST in tilt.com, or align the series in etomo",
+        )
     return np.flatnonzero(keep).astype(np.int64), tuple(notes)
 
 

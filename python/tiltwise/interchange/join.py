@@ -36,6 +36,7 @@ def join_by_key(
                 where=others_where,
                 expected=f"one row per {what}",
                 found=f"{key} in rows {row_of[key] + 1} and {row + 1}",
+                fix="take one of the two rows out",
             )
         row_of[key] = row
     missing = [key for key in views if key not in row_of]
@@ -80,7 +81,7 @@ def join_by_angle(
     views, others = np.asarray(views_deg, np.float64), np.asarray(others_deg, np.float64)
     where = f"{views_where} and {others_where}"
     if not (np.isfinite(views).all() and np.isfinite(others).all()):
-        raise DataError("tilt angles are not finite numbers", where=where)
+        raise DataError("tilt angles are not finite numbers", where=where, fix="correct the angles in this file")
     if len(views) > len(others):
         raise DataError(
             "views cannot be joined by angle",

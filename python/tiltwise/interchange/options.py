@@ -125,5 +125,10 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     except ValueError:
         values = ()
     if not values or min(values) <= 0:
-        raise ConfigError("a size cannot be read", expected="whole numbers such as 4000,4000,2000", found=text)
+        raise ConfigError(
+            "a size cannot be read",
+            expected="whole numbers such as 4000,4000,2000",
+            found=text,
+            fix="give whole numbers with commas between them",
+        )
     return values

@@ -128,6 +128,7 @@ def _folder(folder: Path, options: ImportOptions, series: Mapping[str, float]) -
             where=f"--p {folder}",
             expected=", ".join(f"{name}.mod, {name}_*.csv" for name in list(series)[:3]),
             found=", ".join(foreign[:5]) or "no particle lists",
+            fix="name lists after the tilt series they belong to, or give one file by --p",
         )
     if foreign:
         note = f"{folder}: {', '.join(foreign)} belong to no tilt series and are left out"
@@ -302,6 +303,7 @@ def _tomograms(
                 where=f"{where} and {listed.path}",
                 expected="a line NUMBER NAME for every number",
                 found=", ".join(map(str, unknown[:8])),
+                fix="add a line for each of these numbers",
             )
         names = {number: _series_name(listed.names[number], series, listed.path) for number in distinct}
     elif len(series) == len(distinct) == 1:

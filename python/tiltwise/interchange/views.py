@@ -188,7 +188,10 @@ def find_mdoc(name: str, options: ImportOptions, folder: Path) -> Mdoc | None:
         return join_movies([read_mdoc(path) for path in movies], str(place))
     if options.mdoc is not None:
         raise DataError(
-            "a tilt series has no mdoc", where=f"--mdoc {options.mdoc}", expected=f"{name}.mdoc or {name}_*.mdoc"
+            "a tilt series has no mdoc",
+            where=f"--mdoc {options.mdoc}",
+            expected=f"{name}.mdoc or {name}_*.mdoc",
+            fix="rename the mdoc after the tilt series, or give --order-list and --dose",
         )
     return None
 

@@ -115,9 +115,19 @@ def _series(path: Path, options: ImportOptions) -> _Series:
     volume = _volume(warp, pixel, options)
     model = WarpModel(warp, np.array(volume) * pixel, np.array(size) * pixel)
     if np.isnan(warp.dose).any():
-        raise DataError("a tilt series has no doses", where=warp.path, expected="<Dose> with one number per tilt")
+        raise DataError(
+            "a tilt series has no doses",
+            where=warp.path,
+            expected="<Dose> with one number per tilt",
+            fix="write them with WarpTools ts_import, or add <Dose> to the file",
+        )
     if not warp.use.any():
-        raise DataError("no tilt of a series is used", where=warp.path, expected="<UseTilt> True for some of them")
+        raise DataError(
+            "no tilt of a series is used",
+            where=warp.path,
+            expected="<UseTilt> True for some of them",
+            fix="select tilts in Warp, or take the file of this series out of the folder",
+        )
     kept = np.flatnonzero(warp.use)
     if len(kept) < model.n_tilts:
         notes.append(f"{path.stem}: {model.n_tilts - len(kept)} tilts that Warp does not use are left out")
@@ -247,11 +257,16 @@ def _images(path: Path, warp: WarpSeries, options: ImportOptions) -> tuple[list[
                 where=warp.path,
                 expected="one image per file, all of one size",
                 found=", ".join(f"{shape[2]} x {shape[1]} x {shape[0]}" for shape in set(headers.values())),
+                fix="give the averages that Warp wrote, one file for every tilt",
             )
         size = sizes.pop()
         if given is not None and given != size:
             raise DataError(
-                "--image-size is not that of the images", where=warp.path, expected=str(size), found=str(given)
+                "--image-size is not that of the images",
+                where=warp.path,
+                expected=str(size),
+                found=str(given),
+                fix="leave --image-size out: the images tell their size",
             )
         return [str(file) for file in files], size
     if given is not None:

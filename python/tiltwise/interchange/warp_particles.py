@@ -68,6 +68,7 @@ def read_warp_particles(path: Path, pixel_sizes: Mapping[str, float], options: I
             where=os.fspath(path),
             expected="rlnCoordinateX (Warp) or wrpCoordinateX1 (M)",
             found=" ".join(f"_{label}" for one in document for label in one.columns)[:300] or "no columns",
+            fix="give the particles that Warp or M exported, not their images alone",
         )
     tomogram = _tomograms(block, list(pixel_sizes))
     pixel = np.array([pixel_sizes[name] for name in tomogram])
@@ -163,6 +164,7 @@ def _pixel_of_file(document: StarDocument, block: StarBlock) -> tuple[F64 | None
                 where=block.where(unknown[0], "rlnOpticsGroup"),
                 expected=f"one of {sorted(sizes)}",
                 found=str(groups[unknown[0]]),
+                fix="add the group to data_optics, or correct the number",
             )
         return np.array([sizes[group] for group in groups]), "rlnImagePixelSize"
     if "rlnPixelSize" in block:
@@ -183,6 +185,7 @@ def _tomograms(block: StarBlock, known: Sequence[str]) -> tuple[str, ...]:
             "particles do not say to which tilt series they belong",
             where=block.where(),
             expected=" or ".join(f"_{name}" for name in NAME_LABELS),
+            fix="add one of these columns with the name of the tilt series",
         )
     cache: dict[str, str] = {}
     result = []
@@ -214,7 +217,11 @@ def _half_sets(block: StarBlock, label: str) -> NDArray[np.int64] | None:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise DataError(
-            "a half set is neither 1 nor 2", where=block.where(row, label), expected="1 or 2", found=str(values[row])
+            "a half set is neither 1 nor 2",
+            where=block.where(row, label),
+            expected="1 or 2",
+            found=str(values[row]),
+            fix="correct the value, or take the column out: half sets are then drawn",
         )
     return values
 

@@ -50,6 +50,7 @@ def read_deformation(
             where=table.where(row, TYPE_LABEL),
             expected=", ".join(KINDS),
             found=kind_text,
+            fix="write one of these types, or take the columns of deformations out",
         )
     vectors = block.vectors(COEFFICIENTS_LABEL)
     if not any(vector.any() for vector in vectors):
@@ -61,6 +62,7 @@ def read_deformation(
             where=table.where(row, GRID_LABELS[0]),
             expected="at least 2 x 2",
             found=f"{grid[0]} x {grid[1]}",
+            fix="align the tilt series anew, or take the columns of deformations out",
         )
     count = model.n_coefficients
     for tilt, vector in enumerate(vectors):
@@ -71,6 +73,7 @@ def read_deformation(
                 where=block.where(tilt, COEFFICIENTS_LABEL),
                 expected=f"{count} numbers ({kind_text}, {grid[0]} x {grid[1]})",
                 found=f"{len(vector)} numbers",
+                fix="align the tilt series anew, or take the columns of deformations out",
             )
     if not all(image_size):
         notes.append(f"{name}: the 2D deformation is kept in the file but not applied: the tilt images are not at hand")

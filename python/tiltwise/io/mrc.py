@@ -70,7 +70,12 @@ def split_image_name(name: str) -> tuple[str, int | None]:
     number, at, rest = name.partition("@")
     if at:
         if not number.isdigit() or int(number) < 1:
-            raise FormatError("an image name cannot be read", expected="N@stack.mrcs with N from 1", found=name)
+            raise FormatError(
+                "an image name cannot be read",
+                expected="N@stack.mrcs with N from 1",
+                found=name,
+                fix="write the number of the image, an @, and the file",
+            )
         section, name = int(number) - 1, rest
     stem, colon, kind = name.rpartition(":")
     if colon and kind in ("mrc", "mrcs"):
@@ -134,7 +139,11 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
         axes = (3, 2, 1)
     if sorted(axes) != [1, 2, 3]:
         raise FormatError(
-            "the axes of an MRC file make no sense", where=name, expected="a permutation of 1, 2, 3", found=str(axes)
+            "the axes of an MRC file make no sense",
+            where=name,
+            expected="a permutation of 1, 2, 3",
+            found=str(axes),
+            fix="write the file anew, such as with newstack of IMOD: its header is damaged",
         )
     return MrcHeader(name, shape, dtype, offset, (pixel[0], pixel[1], pixel[2]), axes)
 

@@ -40,7 +40,12 @@ def read_optics(
         return _from_series(tomograms, series)
     block = document["optics"]
     if not len(block):
-        raise DataError("data_optics is empty", where=block.where(), expected="at least one optics group")
+        raise DataError(
+            "data_optics is empty",
+            where=block.where(),
+            expected="at least one optics group",
+            fix="add a row with voltage, Cs, amplitude contrast and pixel size",
+        )
     numbers = [int(n) for n in block.integers("rlnOpticsGroup")]
     index = _index_of_particles(block, particles, numbers)
     if "rlnOpticsGroupName" in block:
@@ -86,6 +91,7 @@ def _index_of_particles(block: StarBlock, particles: StarBlock, numbers: list[in
             where=particles.where(row, "rlnOpticsGroup"),
             expected=f"one of {numbers} ({block.where()})",
             found=f"{int(column[row])} ({int(unknown.sum())} such particles)",
+            fix="add the group to data_optics, or correct the numbers of the particles",
         )
     return np.array([order[int(number)] for number in column], np.int64)
 
@@ -111,6 +117,7 @@ def _group(block: StarBlock, row: int, number: int, name: str, series: TiltSerie
             where=block.where(row, "rlnCtfDataAreCtfPremultiplied"),
             expected="0 or 1",
             found=str(premultiplied),
+            fix="write 1 if images were multiplied by their CTF, else 0",
         )
     pixel, voltage, cs, contrast = (shared(label, attribute) for label, attribute in _SHARED)
     return OpticsGroup(

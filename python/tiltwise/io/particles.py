@@ -172,6 +172,7 @@ def _coordinate_style(
                 where=block.where(label=CENTRED_LABELS[0]),
                 expected="no coordinate binning",
                 found=f"{binning:g}",
+                fix="leave --coord-binning out",
             )
         return CoordinateStyle()
     if not all(label in block for label in PIXEL_LABELS):

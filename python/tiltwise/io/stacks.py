@@ -91,7 +91,11 @@ def read_pseudo_subtomogram(optset: OptimisationSet, particle: int) -> PseudoSub
     size = data.shape[0]
     if data.shape != (size, size, size) or size % 2:
         raise DataError(
-            "a pseudo-subtomogram is not an even cube", where=path, expected="N x N x N", found=f"{data.shape[::-1]}"
+            "a pseudo-subtomogram is not an even cube",
+            where=path,
+            expected="N x N x N",
+            found=f"{data.shape[::-1]}",
+            fix="extract the particles anew with an even box",
         )
     header = read_header(weights_path)
     weights = np.array(np.memmap(header.path, header.dtype, "r", header.offset, header.shape), dtype=np.float32)
@@ -109,12 +113,22 @@ def read_pseudo_subtomogram(optset: OptimisationSet, particle: int) -> PseudoSub
             where=weights_path,
             expected=f"{half} x {size} x {2 * size}, {half} x {size} x {size} or {size} x {size} x {size} (x, y, z)",
             found=" x ".join(str(n) for n in weights.shape[::-1]),
+            fix="extract the particles anew: image and weights are of different extractions",
         )
     for name, array, file in (("data", data, path), ("weights", weights, weights_path)):
         if not np.isfinite(array).all():
-            raise DataError(f"{name} of a pseudo-subtomogram hold NaN or infinite values", where=file)
+            raise DataError(
+                f"{name} of a pseudo-subtomogram hold NaN or infinite values",
+                where=file,
+                fix="extract this particle anew, or take it out of the set",
+            )
     if multiplicity is not None and float(multiplicity.min()) < 0:
-        raise DataError("a multiplicity is negative", where=weights_path, found=f"{float(multiplicity.min()):g}")
+        raise DataError(
+            "a multiplicity is negative",
+            where=weights_path,
+            found=f"{float(multiplicity.min()):g}",
+            fix="extract the particles anew: the file is damaged",
+        )
     return PseudoSubtomogram(data, np.abs(ctf2), multiplicity, pixel_size)
 
 

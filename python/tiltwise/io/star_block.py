@@ -147,6 +147,7 @@ class StarBlock:
                 where=self.where(label=label),
                 expected="one row",
                 found=f"{len(values)} rows",
+                fix="leave the row that is meant",
             )
         return values[0]
 
@@ -201,7 +202,11 @@ class StarBlock:
             return parse(unquote(value))
         except ValueError:
             raise FormatError(
-                "a value cannot be read", where=self.where(row, label), expected=expected, found=value or "nothing"
+                "a value cannot be read",
+                where=self.where(row, label),
+                expected=expected,
+                found=value or "nothing",
+                fix="correct the value in this line",
             ) from None
 
 

@@ -51,6 +51,7 @@ def _joined(parts: Sequence[StarBlock], common: bool) -> StarBlock:
                     where=f"{parts[0].path} and {part.path}",
                     expected="equal values",
                     found=f"_{differ[0]}: {first.columns.get(differ[0])} and {part.columns.get(differ[0])}",
+                    fix="make the values equal, if the files do belong together",
                 )
         return first
     labels = [label for label in first.columns if all(label in part for part in parts)]

@@ -40,7 +40,12 @@ class StarParser:
             else:
                 raise self._error("this is not a STAR file", "data_NAME as first line that is no comment", line)
         if not blocks:
-            raise FormatError("a STAR file has no block", where=self.path or None, expected="a line data_NAME")
+            raise FormatError(
+                "a STAR file has no block",
+                where=self.path or None,
+                expected="a line data_NAME",
+                fix="give a STAR file: this one has no data",
+            )
         return blocks, comments
 
     def _block(self, header: str, comments: list[str]) -> StarBlock:
@@ -182,7 +187,13 @@ class StarParser:
     def _error(self, what: str, expected: str, found: str) -> FormatError:
         shown = found if len(found) <= 120 else found[:117] + "..."
         place = f"{self.path}, line {self.at + 1}" if self.path else f"line {self.at + 1}"
-        return FormatError(what, where=place, expected=expected, found=shown)
+        return FormatError(
+            what,
+            where=place,
+            expected=expected,
+            found=shown,
+            fix="correct the file here, or write it anew with the program that made it",
+        )
 
 
 _SPECIAL = re.compile(r"[#'\"\x1c-\x1f\x0b\x0c]")

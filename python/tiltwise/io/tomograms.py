@@ -64,7 +64,12 @@ def read_tomograms(path: str, *, need_images: bool, read: Reader = read_star) ->
     notes: list[str] = []
     names = table.text("rlnTomoName")
     if not names:
-        raise DataError("a tomogram set is empty", where=table.where(), expected="at least one tilt series")
+        raise DataError(
+            "a tomogram set is empty",
+            where=table.where(),
+            expected="at least one tilt series",
+            fix="give a set with tilt series, or import them anew",
+        )
     _refuse_duplicates(names, table)
     tables: dict[str, StarDocument] = {}
     blocks: list[StarBlock] = []
@@ -90,7 +95,12 @@ def read_tomograms(path: str, *, need_images: bool, read: Reader = read_star) ->
     series = []
     for row, (name, block) in enumerate(zip(names, blocks, strict=True)):
         if not len(block):
-            raise DataError("a tilt series is empty", where=block.where(), expected="at least one tilt")
+            raise DataError(
+                "a tilt series is empty",
+                where=block.where(),
+                expected="at least one tilt",
+                fix="take the series out of the tomogram set, or write its table anew",
+            )
         images, missing = _images(table, row, block, need_images)
         if missing and not need_images:
             notes.append(
@@ -129,7 +139,12 @@ def _refuse_duplicates(names: Sequence[str], table: StarBlock) -> None:
     seen: set[str] = set()
     for row, name in enumerate(names):
         if name in seen:
-            raise DataError("a tilt series occurs twice", where=table.where(row, "rlnTomoName"), found=name)
+            raise DataError(
+                "a tilt series occurs twice",
+                where=table.where(row, "rlnTomoName"),
+                found=name,
+                fix="take one of the two rows out, or rename it",
+            )
         seen.add(name)
 
 
@@ -205,6 +220,7 @@ def _common_size(headers: Sequence[MrcHeader]) -> tuple[int, int]:
                 where=header.path,
                 expected=f"{first.shape[2]} x {first.shape[1]} pixels as {first.path}",
                 found=f"{header.shape[2]} x {header.shape[1]}",
+                fix="give images that were cut and binned alike, or take this one out of the series",
             )
     return first.shape[2], first.shape[1]
 
@@ -237,7 +253,11 @@ def _series(
     ):
         if not valid:
             raise DataError(
-                "a value is out of range", where=table.where(row, label), expected=expected, found=f"{value:g}"
+                "a value is out of range",
+                where=table.where(row, label),
+                expected=expected,
+                found=f"{value:g}",
+                fix="correct the value in this file",
             )
     projection = _projection(block, pixel_size, size, images.size, notes)
     if "rlnTomoNominalStageTiltAngle" in block:
@@ -302,6 +322,7 @@ def _projection(
                     where=block.where(tilt, label),
                     expected="[0,0,0,1]" if axis == 3 else "four numbers",
                     found=block.columns[label][tilt],
+                    fix="write the row as [a,b,c,d], or import the tilt series anew",
                 )
             projection[tilt, axis] = vector
     return projection

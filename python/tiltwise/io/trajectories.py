@@ -53,6 +53,7 @@ def read_trajectories(
                 where=block.where(),
                 expected=f"{series[tomogram].n_tilts} rows, one per tilt of {tomogram}",
                 found=f"{len(block)} rows",
+                fix="give the motion that belongs to this set, or take the file out of the optimisation set",
             )
         result[name] = np.stack([block.floats(label) for label in ORIGIN_LABELS], axis=1)
     return result, notes

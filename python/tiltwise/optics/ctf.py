@@ -29,7 +29,12 @@ _NONE = np.zeros(0)
 def electron_wavelength_angstrom(voltage_kv: float) -> float:
     """Relativistic electron wavelength in Å at an acceleration voltage in kV (0.019687 at 300)."""
     if not voltage_kv > 0:
-        raise ConfigError("acceleration voltage must be positive", where="rlnVoltage", found=f"{voltage_kv:g} kV")
+        raise ConfigError(
+            "acceleration voltage must be positive",
+            where="rlnVoltage",
+            found=f"{voltage_kv:g} kV",
+            fix="write the voltage in kV, such as 300",
+        )
     volts = 1000.0 * voltage_kv
     return float(12.2643247 / np.sqrt(volts * (1.0 + 0.978466e-6 * volts)))
 
@@ -54,6 +59,7 @@ def ctf_phase(
             where="rlnAmplitudeContrast",
             expected="0 to 1",
             found=f"{amplitude_contrast:g}",
+            fix="write a fraction, such as 0.1",
         )
     wavelength = electron_wavelength_angstrom(voltage_kv)
     angle = np.radians(np.asarray(defocus_angle_deg, dtype=np.float64))

@@ -70,7 +70,11 @@ def with_mates(
     particles, count = optset.particles, len(symmetry)
     if count == 1:
         raise ConfigError(
-            "there are no symmetry mates", where="--sym", expected="a point group other than C1", found="C1"
+            "there are no symmetry mates",
+            where="--sym",
+            expected="a point group other than C1",
+            found="C1",
+            fix="give the point group of the particle, such as --sym C6",
         )
     if particles.has_mates:
         row = int(np.argmax(particles.source_index != np.arange(len(particles))))  # the first mate

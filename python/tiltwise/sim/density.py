@@ -200,6 +200,7 @@ def sample_map(density: Density, box: int, pixel_size_angstrom: float) -> NDArra
             where="--b",
             expected=f"a box of at least {int(np.ceil(2 * density.radius_angstrom / pixel_size_angstrom))} px",
             found=f"{box} px of {pixel_size_angstrom:g} Å",
+            fix="give a larger --b, or a smaller particle",
         )
     step = 1.0 / (box * pixel_size_angstrom)
     full = np.asarray(np.fft.fftfreq(box, pixel_size_angstrom), dtype=np.float64)

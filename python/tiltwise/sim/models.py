@@ -139,11 +139,17 @@ def read_atoms(
         structure: Any = gemmi.read_structure(str(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise FormatError(
-            "the atomic model cannot be read", where=str(path), expected="PDB or mmCIF", found=str(error)
+            "the atomic model cannot be read",
+            where=str(path),
+            expected="PDB or mmCIF",
+            found=str(error),
+            fix="give a PDB or mmCIF file",
         ) from error
     atoms = [one.atom for one in structure[0].all()] if len(structure) else []
     if not atoms:
-        raise FormatError("the atomic model holds no atoms", where=str(path))
+        raise FormatError(
+            "the atomic model holds no atoms", where=str(path), fix="give a PDB or mmCIF file with coordinates"
+        )
     elements = sorted({atom.element.atomic_number for atom in atoms})
     if elements[0] == 0 or any(gemmi.Element(number).c4322 is None for number in elements):
         raise FormatError(

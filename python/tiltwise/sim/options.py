@@ -169,6 +169,7 @@ class SimulateOptions(OutputOptions):
                 where="--deformation-grid",
                 expected="at least 4: smaller grids lack waves along one axis",
                 found=str(self.deformation_grid),
+                fix="give --deformation-grid 4, or splines",
             )
         if self.rocking > 0 and self.membrane_radius is None and self.orientations != "aligned":
             raise ConfigError(

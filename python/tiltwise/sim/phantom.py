@@ -65,6 +65,7 @@ def build_phantom(diameter_angstrom: float, n_beads: int = 900, symmetry: str = 
             "no phantom of this size",
             expected=f"a positive diameter, at least {20 * order} beads",
             found=f"{diameter_angstrom:g} Å, {n_beads} beads",
+            fix="give a larger --particle-diameter, or more --beads",
         )
     beads, sigma = _fold(per_subunit, np.random.default_rng(seed))
     beads -= beads.mean(axis=0)

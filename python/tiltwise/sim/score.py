@@ -30,7 +30,11 @@ def score_poses(
     row = {name: i for i, name in enumerate(truth.particles.name)}
     missing = [name for name in found.particles.name if name not in row]
     if missing:
-        raise DataError("particles without truth", found=f"{missing[0]} and {len(missing) - 1} more")
+        raise DataError(
+            "particles without truth",
+            found=f"{missing[0]} and {len(missing) - 1} more",
+            fix="score the particles of this simulation, not of another one",
+        )
     order = [row[name] for name in found.particles.name]
     true_rotations, true_positions = poses_of(truth)
     rotations, positions = poses_of(found)

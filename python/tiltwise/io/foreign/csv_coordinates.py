@@ -100,6 +100,7 @@ def _places(file: TextFile, names: list[str]) -> dict[str, int]:
                         f"a column occurs twice: {meaning}",
                         where=file.where(file.rows()[0]),
                         found=f"{names[place[meaning]]} and {name}",
+                        fix="take one of the two columns out, or rename it",
                     )
                 place[meaning] = k
     if not {"x", "y", "z"} <= set(place):

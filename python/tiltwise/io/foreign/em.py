@@ -54,7 +54,10 @@ def read_em(path: str | os.PathLike[str]) -> NDArray[np.float64]:
     raw = read_bytes(path)
     if len(raw) < _HEADER:
         raise FormatError(
-            "an EM file is cut off", where=f"{name}, byte {len(raw)}", expected=f"a head of {_HEADER} bytes"
+            "an EM file is cut off",
+            where=f"{name}, byte {len(raw)}",
+            expected=f"a head of {_HEADER} bytes",
+            fix="copy or write the file anew",
         )
     machine, kind = raw[0], raw[3]
     if kind not in _TYPES or machine not in (*_BIG_ENDIAN_MACHINES, 6):
@@ -63,6 +66,7 @@ def read_em(path: str | os.PathLike[str]) -> NDArray[np.float64]:
             where=f"{name}, byte 1",
             expected="machine 0, 3, 5 or 6 and type 1, 2, 4, 5 or 9",
             found=f"machine {machine}, type {kind}",
+            fix="write the list anew in EM format: real numbers, not complex ones",
         )
     order = ">" if machine in _BIG_ENDIAN_MACHINES else "<"
     width, height, depth = (int(value) for value in np.frombuffer(raw, f"{order}i4", 3, 4))
@@ -95,11 +99,16 @@ def read_motives(path: str | os.PathLike[str]) -> EmMotives:
             where=name,
             expected="20 x P x 1 numbers",
             found=" x ".join(map(str, array.shape[::-1])),
+            fix="give a motive list of 20 rows, as AV3, TOM and cryoCAT write it",
         )
     values = array[0]
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        raise FormatError("a number is NaN or infinite", where=f"{name}, particle {bad[0, 0] + 1}, row {bad[0, 1] + 1}")
+        raise FormatError(
+            "a number is NaN or infinite",
+            where=f"{name}, particle {bad[0, 0] + 1}, row {bad[0, 1] + 1}",
+            fix="correct this particle, or take it out of the list",
+        )
     whole = {}
     for row in (4, 5, 6, 20):
         numbers = values[:, row - 1]
@@ -109,6 +118,7 @@ def read_motives(path: str | os.PathLike[str]) -> EmMotives:
                 "a number is not whole",
                 where=f"{name}, particle {wrong[0] + 1}, row {row}",
                 found=str(numbers[wrong[0]]),
+                fix="correct this number: it counts tomograms, objects or classes",
             )
         whole[row] = numbers.astype(np.int64)
     return EmMotives(

@@ -52,6 +52,7 @@ def read_gctf(path: str | os.PathLike[str]) -> GctfTable:
             where=f"{file.path}, line {len(file.lines)}",
             expected="rows of _rlnMicrographName and _rlnDefocusU",
             found=", ".join(f"data_{one.name}" for one in document),
+            fix="give the file that Gctf writes for all micrographs, micrographs_all_gctf.star",
         )
 
     def optional(*labels: str) -> NDArray[np.float64] | None:

@@ -83,7 +83,10 @@ class _Commands:
                 self.entries.setdefault(text.split(None, 1)[0].lower(), []).append(i)
         if not started:
             raise FormatError(
-                "this is not the command file it should be", where=self.file.path, expected=f"a line ${program}"
+                "this is not the command file it should be",
+                where=self.file.path,
+                expected=f"a line ${program}",
+                fix="give the command file that etomo wrote",
             )
 
     def values(self, key: str) -> tuple[int, str] | None:

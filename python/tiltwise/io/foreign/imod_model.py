@@ -94,6 +94,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelPoints:
                 raise FormatError(
                     "a coordinate is NaN or infinite",
                     where=f"{name}, byte {at + 17}, object {len(names)}, contour {contours[-1]}",
+                    fix="delete this point in 3dmod and save the model",
                 )
             points.append(xyz)
             owner.append(np.tile([len(names), contours[-1]], (count, 1)).astype(np.int64))
@@ -105,10 +106,19 @@ def read_model(path: str | os.PathLike[str]) -> ModelPoints:
             length = _integers(raw, at, 1, name)[0]
             at += 4 + max(length, 0)
         else:
-            raise FormatError("an IMOD model is damaged", where=f"{name}, byte {at - 3}", found=repr(tag))
+            raise FormatError(
+                "an IMOD model is damaged",
+                where=f"{name}, byte {at - 3}",
+                found=repr(tag),
+                fix="save the model anew in 3dmod, or convert it with model2point and give the text",
+            )
     if len(names) != objects:
         raise FormatError(
-            "an IMOD model lacks objects", where=name, expected=f"{objects} objects", found=str(len(names))
+            "an IMOD model lacks objects",
+            where=name,
+            expected=f"{objects} objects",
+            found=str(len(names)),
+            fix="save the model anew in 3dmod: the file was cut off",
         )
     numbers = np.concatenate(owner) if owner else np.empty((0, 2), np.int64)
     return ModelPoints(

@@ -72,7 +72,11 @@ def read_motives(path: str | os.PathLike[str]) -> StopgapMotives:
     for row, half in enumerate(half_set or ()):
         if half not in ("A", "B"):
             raise FormatError(
-                "a half set cannot be read", where=block.where(row, "halfset"), expected="A or B", found=half
+                "a half set cannot be read",
+                where=block.where(row, "halfset"),
+                expected="A or B",
+                found=half,
+                fix="write A or B, or take the column out",
             )
     return StopgapMotives(
         path=block.path,

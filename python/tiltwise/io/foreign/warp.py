@@ -124,7 +124,12 @@ def read_tomostar(path: str | os.PathLike[str]) -> TomoStar:
     block = next((one for one in document if "wrpAngleTilt" in one), document.blocks[0])
     tilt = block.floats("wrpAngleTilt")
     if not len(tilt):
-        raise FormatError("a file has no rows", where=block.where(), expected="one row per tilt")
+        raise FormatError(
+            "a file has no rows",
+            where=block.where(),
+            expected="one row per tilt",
+            fix="import the tilt series in Warp anew, or take this file out",
+        )
     zeros = np.zeros(len(tilt))
 
     def optional(label: str) -> F64:

@@ -43,9 +43,19 @@ def read_xml(path: str | os.PathLike[str]) -> tuple[Element, TextFile]:
     raw = read_bytes(path)
     file = TextFile(os.fspath(path), [])
     if not raw.strip(b"\0 \t\r\n"):
-        raise FormatError("a file is empty", where=file.path, expected="an XML document")
+        raise FormatError(
+            "a file is empty",
+            where=file.path,
+            expected="an XML document",
+            fix="write it anew with the program that made it, or take it out of the folder",
+        )
     if len(raw) > MAX_BYTES:
-        raise FormatError("a file is too large", where=file.path, expected=f"at most {MAX_BYTES} bytes")
+        raise FormatError(
+            "a file is too large",
+            where=file.path,
+            expected=f"at most {MAX_BYTES} bytes",
+            fix="check that this is the file of one tilt series: such files have a few MB",
+        )
     parser = expat.ParserCreate()
     parser.buffer_text = True
     open_elements: list[Element] = []
@@ -85,5 +95,10 @@ def read_xml(path: str | os.PathLike[str]) -> tuple[Element, TextFile]:
             fix="check that the program that writes it came to its end",
         ) from error
     except (ValueError, LookupError) as error:  # an encoding that is not known
-        raise FormatError("this is not an XML file", where=file.path, found=str(error)) from error
+        raise FormatError(
+            "this is not an XML file",
+            where=file.path,
+            found=str(error),
+            fix="write it anew with the program that made it: it may have been cut off",
+        ) from error
     return roots[0], file
