@@ -231,7 +231,8 @@ class AlignedSteps:
         weights, _ = posterior(log[members], share)
         for i, member in enumerate(members):
             real = [(weights[i, k], k) for k in range(len(scorers)) if found[k]]
-            estimates[member] = found[max(real)[1]][i][1]
+            best = found[max(real)[1]][i][1]
+            estimates[member] = best if group.frames is None else best.turned(group.frames[batch[i]])
             noise.power[images[i].tilts] += images[i].power
             noise.weight[images[i].tilts] += noise_weight(images[i], disc)
         for k, scorer in enumerate(scorers):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.residuals import PADDING, Portion, ResidualImages, residual_power
-from tiltwise.em.data_model import DataModel
+from tiltwise.em.data_model import DataModel, in_views
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.em.noise_power import noise_power
 from tiltwise.exec.threads import ordered_map
@@ -50,7 +50,7 @@ class Inserter:
                 running,
                 self.images.views[portion.series],
                 ordered_map(load, [int(m) for m in portion.members], self.threads),
-                self.poses.rotation[portion.members],
+                in_views(self.images, self.poses.rotation, portion.members),
                 noise[portion.series],
                 self.images.disc,
                 self.backend,

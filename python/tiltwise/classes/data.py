@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,15 @@ from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.particle_maps import memory_bytes
 from tiltwise.classes.residuals import PADDING, portions_of
-from tiltwise.em.data_model import StackModel
+from tiltwise.em.data import diameter_of, images_of, load_set
 from tiltwise.errors import ConfigError, DataError, ResourceError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
-from tiltwise.extract.cache import ParticleCache
-from tiltwise.extract.source import Poses
 from tiltwise.kernels.select import default_threads, load_backend
 from tiltwise.maps.cross_fit import assign_folds
 from tiltwise.maps.half_sets import half_sets
-from tiltwise.maps.inputs import read_set, record, source_of
-from tiltwise.maps.masks import MASK_EDGE_PX, check_diameter, focus_mask
+from tiltwise.maps.inputs import record
+from tiltwise.maps.masks import check_diameter, focus_mask
 from tiltwise.spectral.fft import fast_length
 from tiltwise.spectral.filters import resample
 
@@ -51,16 +49,9 @@ class ClassData:
 
     def __init__(self, options: ClassifyOptions, job: Job, progress: Progress) -> None:
         self.options = options
-        optset = read_set(options, need_images=None)
+        optset = load_set(options, job.warn)
         record(optset, job, progress)
-        pixel = optset.series[0].pixel_size_angstrom * options.binning
-        self.diameter = options.particle_diameter or (options.map_size - 2 * MASK_EDGE_PX) * pixel
-        source = source_of(options, optset, self.diameter)
-        seen, lost = source.leave_out_unseen(Poses.of(optset).displacement_angstrom)
-        if lost:
-            job.warn(lost)
-            optset = replace(optset, particles=optset.particles.take(np.flatnonzero(seen)))
-            source = source_of(options, optset, self.diameter)
+        self.diameter = diameter_of(options, optset)
         self.optset = optset
         if options.align == "global" and optset.particles.has_mates:
             raise ConfigError(
@@ -74,11 +65,16 @@ class ClassData:
         self.groups = PointGroups.of(options.groups)
         self.threads = options.threads or default_threads()
         self.backend = load_backend(options.backend)
-        self.box, self.pixel_size = source.box, source.pixel_size
+
+        def keep(box: int, wanted: int) -> int:
+            self.spare_bytes = self._spare(box, progress)
+            return min(wanted, self.spare_bytes // 2)
+
+        self.images = images_of(
+            options, optset, self.backend, self.threads, keep, job.check_abort, exact=True, masked=self.diameter
+        )
+        self.box, self.pixel_size = self.images.box, self.images.pixel_size
         check_diameter(options.particle_diameter, self.box, self.pixel_size)
-        wanted = int(ParticleCache.sizes(source).sum())
-        self.spare_bytes = self._spare(progress)
-        self.images = StackModel(ParticleCache(source, min(wanted, self.spare_bytes // 2)))
         self.halves = half_sets(optset, options, job)
         of_half = assign_folds(optset, self.halves, options.folds, self.diameter, options.seed)
         keys = sorted(set(zip(self.halves.tolist(), of_half.tolist(), strict=True)))
@@ -99,10 +95,10 @@ class ClassData:
                 fix="check the origin of the mask, or raise --particle-diameter",
             )
 
-    def _spare(self, progress: Progress) -> int:
+    def _spare(self, box: int, progress: Progress) -> int:
         """Bytes left for images and residuals besides the maps."""
         options = self.options
-        padded = PADDING * self.box
+        padded = PADDING * box
         folds = 2 * options.folds
         each = BYTES_OF_RUNNING + folds * BYTES_OF_PACKED
         voxels = padded * padded * (padded // 2 + 1)
@@ -118,7 +114,7 @@ class ClassData:
             raise ResourceError(
                 "not enough memory",
                 where="--memory" if options.memory is not None else "this machine",
-                expected=f"at least {maps / 1e9:.1f} GB for {options.classes} maps of {self.box} voxels",
+                expected=f"at least {maps / 1e9:.1f} GB for {options.classes} maps of {box} voxels",
                 found=f"{limit / 1e9:.1f} GB" + ("" if options.memory is not None else ", half of what is free"),
                 fix="give more with --memory, or use a smaller --crop, a larger --bin, or fewer --folds",
             )

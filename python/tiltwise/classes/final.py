@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.data import ClassData
 from tiltwise.classes.residuals import PADDING
+from tiltwise.em.data_model import in_views
 from tiltwise.exec.threads import ordered_map
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
@@ -68,7 +69,7 @@ def final_sums(
                     sums,
                     data.images.views[portion.series],
                     [weighted(images[i], float(share[i])) for i in used],
-                    poses.rotation[portion.members[used]],
+                    in_views(data.images, poses.rotation, portion.members[used]),
                     noise[portion.series],
                     data.images.disc,
                     data.backend,

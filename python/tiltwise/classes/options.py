@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, model_validator
 
 from tiltwise.config import ComputeOptions, OutputOptions, option
-from tiltwise.em.options import SearchOptions
+from tiltwise.em.options import DataModelOptions, SearchOptions
 from tiltwise.errors import ConfigError
 from tiltwise.maps.options import ImageOptions, symmetry_name
 
@@ -18,7 +18,7 @@ def _names(text: str) -> str:
     return ",".join(symmetry_name(part) for part in text.split(","))
 
 
-class ClassifyOptions(ComputeOptions, ImageOptions, SearchOptions, OutputOptions):
+class ClassifyOptions(ComputeOptions, ImageOptions, DataModelOptions, SearchOptions, OutputOptions):
     """Options of `tiltwise classify`."""
 
     command: ClassVar[str] = "classify"

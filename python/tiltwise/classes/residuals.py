@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltwise.em.data_model import DataModel
+from tiltwise.em.data_model import DataModel, in_views
 from tiltwise.em.expectation import refuse_unusable
 from tiltwise.em.maximisation import NoiseSums
 from tiltwise.exec.threads import ordered_map
@@ -121,7 +121,7 @@ class ResidualImages:
             return images
 
         images = ordered_map(load, [int(m) for m in portion.members], self.threads)
-        rotations = self.poses.rotation[portion.members]
+        rotations = in_views(self.images, self.poses.rotation, portion.members)
         matrices = np.concatenate(
             [
                 slice_matrices(series, image.tilts, rotation[None], float(PADDING))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiltwise.em.data_model import DataModel, RelionStackModel, StackModel
 from tiltwise.em.focus import Focus, extracted_before
-from tiltwise.em.options import RefineOptions
+from tiltwise.em.options import DataModelOptions, RefineOptions
 from tiltwise.em.orientation_prior import TERMS, OrientationPrior
 from tiltwise.em.pseudo_model import PseudoModel, StoredSums, TiltSums
 from tiltwise.errors import ConfigError
@@ -21,10 +21,11 @@ from tiltwise.kernels.api import Backend
 from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.inputs import read_set, source_of
 from tiltwise.maps.masks import MASK_EDGE_PX
+from tiltwise.maps.options import ImageOptions
 from tiltwise.model import OptimisationSet
 
 
-def load_set(options: RefineOptions, warn: Callable[[str], None] = lambda text: None) -> OptimisationSet:
+def load_set(options: DataModelOptions, warn: Callable[[str], None] = lambda text: None) -> OptimisationSet:
     """Tilt series and particles; of the latter those that any tilt image shows, `warn` being told of the others.
 
     Raises
@@ -78,12 +79,12 @@ def refuse_search_of_mates(options: RefineOptions, optset: OptimisationSet, warn
         )
 
 
-def _has_sums(options: RefineOptions, optset: OptimisationSet) -> bool:
+def _has_sums(options: DataModelOptions, optset: OptimisationSet) -> bool:
     """Whether pseudo-subtomograms are asked for and the particle file names them."""
     return options.data_model == "pseudo3d" and bool(optset.particles.image_files) and not optset.stacks_are_2d
 
 
-def diameter_of(options: RefineOptions, optset: OptimisationSet) -> float:
+def diameter_of(options: ImageOptions, optset: OptimisationSet) -> float:
     """Diameter of the particle in Å; as large as the box allows if the options have none."""
     pixel = optset.series[0].pixel_size_angstrom * options.binning
     return options.particle_diameter or (options.map_size - 2 * MASK_EDGE_PX) * pixel
@@ -98,12 +99,41 @@ def data_model(
     before_load: Callable[[], None] = lambda: None,
     focus: Focus | None = None,
 ) -> DataModel:
-    """Images as --data-model and --likelihood ask for.
+    """Images as --data-model and --likelihood of a refinement ask for; see `images_of`."""
+    diameter = focus.frame.diameter_angstrom if focus is not None else diameter_of(options, optset)
+    return images_of(
+        options,
+        optset,
+        backend,
+        threads,
+        keep,
+        before_load,
+        focus,
+        exact=options.likelihood == "exact",
+        masked=diameter if options.zero_mask else None,
+    )
+
+
+def images_of(
+    options: DataModelOptions,
+    optset: OptimisationSet,
+    backend: Backend,
+    threads: int,
+    keep: Callable[[int, int], int],
+    before_load: Callable[[], None],
+    focus: Focus | None = None,
+    *,
+    exact: bool,
+    masked: float | None,
+) -> DataModel:
+    """Images as --data-model asks for, with the exact likelihood or RELION's.
 
     Pseudo-subtomograms that the particle file names are read, others are made in memory.
 
     Parameters
     ----------
+    masked
+        diameter in Å of the mask on the copy that is scored; None does not mask.
     keep
         called with the box, and the bytes that all tilt images would take; gives those in which images may be kept.
     before_load
@@ -116,9 +146,7 @@ def data_model(
     ConfigError, DataError
         see `ParticleSource` and `tiltwise.em.pseudo_model.StoredSums`.
     """
-    exact, pseudo = options.likelihood == "exact", options.data_model == "pseudo3d"
-    diameter = focus.frame.diameter_angstrom if focus is not None else diameter_of(options, optset)
-    masked = diameter if options.zero_mask else None
+    pseudo = options.data_model == "pseudo3d"
     if _has_sums(options, optset):
         if focus is not None:
             raise extracted_before()

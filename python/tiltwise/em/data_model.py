@@ -34,6 +34,12 @@ class DataModel(ImageSource, Protocol):
         ...
 
 
+def in_views(images: DataModel, rotation: NDArray[np.float64], members: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(n, 3, 3) rotations of the particles `members` (n,), of all (P, 3, 3), from the map into what the views show."""
+    own = rotation[members]
+    return own if images.frames is None else np.swapaxes(images.frames[members], 1, 2) @ own
+
+
 class StackModel:
     """Tilt images as they are, by Eq. 4."""
 

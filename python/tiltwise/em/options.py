@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from tiltwise.config import ComputeOptions, Options, OutputOptions, option
 from tiltwise.errors import ConfigError
-from tiltwise.maps.options import FocusOptions, ImageOptions, SymmetryName
+from tiltwise.maps.options import BoxOptions, FocusOptions, ImageOptions, SymmetryName
 
 
 class ReconstructOptions(ComputeOptions, ImageOptions, OutputOptions):
@@ -81,7 +81,17 @@ class SearchOptions(Options):
     )
 
 
-class RefineOptions(FocusOptions, SearchOptions, OutputOptions):
+class DataModelOptions(BoxOptions):
+    """Which images are compared with maps."""
+
+    data_model: Literal["stack2d", "pseudo3d"] = option(
+        "stack2d",
+        help="what maps are compared with: stack2d, the tilt images; pseudo3d, their sums in three dimensions, those "
+        "that the particle file names or else made in memory",
+    )
+
+
+class RefineOptions(FocusOptions, DataModelOptions, SearchOptions, OutputOptions):
     """Options of `tiltwise refine`."""
 
     command: ClassVar[str] = "refine"
@@ -109,11 +119,6 @@ class RefineOptions(FocusOptions, SearchOptions, OutputOptions):
         "file, and searches stay near these",
     )
     ini_high: float = option(60.0, unit="Å", gt=0, help="low-pass filter of the starting map")
-    data_model: Literal["stack2d", "pseudo3d"] = option(
-        "stack2d",
-        help="what poses are scored on: stack2d, the tilt images; pseudo3d, their sums in three dimensions, those that "
-        "the particle file names or else made in memory",
-    )
     likelihood: Literal["exact", "relion"] = option(
         "exact",
         group="advanced",

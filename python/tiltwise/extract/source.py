@@ -130,7 +130,7 @@ class ParticleSource:
                 "there are no images: neither tilt series nor 2D stacks can be read",
                 where=", ".join(missing[:5]),
                 fix="give tilt series whose images exist, or particles with rlnImageName of 2D stacks; "
-                "pseudo-subtomograms are for refine --data-model pseudo3d",
+                "pseudo-subtomograms are for refine and classify with --data-model pseudo3d",
             )
         unbinned = optset.series[0].pixel_size_angstrom
         if self.from_stacks:
