@@ -125,6 +125,11 @@ def test_noise_moves_nothing(tmp_path: Path) -> None:
     )
     assert not any(verdict.improved for verdict in given.series[0].verdicts)
     assert given.series[0].reason
+    left = given.series[0].residuals
+    assert left is not None
+    assert np.allclose(left.before_angstrom, left.after_angstrom, rtol=0.0, atol=1e-6, equal_nan=True)
+    assert left.particles > 1  # no single image shows its particle
+    assert "Residuals of" in (tmp_path / "given" / "report.html").read_text()
     before = predicted(load_optimisation_set(data.optimisation_set))
     assert np.array_equal(predicted(load_optimisation_set(given.outputs["optimisation_set"])), before)
 

@@ -59,6 +59,8 @@ def write_align_report(path: Path, options: AlignOptions, result: AlignResult, m
     for one in result.series[:SHOWN]:
         if not one.reason:
             sections += series_sections(one)
+        elif (left := residual_section(one)) is not None:
+            sections.append(left)
     sections.append(
         pages.fsc_section(
             {f"round {number + 1}": curve for number, curve in enumerate(result.curves)},
@@ -140,10 +142,8 @@ def series_sections(one: SeriesResult) -> list[Section]:
             data=Table(names, np.round(values, 4).tolist()),
         )
     ]
-    left, bent = residual_section(one), deformation_section(one)
-    sections += [left] if left is not None else []
-    sections.append(motion_section(one))
-    return [*sections, bent] if bent is not None else sections
+    others = [residual_section(one), motion_section(one), deformation_section(one)]
+    return sections + [section for section in others if section is not None]
 
 
 def motion_section(one: SeriesResult) -> Section:
@@ -205,7 +205,7 @@ def residual_section(one: SeriesResult) -> Section | None:
     vectors = [values.transpose(1, 0, 2) for values in (left.before_angstrom, left.after_angstrom)]
     names, worst = ("before", "after"), int(np.nanargmax(after))
     shown = np.isfinite(points[worst]).all(axis=1)
-    width = float(np.nanmax(points, axis=(0, 1)).max() - np.nanmin(points))
+    width = max(float(np.nanmax(points[..., 0]) - np.nanmin(points[..., 0])), 1.0)
     fields, magnify = [], []
     for name, values, colour in zip(names, vectors, (GREY, BLUE), strict=True):
         arrow = values[worst, shown]

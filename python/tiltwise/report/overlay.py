@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from tiltwise.report.html import Cell, Section, Table
 from tiltwise.report.maps import map_slices
 from tiltwise.report.style import BLUE, VERMILION
 from tiltwise.report.surfaces import common_contour, surface_gallery
-from tiltwise.spectral.filters import low_pass
+from tiltwise.spectral.filters import low_pass, resample
 from tiltwise.spectral.fsc import fsc, resolution_angstrom
 from tiltwise.spectral.masks import soft_sphere
 
@@ -90,14 +90,16 @@ def lay(
     size = len(first)
     sphere = soft_sphere(size, min(radius_px, size / 2 - 2), 4.0)
     shells = float(np.clip(size * pixel_size / resolution, 4.0, min(MOST_SHELLS, size / 2 - 1)))
-    fixed, moving = ((one * sphere).astype(np.float32) for one in (first, second))
+    small = min(size, 2 * (int(shells) + 8))
+    fixed, moving = (resample(one * sphere, 1.0, size / small, small) for one in (first, second))
     as_is = _mean(fsc(first, second, sphere), shells)
     found = superpose(moving, fixed, shells, backend, nearby=True)
     if found.score < CERTAIN:
         for hand in (False, True):
             other = superpose(mirrored(moving) if hand else moving, fixed, shells, backend)
             if other.score > found.score + BETTER:
-                found = Superposition(other.rotation, other.shift_px, hand, other.score)
+                found = replace(other, mirrored=hand)
+    found = replace(found, shift_px=found.shift_px * size / small)
     laid = turned(mirrored(second) if found.mirrored else second, found.rotation, found.shift_px, backend)
     pose: Superposition | None = found
     if _mean(fsc(first, laid, sphere), shells) <= as_is + 0.25 * BETTER:
