@@ -13,7 +13,7 @@ import pytest
 from helpers.refinements import DIAMETER, simulated
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.initial.choice import found_by_one
+from tiltwise.initial.choice import doubts
 from tiltwise.initial.engine import Engine, one_mate_each
 from tiltwise.initial.options import InitialModelOptions
 from tiltwise.initial.plan import March, Shells
@@ -83,6 +83,15 @@ def test_map_is_that_of_the_particle(result: InitialModelResult, data: Simulated
     assert not found.mirrored
     assert min(result.choice["agreement"]) >= 0.8
     assert result.resolution_angstrom <= 35.0
+
+
+def test_hand_of_a_doubtful_map_is_in_doubt(result: InitialModelResult) -> None:
+    assert not result.doubtful
+    assert result.hand == "as the tilt geometry has it"
+    alone = replace(result, choice={**result.choice, "agreement": [1.0, 0.5]})
+    assert alone.doubtful
+    assert alone.hand.startswith("in doubt")
+    assert not replace(alone, starts=result.starts[:1]).doubtful
 
 
 def test_files_are_for_the_next_job(result: InitialModelResult) -> None:
@@ -200,10 +209,23 @@ def test_diameter_and_particles_are_asked_for(tmp_path: Path) -> None:
         InitialModelOptions(output=tmp_path, particle_diameter=100.0)
 
 
-def test_a_map_that_one_start_has_found_is_doubted() -> None:
-    assert found_by_one([1.0], 0) is None
-    assert found_by_one([0.3, 1.0, 0.81], 1) is None
-    assert "at most 0.79" in str(found_by_one([1.0, 0.79, 0.2], 0))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"agreement": [1.0], "start": 1}, []),
+        ({"agreement": [0.79, 1.0, 0.2]}, ["0.79 at most"]),
+        ({"agreement": [0.79, 1.0, 0.2], "hand_determined": False}, ["0.79 at most", "mirror image"]),
+        ({"symmetry_score": 0.59}, ["hardly has the symmetry C6"]),
+        ({"symmetry_score": 0.61}, []),
+    ],
+)
+def test_doubts_are_told(changes: dict[str, Any], words: list[str]) -> None:
+    choice: dict[str, Any] = {"agreement": [0.3, 1.0, 0.81], "start": 2, "hand_nats": 1.0, "hand_nats_error": 0.1}
+    told = list(doubts(choice | {"hand_determined": True, "symmetry_score": None} | changes, "C6"))
+    assert len(told) == len(words)
+    for text, part in zip(told, words, strict=True):
+        assert part in text
 
 
 def test_march_ends_when_nothing_is_gained() -> None:

@@ -15,12 +15,10 @@ def run(options: InitialModelOptions, session: Session) -> Outcome:
     with running(options, session) as active:
         result = initial.run(options, active.job, active.progress)
         active.report(write_initial_model_report, result)
-    choice = result.choice
-    agree = sum(1 for score in choice["agreement"] if score >= choice["agree_from"])
-    hand = "as the tilt geometry has it" if choice["hand_determined"] else "not determined"
+    doubt = ", which no other start has found: it may be wrong" if result.doubtful else ""
     lines = [
-        f"✓ a map to {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps)",
-        f"  starts that agree: {agree} of {len(choice['agreement'])}; hand: {hand}",
+        f"✓ a map to {result.resolution_angstrom:.1f} Å (FSC 0.143 of the half maps){doubt}",
+        f"  starts that agree: {result.starts_that_agree} of {len(result.starts)}; hand: {result.hand}",
         *([f"  point group: {result.suggested_group or 'none found'}"] if result.groups else []),
         f"  map: {result.outputs['map']}",
         f"  report: {active.job.path('report.html')}",

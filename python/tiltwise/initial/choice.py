@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,9 @@ def choose(engine: Engine, state: State) -> tuple[NDArray[np.float32], dict[str,
         1.0 if start is state.starts[winner] else superpose(start.map, density, shells, engine.backend).score
         for start in state.starts
     ]
-    doubt = found_by_one(agreement, winner)
-    if doubt is not None:
-        engine.job.warn(doubt)
     gain, error = _preference(engine, state, density)
     if gain < 0:
         density = mirrored(density)
-    if not abs(gain) > SURE * error:
-        engine.job.warn(
-            f"the images do not tell the map from its mirror image ({abs(gain):.2f} ± {error:.2f} nats per particle): "
-            "its hand is not determined at this resolution"
-        )
     choice: dict[str, Any] = {
         "start": winner + 1,
         "log_evidence": evidence.tolist(),
@@ -59,26 +51,30 @@ def choose(engine: Engine, state: State) -> tuple[NDArray[np.float32], dict[str,
     }
     if len(engine.group) > 1:
         axes = find_axes(density, engine.options.symmetry, shells, engine.backend)
-        if not axes.score >= SYMMETRIC:
-            engine.job.warn(
-                f"the map found in C1 hardly has the symmetry {axes.group}: its correlation with its copies is "
-                f"{axes.score:.2f}, below {SYMMETRIC:g}. Look at the film in the report, try without --sym and with "
-                "--find-symmetry"
-            )
         density = axes.applied(density, engine.backend) * engine.mask
         choice["symmetry_score"] = axes.score
     return density, choice
 
 
-def found_by_one(agreement: Sequence[float], winner: int) -> str | None:
-    """A warning if no other start has found the map of start `winner`; of their correlations with it."""
-    others = np.delete(np.asarray(agreement, np.float64), winner)
-    if not len(others) or others.max() >= AGREE:
-        return None
-    return (
-        f"no other start has found the map that went on (correlations with it are at most {others.max():.2f}, below "
-        f"{AGREE:g}): it may be wrong. Look at the film in the report; more --starts or more particles tell"
-    )
+def doubts(choice: Mapping[str, Any], symmetry: str) -> Iterator[str]:
+    """What the user must know of the map that goes on with `choice`."""
+    others = np.delete(np.asarray(choice["agreement"], np.float64), choice["start"] - 1)
+    gain, error, score = choice["hand_nats"], choice["hand_nats_error"], choice["symmetry_score"]
+    if len(others) and others.max() < AGREE:
+        yield (
+            f"no other start has found the map that went on (they correlate with it by {others.max():.2f} at most, not "
+            f"{AGREE:g}): it may be wrong. Look at the film in the report; more --starts or more particles tell"
+        )
+    if not choice["hand_determined"]:
+        yield (
+            f"the images do not tell the map from its mirror image ({gain:.2f} ± {error:.2f} nats per particle): "
+            "its hand is not determined at this resolution"
+        )
+    if score is not None and not score >= SYMMETRIC:
+        yield (
+            f"the map found in C1 hardly has the symmetry {symmetry}: its correlation with its copies is {score:.2f}, "
+            f"below {SYMMETRIC:g}. Look at the film in the report, try without --sym and with --find-symmetry"
+        )
 
 
 def _preference(engine: Engine, state: State, density: NDArray[np.float32]) -> tuple[float, float]:

@@ -58,6 +58,23 @@ class InitialModelResult:
     outputs: Mapping[str, Path]
 
     @property
+    def starts_that_agree(self) -> int:
+        """With the one that went on, itself included."""
+        return sum(1 for score in self.choice["agreement"] if score >= self.choice["agree_from"])
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether none of several starts has found the same map as the one that went on."""
+        return len(self.starts) > 1 and self.starts_that_agree == 1
+
+    @property
+    def hand(self) -> str:
+        """What is known of the hand of the map."""
+        if self.doubtful:
+            return "in doubt, as the map is"
+        return "as the tilt geometry has it" if self.choice["hand_determined"] else "not determined"
+
+    @property
     def suggested_group(self) -> str | None:
         """The largest group that the map has about as well as any; None if it has none."""
         return suggested(self.groups)

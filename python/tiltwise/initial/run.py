@@ -20,7 +20,7 @@ from tiltwise.exec import Job, Progress
 from tiltwise.exec.protocols import Scalar
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
-from tiltwise.initial.choice import choose
+from tiltwise.initial.choice import choose, doubts
 from tiltwise.initial.engine import Engine, Sums, in_turn
 from tiltwise.initial.options import InitialModelOptions
 from tiltwise.initial.plan import FIRST_PARTICLES, START, START_ORDER, WIDE_ORDER, March
@@ -161,6 +161,8 @@ class InitialModel:
             with self.job.timing("choice"):
                 self.choose(state)
                 self.save(state)
+        for text in doubts(state.choice, self.options.symmetry):  # of a run that continues as well
+            self.job.warn(text)
         with self.job.timing("refinement"):
             while not state.march.done:
                 self.refine(state)

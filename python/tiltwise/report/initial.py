@@ -30,13 +30,11 @@ def write_initial_model_report(
     path: Path, options: InitialModelOptions, result: InitialModelResult, manifest: Mapping[str, Any]
 ) -> None:
     """Report of `tiltwise initial-model`; `manifest` is the content of `job.json`."""
-    choice = result.choice
-    agree = sum(1 for score in choice["agreement"] if score >= choice["agree_from"])
     facts = {
         "resolution (FSC 0.143)": f"{result.resolution_angstrom:.1f} Å",
         "particles": f"{len(result.optset.particles):,}",
-        "starts that agree": f"{agree} of {len(choice['agreement'])}",
-        "hand": "that of the tilts" if choice["hand_determined"] else "not determined",
+        "starts that agree": f"{result.starts_that_agree} of {len(result.starts)}",
+        "hand": result.hand,
         "symmetry": options.symmetry,
         "pixel size": f"{result.pixel_size:.3g} Å",
         "box": f"{len(result.map)} px",
@@ -46,6 +44,10 @@ def write_initial_model_report(
         f"A map from {len(result.optset.particles)} particles without orientations; halves of them agree to "
         f"{result.resolution_angstrom:.1f} Å."
     )
+    if result.doubtful:
+        sentence += (
+            " No other start has found it: halves share their first map, and may agree in what is wrong with it."
+        )
     summary = Summary(sentence, facts, manifest["warnings"], next_after_initial_model(options, result))
     symmetry, diameter = symmetry_matrices(options.symmetry), options.particle_diameter
     maps = {"map": result.map, "half 1": result.halves[0], "half 2": result.halves[1]}
@@ -65,7 +67,7 @@ def write_initial_model_report(
             result.pixel_size,
             inside=f"a sphere of {diameter:g} Å; the halves share their data up to {result.shared_angstrom:.0f} Å",
         ),
-        _hand_section(choice),
+        _hand_section(result),
         _groups_section(result),
         pages.positions_section(result.optset, diameter),
         pages.angles_section(result.optset, symmetry if len(symmetry) > 1 else None),
@@ -178,7 +180,8 @@ def _starts_section(result: InitialModelResult) -> Section:
     )
 
 
-def _hand_section(choice: Mapping[str, Any]) -> Section:
+def _hand_section(result: InitialModelResult) -> Section:
+    choice = result.choice
     gain, error = choice["hand_nats"], choice["hand_nats_error"]
     found = f"by {gain:.2f} ± {error:.2f} nats per particle"
     known = (
@@ -186,6 +189,8 @@ def _hand_section(choice: Mapping[str, Any]) -> Section:
         if choice["hand_determined"]
         else f"The images hardly tell this map from its mirror image ({found}). "
     )
+    if result.doubtful:
+        known += "The map is made from these images, and one that no other start has found fits them by its noise too. "
     return Section(
         "Hand",
         f"{known}Tilt series are three-dimensional: given which way the stage was tilted, particles have one hand. "
