@@ -202,7 +202,9 @@ def held(rocking: Rocking, found: RefineResult) -> float:
     return float((density * still).sum() / np.sqrt((density**2).sum() * (still**2).sum()))
 
 
-def test_exported_images_are_those_without_the_rest(rocking: Rocking, tmp_path: Path) -> None:
+def test_exported_images_are_those_without_the_rest(
+    rocking: Rocking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`tiltwise subtract` and its report; the map of its stacks against that of images with everything."""
     values: dict[str, Any] = {"input": rocking.data.optimisation_set, "box": 48, "crop": 32, "threads": 1}
     progress = SilentProgress()
@@ -226,6 +228,14 @@ def test_exported_images_are_those_without_the_rest(rocking: Rocking, tmp_path: 
         assert np.abs(expected - plain[particle].data).max() > 0.1 * np.abs(expected).max()
     page = (tmp_path / "cut" / "report.html").read_text()
     assert "Power that was subtracted" in page
+    # one image file is lost, and there is less memory: it is predicted with the folds of the others
+    lost = Path(stacks.particles.image_files[0])
+    before = lost.read_bytes()
+    lost.unlink()
+    monkeypatch.setattr(focusing, "free_memory_bytes", lambda: 4 * bytes_of_folds(32, 3))
+    again = api.subtract(output=tmp_path / "cut", focus=rocking.mask, progress=progress, **values)
+    assert again.focus.rest_folds == result.focus.rest_folds == 5
+    assert lost.read_bytes() == before
     with pytest.raises(ConfigError, match="--apply-offsets"):
         api.subtract(output=tmp_path / "b", focus=rocking.mask, progress=progress, apply_offsets=False, **values)
 
