@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import OutputError
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.geometry.symmetry import symmetry_matrices
+from tiltwise.report.alignment import arrows
 from tiltwise.report.curves import fsc_curves, iteration_curves
 from tiltwise.report.html import Section, Summary, Table, render, write_report
 from tiltwise.report.maps import length_text, map_slices, scale_length
@@ -31,7 +32,7 @@ from tiltwise.report.particles import (
     viewing_directions,
 )
 from tiltwise.report.pdf import Picture, write_pdf
-from tiltwise.report.style import grey_levels, inline_png, inline_svg, png_bytes
+from tiltwise.report.style import grey_levels, inline_png, inline_svg, png_bytes, svg_and_png
 
 RNG = np.random.default_rng(3)
 
@@ -173,6 +174,22 @@ def test_equal_figures_have_equal_bytes() -> None:
     assert png_bytes(first) == png_bytes(second)
     assert inline_svg(first, "a") == inline_svg(second, "a")
     assert inline_png(png_bytes(first), 'a "b"').startswith('<img alt="a &quot;b&quot;" src="data:image/png;base64,')
+
+
+def test_a_figure_drawn_once_is_that_drawn_twice() -> None:
+    values = np.linspace(0.0, 1.0, 40)
+    curves = fsc_curves({"a": values[::-1], "b": values[::-1] ** 2}, 4.0)
+    directions = angular_distribution(random_rotations(60))
+    field = arrows([("a", 100 * RNG.random((60, 2)), RNG.normal(size=(60, 2)))], (100, 100), 3.0)
+    for figure in (curves, directions, field):
+        svg, png = svg_and_png(figure, "x")
+        assert svg == inline_svg(figure, "x")
+        one, two = (matplotlib.image.imread(io.BytesIO(image)) for image in (png, png_bytes(figure)))
+        assert one.shape == two.shape
+        assert np.abs(one - two).mean() < 6e-3  # letters may lie a pixel elsewhere
+        assert abs(one.mean() - two.mean()) < 1e-4
+    picture = map_slices({"map": np.arange(512, dtype=np.float32).reshape(8, 8, 8)}, 4.0)
+    assert svg_and_png(picture, "x") == (inline_svg(picture, "x"), png_bytes(picture))
 
 
 def test_names_are_no_formulas() -> None:

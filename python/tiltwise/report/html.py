@@ -133,15 +133,21 @@ def write_job_report(path: Path, title: str, summary: Summary, sections: Sequenc
         if a file cannot be written.
     """
     from tiltwise.report.pdf import Picture, write_pdf
-    from tiltwise.report.style import png_bytes
+    from tiltwise.report.style import inline_png, png_bytes, svg_and_png
 
     shown, figures = [], []
     for section in sections:
-        figure = section.figure
-        png = None if figure is None else png_bytes(figure)
-        shown.append(drawn(section, png))
-        if figure is not None and png is not None:
-            figures.append((section, Picture(png, float(figure.get_figwidth()))))
+        figure, words = section.figure, _words(section)
+        if figure is None:
+            shown.append(section)
+            continue
+        if section.form == "svg":
+            picture, png = svg_and_png(figure, words)
+        else:
+            png = png_bytes(figure)
+            picture = inline_png(png, words)
+        shown.append(replace(section, figure=None, picture=picture))
+        figures.append((section, Picture(png, float(figure.get_figwidth()))))
     write_report(path, title, summary, shown)
     write_pdf(path.with_name("logfile.pdf"), title, summary, figures)
 
@@ -173,21 +179,22 @@ def render(title: str, summary: Summary, sections: Sequence[Section]) -> str:
     )
 
 
-def drawn(section: Section, png: bytes | None = None) -> Section:
-    """The same section with its figure as text: a page that is written again and again need not draw it again.
-
-    `png`: the figure, if it was drawn as pixels before.
-    """
+def drawn(section: Section) -> Section:
+    """The same section with its figure as text: a page that is written again and again need not draw it again."""
     if section.figure is None:
         return section
     from tiltwise.report.style import inline_png, inline_svg, png_bytes
 
-    words = f"{section.title}. {section.caption}"
     if section.form == "svg":
-        picture = inline_svg(section.figure, words)
+        picture = inline_svg(section.figure, _words(section))
     else:
-        picture = inline_png(png_bytes(section.figure) if png is None else png, words)
+        picture = inline_png(png_bytes(section.figure), _words(section))
     return replace(section, figure=None, picture=picture)
+
+
+def _words(section: Section) -> str:
+    """For those who do not see the figure."""
+    return f"{section.title}. {section.caption}"
 
 
 def _data_uri(table: Table | None) -> str:

@@ -1,7 +1,7 @@
 """The figures of a report as a PDF file, which RELION's "Display" menu opens as the log file of a job.
 
-Figures are the pixels that the page has, or as many where the page has curves: drawing them anew as curves, and the
-fonts for them, would take as long as the rest of a report.  Text is text, in the fonts that every reader has.
+Figures are pixels, which come with those of the page: drawing them anew as curves, and the fonts for them, would take
+as long as the rest of a report.  Text is text, in the fonts that every reader has.
 """
 
 from __future__ import annotations

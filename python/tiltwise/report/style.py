@@ -21,6 +21,8 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from tiltwise.report.drawing import HasImages, draw_both
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#8A8F98"
 INK = "#22262B"
@@ -109,7 +111,7 @@ def grey_levels(image: NDArray[np.floating], low: float = 0.5, high: float = 99.
 
 def png_bytes(figure: Figure) -> bytes:
     """Figure as a PNG file of 8 bit per colour, without date or program name: equal figures have equal bytes."""
-    buffer, usual = io.BytesIO(), figure.dpi
+    usual = figure.dpi
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(DPI)
     try:
@@ -118,7 +120,22 @@ def png_bytes(figure: Figure) -> bytes:
             pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     finally:
         figure.set_dpi(usual)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="png", compress_level=2)
+    return _png(np.ascontiguousarray(pixels))
+
+
+def svg_and_png(figure: Figure, alt: str) -> tuple[str, bytes]:
+    """What `inline_svg` and `png_bytes` give, in one go where that is possible."""
+    try:
+        with style():
+            text, pixels = draw_both(figure, DPI)
+    except HasImages:
+        return inline_svg(figure, alt), png_bytes(figure)
+    return _inline(text, alt), _png(pixels)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -133,7 +150,10 @@ def inline_svg(figure: Figure, alt: str) -> str:
     buffer = io.StringIO()
     with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
+    return _inline(buffer.getvalue(), alt)
+
+
+def _inline(text: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"\s(xmlns(:\w+)?)=\"[^\"]*\"", "", text)
