@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiltwise.classes.guess import Particles
 from tiltwise.classes.locality import independent, signal_places
 from tiltwise.classes.particle_maps import BYTES, FEWEST, MOST, plan, white_maps
 from tiltwise.classes.windows import Level, cross_fitted, cut, edge, places, strongest
@@ -41,9 +42,9 @@ def levels(signal: F64, seed: int = 1, symmetry: str = "C1") -> list[Level]:
     maps = (rng.standard_normal((PARTICLES, SIZE, SIZE, SIZE)) + signal).astype(np.float32)
     group = symmetry_matrices(symmetry)
     inside = np.linalg.norm(grid(), axis=-1) <= 7.5
-    coarse = white_maps(centred_fft3(maps).astype(np.complex64), 5)
     axis = np.arange(11) - 5
     ball = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= 25
+    coarse = white_maps(centred_fft3(maps).astype(np.complex64), 5, ball.astype(np.float32))
     return [Level.of(maps, inside, 10.0, group), Level.of(coarse, ball, 17 / 11 * 10.0, group)]
 
 
@@ -67,20 +68,25 @@ def test_a_difference_below_the_limit_of_the_whole_is_found_in_a_ball() -> None:
 
 
 def test_nothing_is_found_in_noise() -> None:
-    (place,) = places(levels(np.zeros((PARTICLES, 1, 1, 1))), FOLDS, 1)
-    assert place.significance <= 7.0
-    # those of other folds say nothing about a particle
-    assert place.scores.var() <= 1.8
+    for seed in (1, 2):
+        assert places(levels(np.zeros((PARTICLES, 1, 1, 1)), seed), FOLDS, 1) == []
 
 
-def test_a_second_difference_elsewhere_is_found_next() -> None:
+def test_a_later_start_passes_over_the_strongest_difference() -> None:
     other = np.array([-4.0, 3.0, -1.0])
     second = np.roll(KIND, 60)
     signal = 2.5 * KIND[:, None, None, None] * blob(CENTRE) + 2.0 * second[:, None, None, None] * blob(other)
-    first, following = places(levels(signal), FOLDS, 2)
-    assert np.linalg.norm(np.array(first.centre_angstrom) / 10.0 - CENTRE) <= 2.5
-    assert np.linalg.norm(np.array(following.centre_angstrom) / 10.0 - other) <= 2.5
-    assert apart(second, following.scores) >= 2.5
+    # every second of all is looked at
+    particles = Particles(2 * PARTICLES, np.arange(0, 2 * PARTICLES, 2), FOLDS, levels(signal), 1)
+    weights, (place,) = particles.first_guess(2, 1, np.random.default_rng(1))
+    assert np.linalg.norm(np.array(place.centre_angstrom) / 10.0 - other) <= 2.5
+    assert apart(second, place.scores) >= 2.5
+    assert not weights[1::2].any()
+    agree = float(np.mean((weights[::2].argmax(axis=1) > 0) == (second > 0)))
+    assert max(agree, 1.0 - agree) >= 0.9
+    none, found = particles.first_guess(2, 2, np.random.default_rng(1))
+    assert found == []
+    assert (none == 0.5).all()
 
 
 def test_mates_of_a_place_do_not_count_twice() -> None:
@@ -120,27 +126,33 @@ def test_one_particle_is_no_direction() -> None:
     assert abs(free @ outlier) > 0.95 > abs(held @ outlier)
 
 
-def test_white_maps_have_unit_power_in_every_shell() -> None:
+def test_white_maps_have_equal_power_in_every_shell_and_unit_variance_in_the_particle() -> None:
+    """Noise that is coloured, and only in a ball: images are masked."""
     rng = np.random.default_rng(9)
-    coloured = centred_fft3(rng.standard_normal((60, SIZE, SIZE, SIZE))) * (1.0 + 3.0 * shell_indices(SIZE, 3))
-    for reach in (8, 5):
-        maps = white_maps(coloured.astype(np.complex64), reach)
+    ball = (np.linalg.norm(grid(), axis=-1) <= 6.5).astype(np.float32)
+    colour = 1.0 + 3.0 * shell_indices(SIZE, 3)
+    coloured = centred_fft3(
+        ball * centred_ifft3(centred_fft3(rng.standard_normal((60, SIZE, SIZE, SIZE))) * colour, SIZE)
+    )
+    for reach, radius in ((8, 6.5), (5, 6.5 * 11 / 17)):
         size = 2 * reach + 1
+        axis = np.arange(size) - reach
+        square = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+        maps = white_maps(coloured.astype(np.complex64), reach, (square <= radius**2).astype(np.float32))
         assert maps.shape == (60, size, size, size)
         power = np.abs(centred_fft3(maps)) ** 2
         shells = shell_indices(size, 3)
-        for shell in (1, 3, reach):
-            assert power[:, shells == shell].mean() == pytest.approx(1.0, rel=1e-4)
-        # without the mean
-        assert maps.var() == pytest.approx(1.0, abs=0.02)
+        means = [power[:, shells == shell].mean() for shell in (1, 3, reach)]
+        np.testing.assert_allclose(means, means[0], rtol=1e-4)
+        assert maps[:, square <= (radius - 1.5) ** 2].var() == pytest.approx(1.0, abs=0.1)
 
 
 def test_white_maps_are_where_particles_are() -> None:
     """A point stays at its place at any fineness."""
-    maps = np.zeros((1, SIZE, SIZE, SIZE))
-    maps[0, 8 + 3, 8 - 2, 8] = 1.0
-    coarse = white_maps(centred_fft3(maps).astype(np.complex64), 5)[0]
-    z, y, x = np.unravel_index(coarse.argmax(), coarse.shape)
+    maps = np.random.default_rng(3).standard_normal((50, SIZE, SIZE, SIZE))
+    maps[::2, 8 + 3, 8 - 2, 8] += 20.0
+    coarse = white_maps(centred_fft3(maps).astype(np.complex64), 5, np.ones((11, 11, 11), np.float32))
+    z, y, x = np.unravel_index(coarse.var(axis=0).argmax(), coarse.shape[1:])
     np.testing.assert_allclose((np.array([z, y, x]) - 5) * 17 / 11, [3, -2, 0], atol=0.8)
 
 

@@ -201,11 +201,11 @@ def test_aligned_particles_rest_when_nothing_has_happened_for_long() -> None:
     assert not long_settled(found, 9)
 
 
-@pytest.mark.parametrize(("dead", "said"), [([], "are calibrated"), ([2], "nothing was found that tells")])
-def test_posteriors_of_the_last_class_alive_are_not_called_calibrated(dead: list[int], said: str) -> None:
-    posterior_of = np.array([[0.9, 0.1], [0.2, 0.8]]) if not dead else np.array([[1.0, 0.0], [1.0, 0.0]])
+@pytest.mark.parametrize(("second", "said"), [(0.8, "are calibrated"), (0.1, "nothing was found that tells")])
+def test_posteriors_of_a_class_that_has_all_particles_are_not_called_calibrated(second: float, said: str) -> None:
+    posterior_of = np.array([[0.9, 0.1], [1.0 - second, second]])
     state = SimpleNamespace(
-        posterior=posterior_of, classes=1 + posterior_of.argmax(axis=1), share=posterior_of.mean(axis=0), dead=dead
+        posterior=posterior_of, classes=1 + posterior_of.argmax(axis=1), share=posterior_of.mean(axis=0), dead=[]
     )
     one = SimpleNamespace(resolution_angstrom=10.0)
     options = ClassifyOptions(input=Path("set.star"), output=Path("job"), box=32)

@@ -99,13 +99,19 @@ class Average:
 
     def without(self, fold: int) -> NDArray[np.float32]:
         """The average without a fold."""
-        density = solve_map(self.total.without(self.folds[fold]), self._prior, self.radius)
-        return np.asarray(density * self.sphere, np.float32)
+        return np.asarray(self._everywhere(fold) * self.sphere, np.float32)
 
-    def volume(self, fold: int) -> C64:
-        """Its padded transform."""
+    def _everywhere(self, fold: int) -> NDArray[np.float32]:
+        return solve_map(self.total.without(self.folds[fold]), self._prior, self.radius)
+
+    def volume(self, fold: int, *, surroundings: bool) -> C64:
+        """Its padded transform, with what particles have about them on average or without.
+
+        Neighbours lie in the images of a particle, and shift the scores of what is at its rim.  Over nothing, however,
+        they are no part of it.
+        """
         if self._last is None or self._last[0] != fold:
-            self._last = fold, reference_volume(self.without(fold))
+            self._last = fold, reference_volume(self._everywhere(fold) if surroundings else self.without(fold))
         return self._last[1]
 
 

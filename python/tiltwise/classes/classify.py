@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -177,7 +178,7 @@ class Classification:
             self.poses,
             noise,
             grid.count,
-            average.volume,
+            partial(average.volume, surroundings=not options.junk),
             data.spare_bytes // 2,
             self.job.check_abort,
         )
@@ -253,6 +254,8 @@ class Classification:
         several = self.options.starts * len(orders) > 1
         for number in range(self.options.starts):
             guess, found = work.guess(self.options.seed, number)
+            if not found and self.options.classes > 1:
+                self.progress.note(f"start {number + 1}: nowhere do particles differ beyond noise")
             for place in found:
                 told = {"significance": place.significance, "centre_angstrom": place.centre_angstrom}
                 self.job.event("start", number=number, radius_angstrom=place.radius_angstrom, **told)

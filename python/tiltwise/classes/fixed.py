@@ -85,9 +85,9 @@ class FixedIterations:
         if self.classes > 1:
             rng = np.random.default_rng(seed)
             if self._particles is None:
-                shell = int(self.average.radius)
+                shell, symmetry = int(self.average.radius), self.groups.common
                 self._particles = Particles.of(
-                    self.scores, self.mask, self.pixel_size, shell, self.groups.common, used, rng
+                    self.scores, self.mask, self.average.sphere, self.pixel_size, shell, symmetry, used, rng
                 )
             rng = np.random.default_rng([seed, number])
             weights, found = self._particles.first_guess(self.classes, number, rng)

@@ -33,13 +33,14 @@ class Particles:
         cls,
         scores: FixedScores,
         mask: NDArray[np.float32],
+        sphere: NDArray[np.float32],
         pixel_size: float,
         shell: int,
         symmetry: F64,
         used: NDArray[np.bool_],
         rng: np.random.Generator,
     ) -> Particles:
-        """Of particles `used` (P,); classes may differ inside the `mask` (N, N, N), and up to `shell`."""
+        """Of particles `used` (P,), which fill the `sphere`; classes may differ inside the `mask`, up to `shell`."""
         length = len(mask) * pixel_size
         chosen = plan(np.flatnonzero(used), length, shell, rng)
         folds = np.zeros(len(used), np.int64)
@@ -52,16 +53,19 @@ class Particles:
             coarse = resample(mask, pixel_size, length / size, size)
             # a small mask may fill no voxel
             inside = coarse >= min(0.5, 0.99 * float(coarse.max()))
-            levels.append(Level.of(white_maps(transforms, reach), inside, length / size, symmetry))
+            maps = white_maps(transforms, reach, resample(sphere, pixel_size, length / size, size))
+            levels.append(Level.of(maps, inside, length / size, symmetry))
         return cls(len(used), chosen.members, folds[chosen.members], levels, scores.residuals.threads)
 
     def first_guess(self, count: int, skip: int, rng: np.random.Generator) -> tuple[F64, list[Place]]:
         """(P, K) probabilities of `count` classes, and the places that tell them apart.
 
-        `skip` is how many of the most significant places are left out.  Particles that are not looked at have no
-        probability: they get theirs from the maps of the others.
+        `skip` is how many of the strongest differences are left out.  Without any place all classes are the same.
+        Particles that are not looked at have no probability: they get theirs from the maps of the others.
         """
         found = places(self.levels, self.folds, max(count - 1, 1) + skip, self.threads)[skip:]
+        if not found:
+            return np.full((self.total, count), 1.0 / count), found
         weights = np.zeros((self.total, count))
         weights[self.members] = cluster(np.stack([place.scores for place in found], axis=1), count, rng)
         return weights, found

@@ -115,10 +115,12 @@ def spectra(scores: FixedScores, chosen: Plan, symmetry: F64) -> NDArray[np.comp
     return result
 
 
-def white_maps(transforms: NDArray[np.complex64], reach: int) -> F32:
+def white_maps(transforms: NDArray[np.complex64], reach: int, particle: NDArray[np.float32]) -> F32:
     """(n, R, R, R) maps of R = 2 `reach` + 1 voxels, origin at voxel `reach`, from transforms of maps at least as fine.
 
-    Their components have unit mean power in every shell but the first, which has none; so have their voxels together.
+    Their components have equal mean power in every shell but the first, which has none.  Voxels of the `particle`,
+    (R, R, R) above 0.5, have unit variance over the particles, that is their median: images are masked, and have less
+    noise elsewhere.
     """
     size = 2 * reach + 1
     full = transforms.shape[1]
@@ -131,4 +133,7 @@ def white_maps(transforms: NDArray[np.complex64], reach: int) -> F32:
     gain = np.where(mean > 0, 1.0 / np.sqrt(np.where(mean > 0, mean, 1.0)), 0.0)
     gain[0] = 0.0
     weights = gain[shells].astype(np.float32)
-    return np.stack([np.asarray(centred_ifft3(one * weights, size), np.float32) for one in part])
+    maps = np.stack([np.asarray(centred_ifft3(one * weights, size), np.float32) for one in part])
+    inside = particle > 0.5
+    noise = float(np.median(maps[:, inside].var(axis=0))) if inside.any() else 1.0
+    return maps / np.float32(np.sqrt(noise if noise > 0 else 1.0))

@@ -5,9 +5,9 @@ A direction in which particles differ stands out of the noise of D degrees of fr
 particle D is tens of thousands; a small domain is hidden.  In a window about it D is a few dozen.  So the largest
 singular value of the particles, see `particle_maps`, is looked at in every small ball of several radii, and in the
 whole: over the edge of noise (Marchenko, Pastur 1967) in units of its fluctuation (Tracy, Widom; Johnstone 2001),
-compared with what the other balls have.  Along the direction of the most significant window every particle has a
-number, by the direction of the particles of other folds, so that none finds its own noise again.  For more classes,
-what this direction explains is taken off, and the next is sought.
+compared with what the other balls have.  Where none is significant nothing is found.  Along the direction of the most
+significant window every particle has a number, by the direction of the particles of other folds, so that none finds
+its own noise again.  For more classes, what this direction explains is taken off, and the next is sought.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ LEVELS = (1.0, 2.0 / 3.0)
 """Reach of coarser maps over that of the finest."""
 LARGEST = 2.0
 """Length of a row, over the median of all, to which longer ones are cut: no particle is a direction of its own."""
+NORMAL = 1.4826
+"""Standard deviation over the median deviation from the median."""
 DENSE = 200
 """Size of matrices of which all eigenvalues are found."""
+SIGNIFICANT = 7.0
+"""Significance below which a window shows noise: the largest of all balls reaches about 5 where particles are alike."""
 APART = 2.0
 """What the two largest eigenvalues of noise differ by on average, in units of their fluctuation."""
 
@@ -50,10 +54,10 @@ class Place:
 
     def __str__(self) -> str:
         if not np.isfinite(self.radius_angstrom):
-            return f"particles differ most as a whole, {self.significance:.1f} times the spread of noise"
+            return f"particles differ most as a whole, {self.significance:.1f} times the spread of other places"
         x, y, z = self.centre_angstrom
         place = f"within {self.radius_angstrom:.0f} Å of ({x:.0f}, {y:.0f}, {z:.0f}) Å from the centre"
-        return f"particles differ most {place}, {self.significance:.1f} times the spread of noise"
+        return f"particles differ most {place}, {self.significance:.1f} times the spread of other places"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +150,21 @@ def cross_fitted(rows: F32, folds: NDArray[np.int64]) -> F64:
     return scores
 
 
-def best_place(levels: list[Level], folds: NDArray[np.int64], threads: int = 1) -> Place:
-    """The most significant window of every size, and of these the one along which particles spread most.
+def best_place(levels: list[Level], folds: NDArray[np.int64], threads: int = 1) -> Place | None:
+    """The most significant window of every size, and of these the one along which particles spread most; or None.
 
     What they spread beyond noise is, up to its own noise, the square of how far apart classes are.
     """
     found = [_ball(level, radius, threads) for level in levels for radius in RADII]
     found.append(_whole(levels[-1]))
-    best, spread = None, -np.inf
+    places = []
     for window in found:
-        if window is None:
-            continue
-        scores = cross_fitted(window.level.rows[:, window.members], folds)
-        if (own := float(scores.var())) > spread:
-            best, spread = window, own
-            numbers = scores
-    assert best is not None
-    x, y, z = (float(value) for value in best.centre * best.level.voxel_angstrom)
-    return Place(best.significance, (x, y, z), best.radius * best.level.voxel_angstrom, numbers)
+        if window is not None and window.significance >= SIGNIFICANT:
+            x, y, z = (float(value) for value in window.centre * window.level.voxel_angstrom)
+            scores = cross_fitted(window.level.rows[:, window.members], folds)
+            radius = window.radius * window.level.voxel_angstrom
+            places.append(Place(window.significance, (x, y, z), radius, scores))
+    return max(places, key=lambda place: float(place.scores.var()), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +197,10 @@ def _ball(level: Level, radius: float, threads: int) -> _Window | None:
     if not values:
         return None
     best = int(np.argmax(values))
-    # noise is not quite white, which all balls have in common
-    return _Window(level, points[best], radius, balls[best], values[best] - float(np.median(values)))
+    # noise is not quite white, and particles not quite alike otherwise: all balls have that in common
+    middle = float(np.median(values))
+    spread = max(1.0, NORMAL * float(np.median(np.abs(np.array(values) - middle))))
+    return _Window(level, points[best], radius, balls[best], (values[best] - middle) / spread)
 
 
 def _whole(level: Level) -> _Window | None:
@@ -214,11 +217,14 @@ def _whole(level: Level) -> _Window | None:
 
 
 def places(levels: list[Level], folds: NDArray[np.int64], count: int, threads: int = 1) -> list[Place]:
-    """`count` places with different directions, in the order in which they are found."""
+    """Up to `count` places with different directions, in the order in which they are found."""
     found: list[Place] = []
     # matrices are small: threads of BLAS would wait for each other
     with blas_threads(1):
         for _ in range(count):
-            found.append(best_place(levels, folds, threads))
-            levels = [level.without(found[-1].scores) for level in levels]
+            place = best_place(levels, folds, threads)
+            if place is None:
+                break
+            found.append(place)
+            levels = [level.without(place.scores) for level in levels]
     return found

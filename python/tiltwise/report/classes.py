@@ -175,8 +175,8 @@ def classes_section(options: ClassifyOptions, result: ClassifyResult, names: lis
         "Posteriors are calibrated: of particles at 0.8, four in five are right. Worry if mean posteriors are near the "
         "shares."
     )
-    if len(names) - len(state.dead) < 2:
-        meaning = "All but one have died: nothing was found that tells particles apart, and posteriors mean nothing."
+    if len(np.unique(classes)) < 2:
+        meaning = "One has all particles: nothing was found that tells them apart, and posteriors mean nothing."
     return Section(
         "Classes",
         f"Particles go to the class that is most likely for them; shares count them by their posteriors. {meaning}",
