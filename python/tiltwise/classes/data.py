@@ -104,7 +104,8 @@ class ClassData:
         voxels = padded * padded * (padded // 2 + 1)
         maps = voxels * (BYTES_OF_SOLVING + (options.classes + len(self.groups.kinds)) * each)
         if options.references is None:
-            maps += memory_bytes(len(self.optset.particles), self.box * self.pixel_size, self.box // 2)
+            side = box * self.optset.series[0].pixel_size_angstrom * options.binning
+            maps += memory_bytes(len(self.optset.particles), side, box // 2)
         free = free_memory_bytes()
         if options.memory is not None:
             limit = int(options.memory * 1e9)
