@@ -104,8 +104,10 @@ class ClassData:
         voxels = padded * padded * (padded // 2 + 1)
         maps = voxels * (BYTES_OF_SOLVING + (options.classes + len(self.groups.kinds)) * each)
         if options.references is None:
-            side = box * self.optset.series[0].pixel_size_angstrom * options.binning
-            maps += memory_bytes(len(self.optset.particles), side, box // 2)
+            # images that were extracted have pixels of their own; which are read is not known yet
+            own = [optics.image_pixel_size_angstrom or 0.0 for optics in self.optset.optics]
+            pixel = max(self.optset.series[0].pixel_size_angstrom * options.binning, *own)
+            maps += memory_bytes(len(self.optset.particles), box * pixel, box // 2)
         free = free_memory_bytes()
         if options.memory is not None:
             limit = int(options.memory * 1e9)
