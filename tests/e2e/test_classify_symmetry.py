@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.ndimage import rotate
 
-from helpers.classes import mixed, run_classify
+from helpers.classes import classify_options, mixed, run_classify
 from helpers.mixed import MixedData
-from tiltwise.classes.classify import ClassifyResult
+from tiltwise.classes.classify import Classification, ClassifyResult
 from tiltwise.errors import ConfigError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.star import read_star
+from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.progress import SilentProgress
 from tiltwise.sim.density import sample_map
 from tiltwise.spectral.filters import low_pass
 
@@ -30,9 +33,9 @@ def references(sample: MixedData, folder: Path) -> str:
     return f"{folder / 'lacking.mrc'},{folder / 'whole.mrc'}"
 
 
-def asymmetry(result: ClassifyResult, number: int) -> float:
+def asymmetry(density: NDArray[np.float32], pixel_size: float) -> float:
     """How much of a map at 25 Å a third of a turn about z changes."""
-    density = low_pass(result.maps[number].map, result.pixel_size, 25.0)
+    density = low_pass(density, pixel_size, 25.0)
     # voxel N // 2 is the origin: with one voxel less at the front it is the middle
     odd = density[1:, 1:, 1:]
     turned = rotate(odd, 120.0, axes=(1, 2), reshape=False, order=3)
@@ -42,8 +45,8 @@ def asymmetry(result: ClassifyResult, number: int) -> float:
 def check(sample: MixedData, result: ClassifyResult, *, lacking: int = 0) -> None:
     """Particles are sorted, the class of whole rings is symmetric and the other is not."""
     assert np.mean((result.state.classes - 1 == lacking) == (sample.kind == 1)) >= 0.94
-    assert asymmetry(result, 1 - lacking) <= 0.12
-    assert asymmetry(result, lacking) >= 0.4
+    assert asymmetry(result.maps[1 - lacking].map, result.pixel_size) <= 0.12
+    assert asymmetry(result.maps[lacking].map, result.pixel_size) >= 0.4
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,22 @@ def test_classes_have_symmetries_of_their_own(rings: MixedData, tmp_path: Path) 
     assert read_star(folder / "run_model.star")["model_classes"].text("rlnSymmetryGroup") == ["C1", "C3"]
     told = json.loads((folder / "classes.json").read_text())["classes"]
     assert [one["symmetry"] for one in told] == ["C1", "C3"]
+
+
+def test_a_symmetric_class_is_more_than_a_symmetric_difference(rings: MixedData, tmp_path: Path) -> None:
+    """The average lacks half of a subunit: what it needs to be symmetric is part of the class."""
+    options = classify_options(rings, tmp_path / "job", symmetry="C1,C3")
+    with FolderJob(options, ["tiltwise", "classify"], SilentProgress()) as job:
+        run = Classification(options, job, SilentProgress())
+        work = run.prepare()
+    pixel = run.data.pixel_of(run.grid)
+    sorted_right = np.stack([rings.kind == 1, rings.kind == 0], axis=1).astype(np.float64)
+    folds, totals = work.maps(sorted_right)
+    average = asymmetry(work.average.map, pixel)
+    assert average >= 0.15
+    assert asymmetry(work.average.map + totals[1], pixel) <= 0.4 * average
+    assert asymmetry(work.average.without(0) + folds[1][0], pixel) <= 0.4 * average
+    assert asymmetry(work.average.map + totals[0], pixel) >= average
 
 
 def test_without_references_groups_go_to_the_clusters_they_fit(rings: MixedData, tmp_path: Path) -> None:

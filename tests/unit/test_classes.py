@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from tiltwise.classes.aligned import log_empty
 from tiltwise.classes.classify import long_settled
@@ -19,7 +20,7 @@ from tiltwise.classes.given import reference_paths
 from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import cluster, posterior, proportions
 from tiltwise.classes.options import ClassifyOptions
-from tiltwise.classes.residuals import explained, portions_of
+from tiltwise.classes.residuals import FixedScores, Portion, explained, portions_of
 from tiltwise.classes.state import State
 from tiltwise.classes.whole import class_references
 from tiltwise.em.grid import PoseGrid
@@ -29,6 +30,7 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.volumes import Accumulator, PackedSums, gridding_correction, reference_volume
 from tiltwise.report.classes import classes_section
+from tiltwise.spectral.disc import FourierDisc
 from tiltwise.spectral.masks import soft_sphere
 
 
@@ -95,6 +97,30 @@ def test_residuals_explain_what_whole_maps_do() -> None:
     np.testing.assert_allclose(
         2.0 * cross - quadratic, log_likelihood(average + difference) - log_likelihood(average), rtol=1e-4, atol=1e-3
     )
+
+
+def test_residuals_of_a_map_are_relative_to_what_it_is_beyond_the_average() -> None:
+    """Images that hold just that leave nothing for the second map, and all of it for the first."""
+    size, backend, rng = 16, load_backend(), np.random.default_rng(4)
+    beyond = reference_volume(rng.standard_normal((size,) * 3).astype(np.float32))
+    disc = FourierDisc.create(size)
+    matrices = np.ascontiguousarray(2.0 * Rotation.random(3, rng=rng).as_matrix(), np.float32)
+    slices = backend.project(beyond, matrices, disc.frequencies3d(len(disc)), size)
+    power = rng.uniform(0.5, 2.0, slices.shape).astype(np.float32)
+    found = SimpleNamespace(matrices=matrices, power=power, mapped=power * slices, owner=np.array([0, 0, 1]))
+    images = SimpleNamespace(backend=backend, images=SimpleNamespace(disc=disc), count=len(disc), threads=1)
+    residuals = type("Residuals", (SimpleNamespace,), {"__call__": lambda *_: found})(**vars(images))
+    scores = FixedScores(cast(Any, residuals), [Portion(0, 0, np.array([0, 1]))], lambda: None)
+    kept: dict[int, list[Accumulator]] = {}
+
+    def done(fold: int, sums: list[Accumulator]) -> None:
+        kept[fold] = [part.copy() for part in sums]
+
+    scores.sums(np.array([[1.0, 1.0], [0.0, 0.5]]), size, done, lambda fold: {1: beyond})
+    first, second = (np.abs(part.data).max() for part in kept[0])
+    assert second <= 1e-6 * first
+    # the second has half a particle more
+    assert kept[0][1].weight.sum() > 1.1 * kept[0][0].weight.sum()
 
 
 def test_portions_hold_all_particles_of_one_fold_and_series() -> None:
