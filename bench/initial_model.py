@@ -105,8 +105,9 @@ def main() -> None:
             data = (chosen.keep or Path(temporary)) / name
             made = simulation(chosen.mass, chosen.sym, chosen.particles, seed, chosen.noise_factor, data)
             made = made.model_copy(update={"error_position": chosen.off})
-            if not (data / "optimisation_set.star").is_file():
+            if not (data / "complete").is_file():
                 make(made, chosen.junk, chosen.other)
+                (data / "complete").touch()
             diameter = float(made.particle_diameter or 0.0) + 10.0
             options = InitialModelOptions(
                 input=data / "optimisation_set.star",

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.options import RefineOptions
 from tiltwise.em.priors import PosePrior
+from tiltwise.em.relaxed import share_at_other_mates
 from tiltwise.errors import ConfigError
 from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.geometry.symmetry import symmetry_matrices
@@ -64,6 +65,16 @@ def test_the_prior_is_about_the_nearest_mate(group: str) -> None:
     assert (np.linalg.eigvalsh(information) > 0).all()
     rows = np.array([3, 11])
     np.testing.assert_array_equal(prior.take(rows).derivatives(rotation[rows], shift[rows])[0], slope[rows])
+
+
+def test_particles_that_change_mates_are_counted() -> None:
+    rng, group = np.random.default_rng(4), symmetry_matrices("D3")
+    before = Rotation.random(10, rng=rng).as_matrix()
+    turned = Rotation.from_rotvec(0.1 * rng.normal(size=(10, 3))).as_matrix() @ before
+    assert share_at_other_mates(turned, before, group) == 0.0
+    turned[:4] = turned[:4] @ group[rng.integers(1, 6, size=4)]
+    assert share_at_other_mates(turned, before, group) == 0.4
+    assert share_at_other_mates(turned, before, group[:1]) == 0.0
 
 
 def test_a_symmetry_is_applied_or_relaxed(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tiltwise.em.kept_sums import KeptSums
 from tiltwise.em.memory import plan_refine
 from tiltwise.em.noise_power import noise_power
 from tiltwise.em.options import RefineOptions
+from tiltwise.em.relaxed import warn_of_unsettled_mates
 from tiltwise.em.relion_files import Progressed, RelionFiles, shell_table
 from tiltwise.em.remote import executor_of
 from tiltwise.em.results import with_poses, write_results
@@ -425,8 +426,10 @@ class Refinement:
 
     def finish(self, state: State, reason: str) -> RefineResult:
         """Last E-step with all data to Nyquist; joined map, unfiltered half maps, files."""
+        before = state.poses.rotation
         with self.job.timing("final iteration"):
             sums, estimates = self.iterate(state, final=True)
+            warn_of_unsettled_mates(self.job, state.poses.rotation, before, self.options.relax_symmetry)
             self.half_fsc.flat = self._flat(estimates)
             accumulators = sums.totals
         first, second, _ = half_maps(accumulators[1], accumulators[2])
