@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,11 +22,14 @@ from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import cluster, posterior, proportions
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import FixedScores, Portion, explained, portions_of
-from tiltwise.classes.state import State
+from tiltwise.classes.state import Move, State
 from tiltwise.classes.whole import class_references
+from tiltwise.em.estimates import PoseEstimate
 from tiltwise.em.grid import PoseGrid
 from tiltwise.em.settings import Settings
 from tiltwise.errors import ConfigError, DataError
+from tiltwise.extract.source import Poses
+from tiltwise.geometry.rotations import rotation_z
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.kernels.select import load_backend
 from tiltwise.maps.volumes import Accumulator, PackedSums, gridding_correction, reference_volume
@@ -218,13 +222,33 @@ def test_junk_does_not_thin_the_map_outside_the_mask() -> None:
 def test_aligned_particles_rest_when_nothing_has_happened_for_long() -> None:
     found = state([[1.0, 0.0]] * 8)
     found.shell = 9
-    found.history = [{"change": 0.0}] * 2
+    quiet = {"change": 0.0, "still": 1.0}
+    found.history = [quiet]
     assert not long_settled(found, 9)
-    found.history = [{"change": 0.1}, *found.history, {"change": 0.0}]
+    found.history = [{"change": 0.1, "still": 1.0}, quiet, quiet]
     assert long_settled(found, 9)
     assert not long_settled(found, 7)  # finer than before
-    found.history.append({"change": 0.1})
-    assert not long_settled(found, 9)
+    assert not long_settled(replace(found, history=[*found.history, {"change": 0.1, "still": 1.0}]), 9)
+    assert not long_settled(replace(found, history=[*found.history, {"change": 0.0, "still": 0.0}]), 9)
+
+
+def test_poses_stand_still_when_they_move_less_than_they_are_uncertain() -> None:
+    """A turn about z and a shift along it, of two particles out of three: widths are of one axis of three."""
+    count = np.zeros((3, 3))
+    before = Poses(count, count, np.stack([np.eye(3)] * 3))
+    turns, shifts = np.array([2.0, 2.0, 90.0]), np.array([[0.0, 0.0, 1.0]] * 2 + [[0.0, 0.0, 50.0]])
+    after = Poses(count, shifts, np.stack([rotation_z(turn) for turn in turns]))
+
+    def estimates(deg: float, angstrom: float) -> list[PoseEstimate]:
+        return [cast(PoseEstimate, SimpleNamespace(std_deg=deg, std_angstrom=angstrom))] * 3
+
+    edge = 1.0 / (0.3 * np.sqrt(3.0))
+    move = Move.of(before, after, estimates(2.1 * edge, 1.1 * edge))
+    np.testing.assert_allclose([move.angle_deg, move.angstrom], [2.0, 1.0], rtol=1e-6)
+    assert move.still
+    assert not Move.of(before, after, estimates(1.9 * edge, 1.1 * edge)).still
+    assert not Move.of(before, after, estimates(2.1 * edge, 0.9 * edge)).still
+    assert not Move.of(before, after, estimates(float("nan"), 1.1 * edge)).still
 
 
 @pytest.mark.parametrize(("second", "said"), [(0.8, "are calibrated"), (0.1, "nothing was found that tells")])

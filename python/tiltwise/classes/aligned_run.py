@@ -16,7 +16,7 @@ from tiltwise.classes.fixed import JUNK, FixedIterations
 from tiltwise.classes.given import refuse_alike
 from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.mixture import posterior, proportions
-from tiltwise.classes.state import Search, State
+from tiltwise.classes.state import Move, Search, State
 from tiltwise.classes.whole import class_references
 from tiltwise.em.expectation import Expectation
 from tiltwise.em.greyscale import fit_greyscale
@@ -25,7 +25,6 @@ from tiltwise.em.settings import Settings
 from tiltwise.exec import Job, Progress
 from tiltwise.extract.images import ParticleImages
 from tiltwise.extract.source import Poses
-from tiltwise.geometry.rotations import angular_distance_deg
 from tiltwise.maps.initial import initial_noise_power, prepare_map
 from tiltwise.maps.spectra import last_shell_above
 from tiltwise.maps.volumes import PackedSums
@@ -38,8 +37,6 @@ ALIGNMENT = "alignment"
 """Checkpoint of alignment to one map."""
 ROUNDS = 10
 """Alignments of all particles to one map before they are divided, at most."""
-MOVES = 0.3
-"""Median move of a particle, over the width of its posterior, below which alignment gains nothing."""
 GROWTH = 4
 """Shells that are added where the average has signal up to the last one."""
 OFFSET = 10.0
@@ -97,27 +94,23 @@ class AlignedRun:
         """
         count, junk = len(self.data.folds), self.data.options.junk
         while state.iteration < ROUNDS and not state.converged:
-            assert state.search is not None
-            before, shell = state.search.poses, state.shell
+            shell = state.shell
             found = self._step(state, -state.iteration, junk=junk, follow=state.iteration > 0)
             state.iteration += 1
             if junk:
                 state.refuse_empty(junk)
                 state.over_nothing = found.log_likelihood[:, 0] - found.log_likelihood[:, 1]
-            turned = angular_distance_deg(state.search.poses.rotation, before.rotation)
-            moved = np.linalg.norm(state.search.poses.displacement_angstrom - before.displacement_angstrom, axis=1)
-            change = float(np.median(turned)), float(np.median(moved))
-            # of three axes
-            widths = np.sqrt(3.0) * np.median([(one.std_deg, one.std_angstrom) for one in found.estimates], axis=0)
-            state.converged = bool((np.array(change) <= MOVES * widths).all()) and state.shell <= shell
+            move = state.move
+            assert move is not None
+            state.converged = move.still and state.shell <= shell
             sharp = sum(one.sharp for one in found.estimates) / count
             one_group = len(self.data.groups.kinds) == 1
             if self.data.options.align == "global" and one_group and not junk:
                 # not with junk: noise has more evidence near the best pose than everywhere
-                state.near = state.near or (sharp >= MOSTLY_SHARP and change[0] <= 15.0 / 2.0**self.steps.order)
+                state.near = state.near or (sharp >= MOSTLY_SHARP and move.angle_deg <= 15.0 / 2.0**self.steps.order)
             self.progress.note(
-                f"alignment {state.iteration} to the average: poses have moved by {change[0]:.2f}° and "
-                f"{change[1]:.2f} Å (medians)"
+                f"alignment {state.iteration} to the average: poses have moved by {move.angle_deg:.2f}° and "
+                f"{move.angstrom:.2f} Å (medians)"
             )
             self.job.save_checkpoint(ALIGNMENT, *state.checkpoint())
 
@@ -192,7 +185,7 @@ class AlignedRun:
         settings = self.steps.settings(
             state.search, grid, number if number > 0 else 1000 - number, near=state.near, follow=follow
         )
-        found = self._search(state, settings, grid.box, f"iteration {max(number, 0)}", junk=junk)
+        found = self._search(state, settings, grid.box, f"iteration {number}" if number > 0 else "alignment", junk=junk)
         self._take(state, found, junk=junk)
         sphere = data.small(data.sphere, grid)
         state.maps, average = class_references(
@@ -220,7 +213,9 @@ class AlignedRun:
         state.share = proportions(found.log_likelihood, state.share)
         state.posterior, state.log_likelihood = posterior(found.log_likelihood, state.share)
         state.pose_probability = np.array([one.max_probability for one in found.estimates])
+        before = state.search.poses
         state.search, lost = self.steps.next(state.search, found, junk=junk)
+        state.move = Move.of(before, state.search.poses, found.estimates)
         if lost:
             self.job.warn(f"{lost} particles would leave every tilt image and keep their last position")
 

@@ -45,8 +45,9 @@ SETTLED = 1e-3
 """Mean change of the posterior of a particle below which nothing happens any more."""
 GAIN = 0.01
 """The same of the log likelihood of all particles, where no particle changes its class."""
-QUIET = 3
-"""Iterations in a row, in which nothing happens, after which particles are aligned no further."""
+QUIET, CALM = 2, 5e-3
+"""Iterations in a row, in which posteriors change by no more than that and poses stand still, after which particles are
+aligned no further."""
 TRIAL = 4
 """Iterations of every start before one is chosen."""
 FIRST = 25
@@ -357,6 +358,9 @@ class Classification:
                 **{f"share_{k}": float(share) for k, share in enumerate(state.share, 1)},
                 "seconds": monotonic() - began,
             }
+            if state.move is not None:
+                row |= {"moved_deg": state.move.angle_deg, "moved_angstrom": state.move.angstrom}
+                row["still"] = float(state.move.still)
             self.job.iteration(row)
             state.history.append(row)
             for text in state.bury(self.options.junk):
@@ -438,7 +442,7 @@ def long_settled(state: State, shell: int) -> bool:
 
     `shell` is the last one that was compared before the last iteration.
     """
-    quiet = [row["change"] < SETTLED for row in state.history[-QUIET:]]
+    quiet = [row["change"] < CALM and row["still"] == 1.0 for row in state.history[-QUIET:]]
     return len(quiet) == QUIET and all(quiet) and state.shell <= shell
 
 

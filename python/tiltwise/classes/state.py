@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltwise.em.estimates import PoseEstimate
 from tiltwise.errors import DataError
 from tiltwise.exec import Checkpoint
 from tiltwise.extract.source import Poses
+from tiltwise.geometry.rotations import angular_distance_deg
 
 F64 = NDArray[np.float64]
 
+MOVES = 0.3
+"""Median move of a particle, over the width of its posterior, below which alignment gains nothing."""
 DEAD = 0.5
 """Particles below which a class has died."""
 
@@ -28,6 +32,26 @@ class Search:
     """sigma^2 (F, S) of every series"""
     offset_sigma_angstrom: float
     """width of the prior on displacements from the coordinate"""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How far the median particle has moved in an iteration."""
+
+    angle_deg: float
+    angstrom: float
+    still: bool
+    """whether both are little beside the widths of posteriors: alignment gains nothing any more"""
+
+    @classmethod
+    def of(cls, before: Poses, after: Poses, estimates: Sequence[PoseEstimate]) -> Move:
+        """From poses before and after, and what is known of those after."""
+        angle = float(np.median(angular_distance_deg(after.rotation, before.rotation)))
+        shift = after.displacement_angstrom - before.displacement_angstrom
+        angstrom = float(np.median(np.linalg.norm(shift, axis=1)))
+        # widths are those of one axis of three
+        width = MOVES * np.sqrt(3.0) * np.median([(one.std_deg, one.std_angstrom) for one in estimates], axis=0)
+        return cls(angle, angstrom, bool(angle <= width[0] and angstrom <= width[1]))
 
 
 @dataclass(slots=True)
@@ -55,6 +79,8 @@ class State:
     """(P,) of such runs: that of the best pose in the most likely class"""
     over_nothing: F64 | None = None
     """(P,) log evidence of the average over that of nothing; of alignment to one map, where junk is told"""
+    move: Move | None = None
+    """of the last iteration, of such runs"""
     near: bool = False
     """whether particles that were sought everywhere have been found, and are sought near their poses"""
 
@@ -155,5 +181,5 @@ class State:
             int(values["shell"]),
             arrays.get("pose_probability"),
             arrays.get("over_nothing"),
-            bool(values["near"]),
+            near=bool(values["near"]),
         )
