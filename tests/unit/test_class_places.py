@@ -89,6 +89,14 @@ def test_a_later_start_passes_over_the_strongest_difference() -> None:
     assert (none == 0.5).all()
 
 
+def test_what_fills_the_whole_is_found_though_no_ball_stands_out() -> None:
+    """Three kinds that differ everywhere: the two directions are equally strong, all balls show them."""
+    rng = np.random.default_rng(4)
+    kinds = rng.standard_normal((3, SIZE, SIZE, SIZE))
+    (place, _) = places(levels(0.7 * kinds[rng.permutation(PARTICLES) % 3]), FOLDS, 2)
+    assert np.isinf(place.radius_angstrom)
+
+
 def test_mates_of_a_place_do_not_count_twice() -> None:
     level = levels(np.zeros((PARTICLES, 1, 1, 1)), symmetry="C2")[0]
     near = np.flatnonzero(np.linalg.norm(level.points - np.array([1.0, 0.0, 0.0]), axis=1) <= 2.05)

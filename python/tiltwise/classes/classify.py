@@ -382,14 +382,12 @@ class Classification:
         left = float((1.0 - certain).sum()) / max(count * (1.0 - float(state.share.max())), 1e-30)
         alone = self.options.classes > 1 and len(np.unique(state.classes)) == 1 and not state.dead
         if left > 1.0 - FLAT or alone:
+            why = "posteriors are hardly better than the shares of the classes"
+            if not left > 1.0 - FLAT:
+                why = "one has taken all particles"
             self.job.warn(
-                "the images do not tell these classes apart: "
-                + (
-                    "one has taken all particles"
-                    if alone
-                    else "posteriors are hardly better than the shares of the classes"
-                )
-                + ". Use more particles, a --mask of the place where they may differ, or better poses"
+                f"the images do not tell these classes apart: {why}. Use more particles, a --mask of the place where "
+                "they may differ, or better poses"
             )
         with self.job.timing("final maps"):
             poses, sums = iterations.final(state)

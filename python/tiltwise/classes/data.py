@@ -117,7 +117,8 @@ class ClassData:
             raise ResourceError(
                 "not enough memory",
                 where="--memory" if options.memory is not None else "this machine",
-                expected=f"at least {maps / 1e9:.1f} GB for {options.classes} maps of {box} voxels",
+                expected=f"at least {maps / 1e9:.1f} GB for {options.classes} maps of {box} voxels"
+                + (", and small ones of particles" if options.references is None else ""),
                 found=f"{limit / 1e9:.1f} GB" + ("" if options.memory is not None else ", half of what is free"),
                 fix="give more with --memory, or use a smaller --crop, a larger --bin, or fewer --folds",
             )

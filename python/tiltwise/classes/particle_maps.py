@@ -126,14 +126,15 @@ def white_maps(transforms: NDArray[np.complex64], reach: int, particle: NDArray[
     full = transforms.shape[1]
     kept = np.concatenate([np.arange(reach + 1), np.arange(full - reach, full)])
     shells = shell_indices(size, 3)
-    part = transforms[:, kept][:, :, kept][:, :, :, : reach + 1]
-    power = (part.real**2 + part.imag**2).mean(axis=0, dtype=np.float64)
-    members = np.bincount(shells.ravel())
-    mean = np.bincount(shells.ravel(), power.ravel()) / np.maximum(members, 1)
-    gain = np.where(mean > 0, 1.0 / np.sqrt(np.where(mean > 0, mean, 1.0)), 0.0)
+    corner = np.ix_(kept, kept, kept[: reach + 1])
+    power = np.zeros(shells.shape)
+    for one in transforms:
+        power += np.abs(one[corner]) ** 2
+    mean = np.bincount(shells.ravel(), power.ravel()) / np.maximum(np.bincount(shells.ravel()), 1)
+    gain = np.where(mean > 0, np.sqrt(len(transforms) / np.where(mean > 0, mean, 1.0)), 0.0)
     gain[0] = 0.0
     weights = gain[shells].astype(np.float32)
-    maps = np.stack([np.asarray(centred_ifft3(one * weights, size), np.float32) for one in part])
+    maps = np.stack([np.asarray(centred_ifft3(one[corner] * weights, size), np.float32) for one in transforms])
     inside = particle > 0.5
     noise = float(np.median(maps[:, inside].var(axis=0))) if inside.any() else 1.0
     return maps / np.float32(np.sqrt(noise if noise > 0 else 1.0))

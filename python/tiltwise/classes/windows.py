@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
+from scipy.special import ai_zeros
 
 from tiltwise.exec.threads import blas_threads, ordered_map
 
@@ -36,8 +37,6 @@ DENSE = 200
 """Size of matrices of which all eigenvalues are found."""
 SIGNIFICANT = 7.0
 """Significance below which a window shows noise: the largest of all balls reaches about 5 where particles are alike."""
-APART = 2.0
-"""What the two largest eigenvalues of noise differ by on average, in units of their fluctuation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,11 @@ class Place:
     """(n,) of the particles along the direction of the others, noise of unit variance"""
 
     def __str__(self) -> str:
-        if not np.isfinite(self.radius_angstrom):
-            return f"particles differ most as a whole, {self.significance:.1f} times the spread of other places"
-        x, y, z = self.centre_angstrom
-        place = f"within {self.radius_angstrom:.0f} Å of ({x:.0f}, {y:.0f}, {z:.0f}) Å from the centre"
-        return f"particles differ most {place}, {self.significance:.1f} times the spread of other places"
+        where = "as a whole"
+        if np.isfinite(self.radius_angstrom):
+            x, y, z = self.centre_angstrom
+            where = f"within {self.radius_angstrom:.0f} Å of ({x:.0f}, {y:.0f}, {z:.0f}) Å from the centre"
+        return f"particles differ most {where} (significance {self.significance:.1f}, {SIGNIFICANT:g} at least)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +149,14 @@ def cross_fitted(rows: F32, folds: NDArray[np.int64]) -> F64:
     return scores
 
 
-def best_place(levels: list[Level], folds: NDArray[np.int64], threads: int = 1) -> Place | None:
+def best_place(levels: list[Level], folds: NDArray[np.int64], directions: int, threads: int) -> Place | None:
     """The most significant window of every size, and of these the one along which particles spread most; or None.
 
-    What they spread beyond noise is, up to its own noise, the square of how far apart classes are.
+    What they spread beyond noise is, up to its own noise, the square of how far apart classes are.  There may be
+    `directions` in which particles differ.
     """
     found = [_ball(level, radius, threads) for level in levels for radius in RADII]
-    found.append(_whole(levels[-1]))
+    found.append(_whole(levels[-1], directions))
     places = []
     for window in found:
         if window is not None and window.significance >= SIGNIFICANT:
@@ -203,17 +203,21 @@ def _ball(level: Level, radius: float, threads: int) -> _Window | None:
     return _Window(level, points[best], radius, balls[best], (values[best] - middle) / spread)
 
 
-def _whole(level: Level) -> _Window | None:
-    """All voxels, of which there is one window: its largest eigenvalue is compared with the second."""
+def _whole(level: Level, directions: int) -> _Window | None:
+    """All voxels, of which there is one window: its largest eigenvalue is compared with those beyond `directions`.
+
+    Eigenvalues of noise at the edge lie as far apart as the zeros of the Airy function, in units of their fluctuation.
+    """
     # any place that has no mates
     general = np.array([0.31, 0.52, 0.77]) * float(np.abs(level.points).max(initial=1.0))
     members = level.nearest(general, np.arange(len(level.points)))
     rows = cut(level.rows[:, members])
-    values, _ = strongest(rows, 2)
-    if len(values) < 2:
+    if min(rows.shape) <= directions:
         return None
-    significance = edge(values[0], *rows.shape) - edge(values[1], *rows.shape) - APART
-    return _Window(level, np.zeros(3), np.inf, members, significance)
+    values, _ = strongest(rows, directions + 1)
+    zeros = ai_zeros(directions + 1)[0]
+    gap = edge(values[0], *rows.shape) - edge(values[-1], *rows.shape) - (zeros[0] - zeros[-1])
+    return _Window(level, np.zeros(3), np.inf, members, float(gap))
 
 
 def places(levels: list[Level], folds: NDArray[np.int64], count: int, threads: int = 1) -> list[Place]:
@@ -222,7 +226,7 @@ def places(levels: list[Level], folds: NDArray[np.int64], count: int, threads: i
     # matrices are small: threads of BLAS would wait for each other
     with blas_threads(1):
         for _ in range(count):
-            place = best_place(levels, folds, threads)
+            place = best_place(levels, folds, count, threads)
             if place is None:
                 break
             found.append(place)
