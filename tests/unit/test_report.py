@@ -32,7 +32,7 @@ from tiltwise.report.particles import (
     viewing_directions,
 )
 from tiltwise.report.pdf import Picture, write_pdf
-from tiltwise.report.style import grey_levels, inline_png, inline_svg, png_bytes, svg_and_png
+from tiltwise.report.style import grey_levels, inline_png, inline_svg, new_figure, png_bytes, svg_and_png
 
 RNG = np.random.default_rng(3)
 
@@ -188,8 +188,11 @@ def test_a_figure_drawn_once_is_that_drawn_twice() -> None:
         assert one.shape == two.shape
         assert np.abs(one - two).mean() < 6e-3  # letters may lie a pixel elsewhere
         assert abs(one.mean() - two.mean()) < 1e-4
-    picture = map_slices({"map": np.arange(512, dtype=np.float32).reshape(8, 8, 8)}, 4.0)
-    assert svg_and_png(picture, "x") == (inline_svg(picture, "x"), png_bytes(picture))
+    # images, and bars of colours, which SVG holds as images
+    mesh = new_figure(2.0, 2.0)
+    mesh.add_subplot().pcolormesh(np.arange(6.0).reshape(2, 3))
+    for figure in (figures()["maps"], figures()["many angles"], mesh):
+        assert svg_and_png(figure, "x") == (inline_svg(figure, "x"), png_bytes(figure))
 
 
 def test_names_are_no_formulas() -> None:

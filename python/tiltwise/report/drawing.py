@@ -115,6 +115,14 @@ class _Both(RendererBase):
         """Neither."""
         raise HasImages
 
+    def draw_quad_mesh(self, *given: Any) -> None:
+        """Neither: that without types of its own would draw it path by path."""
+        raise HasImages
+
+    def start_rasterizing(self) -> None:
+        """Neither: what SVG holds as an image, such as bars of colours."""
+        raise HasImages
+
     def open_group(self, s: str, gid: str | None = None) -> None:
         """SVG alone has groups."""
         self.svg.open_group(s, gid)
