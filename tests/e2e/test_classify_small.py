@@ -180,6 +180,16 @@ def test_particles_are_aligned_before_they_are_divided(tmp_path: Path) -> None:
     assert adjusted_rand_index(sample.kind, result.state.classes - 1) >= 0.8
 
 
+def test_particles_that_are_all_alike_stay_together_when_they_are_aligned(tmp_path: Path) -> None:
+    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 0.6}
+    apart = {"width_px": 288, "height_px": 288, "spacing": 100.0}
+    sample = mixed(tmp_path, 12, 0.25, planted | apart, lacking=0.0)
+    result = run_classify(sample, tmp_path / "job", iterations=1, **LOCAL)
+    np.testing.assert_allclose(result.state.posterior, 0.5, atol=0.05)
+    warnings = json.loads((tmp_path / "job" / "job.json").read_text())["warnings"]
+    assert any("do not tell these classes apart" in text for text in warnings)
+
+
 def test_a_stop_during_the_alignment_to_the_average_changes_no_byte(
     turned: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
