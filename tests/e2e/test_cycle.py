@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from helpers.browser import check_report
 from helpers.refinements import DIAMETER, simulated
 from tiltwise.cli.main import main
 from tiltwise.cycle import run
+from tiltwise.cycle.options import CycleOptions
 from tiltwise.cycle.project import newest_set
 from tiltwise.cycle.table import verdicts
-from tiltwise.errors import FormatError
+from tiltwise.errors import FormatError, ShapeError
+from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_tomograms
+from tiltwise.jobs.job import FolderJob
 from tiltwise.jobs.manifest import read_manifest
+from tiltwise.jobs.progress import SilentProgress
 from tiltwise.sim.simulate import SimulatedData
+from tiltwise.spectral.masks import distances, soft_edge
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,9 @@ def test_a_cycle_of_particles_that_is_stopped_goes_on_and_changes_no_input(
     files = {path: path.read_bytes() for path in data.folder.rglob("*.star")}
     words = ["--p", optset.paths["particles"], "--t", optset.paths["tomograms"], "--bins", "2,1", "--order", "ctf"]
     words = [*arguments(data, tmp_path / "out", *COARSE, "--no-ablation")[2:], *words]
+    mask = soft_edge(distances(32, 3), 14.0, 5.0).astype(np.float32)
+    write_map(tmp_path / "mask.mrc", mask, 0.0)
+    words += ["--mask", str(tmp_path / "mask.mrc")]
     measured = run.Cycle._measured
 
     def stop(self: run.Cycle, *given: Any, **named: Any) -> None:
@@ -138,7 +147,13 @@ def test_a_cycle_of_particles_that_is_stopped_goes_on_and_changes_no_input(
     assert main(["cycle", *words]) == 6
     assert (tmp_path / "out" / "RELION_JOB_EXIT_ABORTED").exists()
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("round*/*/job.json")}
-    assert len(done) == 3  # start, before, mask
+    assert len(done) == 2  # start, before
+    coarse = tmp_path / "out" / "mask_bin2.mrc"
+    done[coarse] = coarse.stat().st_mtime_ns
+    for name, given in (("round0/reconstruct", coarse), ("round1/before", tmp_path / "mask.mrc")):
+        manifest = read_manifest(tmp_path / "out" / name)
+        assert manifest is not None
+        assert str(given) in manifest["command_line"]
     monkeypatch.undo()
     assert main(["cycle", *words]) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -148,8 +163,9 @@ def test_a_cycle_of_particles_that_is_stopped_goes_on_and_changes_no_input(
 
 
 def test_goes_on_where_it_stopped(data: SimulatedData, finished: Path) -> None:
-    """Steps that are finished are not run again."""
+    """Steps that are finished are not run again, nor is a mask found again."""
     steps = [Path(one["folder"]) / "job.json" for one in table(finished)["steps"]]
+    steps.append(finished / "round1" / "mask" / "job.json")
     before = [path.stat().st_mtime_ns for path in steps]
     more = ["--ref", str(data.reference), "--ini-high", "40", "--healpix-order", "3", *COARSE]
     assert main(["cycle", *arguments(data, finished, *more)]) == 0
@@ -179,6 +195,59 @@ def test_polish_starts_from_the_poses_of_a_project(
 def test_project_without_sets(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no optimisation set"):
         newest_set(tmp_path)
+
+
+@pytest.mark.parametrize("pixel", [0.0, 1.0, 6.0])
+def test_masks_keep_their_centre_and_size_in_angstrom(pixel: float, data: SimulatedData, tmp_path: Path) -> None:
+    """At binnings by which the box cannot be divided, too; a mask without a pixel size is as wide as the maps."""
+
+    def ball(size: int, pixel: float) -> NDArray[np.float32]:
+        axis = (np.arange(size) - size // 2) * pixel
+        x, y, z = 12.0, -18.0, 6.0
+        r = np.sqrt((axis - x) ** 2 + (axis[:, None] - y) ** 2 + (axis[:, None, None] - z) ** 2)
+        return soft_edge(r, 75.0, 50.0).astype(np.float32)
+
+    write_map(tmp_path / "mask.mrc", ball(32, 6.0), pixel)
+    options = {"input": data.optimisation_set, "box": 48, "crop": 32, "mask": tmp_path / "mask.mrc", "bins": "3,2,1"}
+    told: list[str] = []
+    progress = SilentProgress()
+    progress.note = told.append  # type: ignore[method-assign]
+
+    def given(binning: float, folder: str = "out") -> Path:
+        chosen = CycleOptions(output=tmp_path / folder, **options)
+        with FolderJob(chosen, ["tiltwise", "cycle"], progress) as job:
+            one = run.Cycle(chosen, job, progress, lambda step: {})
+            found, again = one.given_mask(binning), one.given_mask(binning)
+        assert found is not None
+        assert again == found
+        return found
+
+    assert given(1.0) == tmp_path / "mask.mrc"
+    assert told == []
+    for binning, size in ((2.0, 16), (3.0, 10)):
+        found, own = read_map(given(binning))
+        assert own == pytest.approx(6.0 * binning)
+        np.testing.assert_allclose(found, ball(size, 6.0 * binning), atol=0.08)  # averages of voxels
+    assert sum("as the maps are" in text for text in told) == (2 if pixel != 6.0 else 0)
+    assert sum("is resampled to" in text for text in told) == 2
+    write_map(tmp_path / "mask.mrc", ball(32, 6.0)[:-2], pixel)
+    with pytest.raises(ShapeError, match="not a cube"):
+        given(2.0, "b")
+
+
+def test_a_pixel_size_of_one_angstrom_is_one_where_unbinned_pixels_have_it(data: SimulatedData, tmp_path: Path) -> None:
+    """Not "unknown" as for others, though the maps of the round are of 2 Å."""
+    mask = np.zeros((40, 40, 40), np.float32)
+    mask[12:28, 12:28, 12:28] = 1.0
+    write_map(tmp_path / "mask.mrc", mask, 1.0)
+    options = CycleOptions(
+        input=data.optimisation_set, box=48, crop=32, mask=tmp_path / "mask.mrc", bins="2,1", output=tmp_path / "out"
+    )
+    with FolderJob(options, ["tiltwise", "cycle"], SilentProgress()) as job:
+        one = run.Cycle(options, job, SilentProgress(), lambda step: {})
+        one.pixel_size = 1.0
+        found, _ = read_map(one.given_mask(2.0))  # type: ignore[arg-type]
+    assert found.sum() * 8 == pytest.approx(mask.sum(), rel=0.01)
 
 
 def test_verdicts_in_words(tmp_path: Path) -> None:

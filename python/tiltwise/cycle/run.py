@@ -28,7 +28,7 @@ from tiltwise.exec import Job, Progress
 from tiltwise.files import write_text
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
-from tiltwise.maps.masks import pixel_size_unset, read_mask, regridded
+from tiltwise.maps.masks import pixel_size_unset, read_mask
 from tiltwise.model import OptimisationSet
 from tiltwise.motion.options import AlignOptions
 from tiltwise.post.half_maps import read_cube
@@ -60,6 +60,7 @@ class Cycle:
         self.options, self.job, self.progress, self.run_step = options, job, progress, step
         self.start = self.first_set = self._input()
         self.pixel_size = self.load(self.start).series[0].pixel_size_angstrom
+        self.masks: dict[float, Path] = {}
         self.common: dict[str, Any] = {
             name: getattr(options, name) for name in ("symmetry", "particle_diameter", "threads", "memory", "backend")
         }
@@ -109,18 +110,19 @@ class Cycle:
     def given_mask(self, binning: float) -> Path | None:
         """`--mask` on the grid of the maps at a binning; None if masks are to be found."""
         path = self.options.mask
-        if path is None:
-            return None
+        if path is None or binning in self.masks:
+            return self.masks.get(binning)
         size, pixel = _even(self.options.map_size / binning), self.pixel_size * binning
         mask, own = read_map(path)
         if mask.shape == (size,) * 3:
+            self.masks[binning] = path
             return path
-        if pixel_size_unset(own, pixel):  # a round has masks of several binnings: that of the file is not known
-            self.progress.note(f"--mask {path} has no pixel size: it is taken to be as wide as the maps")
-            values = regridded(mask, len(mask) / size, size)
-        else:
-            values = read_mask(path, size, pixel, note=self.progress.note)
-        resampled = self.job.path(f"mask_bin{binning:g}.mrc")
+        # A mask for rounds of several binnings may be on the grid of any of them.
+        grids = {1.0, self.options.binning, *self.options.binnings, binning}
+        unset = all(pixel_size_unset(own, self.pixel_size * one) for one in grids)
+        width = self.options.map_size * self.pixel_size if unset else None
+        values = read_mask(path, size, pixel, note=self.progress.note, width_angstrom=width)
+        self.masks[binning] = resampled = self.job.path(f"mask_bin{binning:g}.mrc")
         # Steps that are finished look at the time of their inputs: the same mask stays as it is.
         if not (resampled.exists() and np.array_equal(read_map(resampled)[0], values)):
             write_map(resampled, values, pixel)
