@@ -29,7 +29,7 @@ from tiltwise.kernels.select import load_backend
 from tiltwise.maps.cross_fit import bytes_of_folds
 from tiltwise.maps.focus import Frame
 from tiltwise.maps.inputs import source_of
-from tiltwise.maps.whole import PART_LABELS, Whole, is_of_parts
+from tiltwise.maps.whole import PART_LABELS, Whole
 from tiltwise.model.poses import poses_of
 from tiltwise.post.mask import widened
 from tiltwise.selection.expand import with_mates
@@ -157,7 +157,7 @@ def test_a_part_of_a_part_is_taken_off_the_whole(rocking: Rocking, focused: Path
     for job_folder in (focused, tmp_path / "again"):
         name = "run_data.star" if job_folder == focused else "particles.star"
         own = load_optimisation_set(tomograms=whole.paths["tomograms"], particles=job_folder / name, need_images=False)
-        assert is_of_parts(own)
+        assert Whole.of(own).known
         back = Whole.of(own).placed(own)
         for value, expected in zip(poses_of(back), poses_of(whole), strict=True):
             np.testing.assert_allclose(value, expected, atol=1e-4)
@@ -181,6 +181,27 @@ def test_sets_of_parts_that_make_no_sense_are_refused(focused: Path) -> None:
         Whole.of(less)
     with pytest.raises(DataError, match="have not their symmetry"):
         with_mates(own, symmetry_matrices("C3"))
+
+
+def test_mates_of_parts_on_the_axes_take_the_whole_with_them(rocking: Rocking, tmp_path: Path) -> None:
+    options = refine_options(rocking.data, tmp_path / "job", focus=rocking.mask, focus_center="box", symmetry="C3")
+    backend, group = load_backend("auto"), symmetry_matrices("C3")
+    before = load_set(options)
+    with FolderJob(options, ["tiltwise", "refine"], SilentProgress()) as job:
+        parts, _, _ = focusing.focused(options, before, backend, 1, job, SilentProgress(), subtract=False)
+    # turned a little, as a refinement leaves them
+    turned = parts.particles.angles_deg + np.array([5.0, 3.0, -2.0])
+    write_particles(tmp_path / "parts.star", replace(parts, particles=replace(parts.particles, angles_deg=turned)))
+    tomograms = before.paths["tomograms"]
+    parts = load_optimisation_set(tomograms=tomograms, particles=tmp_path / "parts.star", need_images=False)
+    expanded, columns = with_mates(parts, group)
+    write_particles(tmp_path / "mates.star", expanded, extra_columns=columns)
+    found = load_optimisation_set(tomograms=tomograms, particles=tmp_path / "mates.star", need_images=False)
+    for own, expected in ((found, parts), (Whole.of(found).placed(found), before)):
+        (rotation, position), (old, place) = poses_of(own), poses_of(expected)
+        for mate, operation in enumerate(group):
+            np.testing.assert_allclose(rotation[mate::3], old @ operation, atol=1e-5)
+            np.testing.assert_allclose(position[mate::3], place, atol=1e-4)
 
 
 def test_pseudo_subtomograms_are_made_of_what_is_left(rocking: Rocking, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tiltwise.errors import ConfigError, DataError, FormatError, ShapeError
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.star import StarBlock, StarDocument, write_star
 from tiltwise.jobs.job import FolderJob
+from tiltwise.jobs.manifest import read_manifest
 from tiltwise.jobs.progress import SilentProgress
 from tiltwise.maps.focus import Frame
 from tiltwise.maps.rigid import placed
@@ -122,6 +123,24 @@ def test_parts_share_where_they_overlap(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(result.map[inside], (one + two)[inside] / 2, atol=1e-5)
     assert np.abs(one - two)[inside].max() > NOISE
     assert result.share.max() <= 1.0
+
+
+def test_a_part_of_other_half_sets_is_told(folder: Path, tmp_path: Path) -> None:
+    """Mates of expanded particles that the consensus has not are no matter."""
+
+    def table(path: Path, names: list[str], halves: list[int]) -> None:
+        block = StarBlock("particles", "loop", {"rlnTomoParticleName": names})
+        block.set_integers("rlnRandomSubset", halves)
+        for label, value in zip(PART_LABELS, Frame.of(DOMAIN, PIXEL, "mask").offset_angstrom, strict=True):
+            block.set_floats(label, [value] * len(names))
+        write_star(path, StarDocument([block]))
+
+    table(folder / "consensus" / "run_data.star", ["a", "b", "c"], [1, 2, 1])
+    for halves, told in (([1, 1, 2], False), ([1, 1, 1], True)):
+        table(folder / "still" / "run_data.star", ["a", "a_m2", "b"], halves)
+        made(folder, tmp_path / str(told), "still", fit=False)
+        warnings = " ".join(read_manifest(tmp_path / str(told))["warnings"])  # type: ignore[index]
+        assert ("1 of 2 particles are in the other half set" in warnings) == told
 
 
 def test_command_and_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

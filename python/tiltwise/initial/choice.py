@@ -60,7 +60,7 @@ def doubts(choice: Mapping[str, Any], symmetry: str) -> Iterator[str]:
     """What the user must know of the map that goes on with `choice`."""
     others = np.delete(np.asarray(choice["agreement"], np.float64), choice["start"] - 1)
     gain, error, score = choice["hand_nats"], choice["hand_nats_error"], choice["symmetry_score"]
-    if len(others) and others.max() < AGREE:
+    if len(others) and not others.max() >= AGREE:
         yield (
             f"no other start has found the map that went on (they correlate with it by {others.max():.2f} at most, not "
             f"{AGREE:g}): it may be wrong. Look at the film in the report; more --starts or more particles tell"

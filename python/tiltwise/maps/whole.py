@@ -111,12 +111,6 @@ class Whole:
         return dict(zip(LABELS, np.concatenate([self.position_px, self.angles_deg, part], axis=1).T, strict=True))
 
 
-def is_of_parts(optset: OptimisationSet) -> bool:
-    """Whether coordinates are those of parts of particles."""
-    block = _table(optset)
-    return block is not None and any(label in block for label in LABELS)
-
-
 def _table(optset: OptimisationSet) -> StarBlock | None:
     """Rows of the particle file; None if particles were not read from one."""
     return table_of(optset) if has_table(optset) else None

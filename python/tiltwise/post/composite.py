@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.errors import DataError, FormatError, ShapeError
 from tiltwise.exec import Job, Progress
 from tiltwise.io.mrc import write_map
+from tiltwise.io.star import read_star
 from tiltwise.maps.masks import read_mask
 from tiltwise.maps.rigid import placed, rigid_change
 from tiltwise.maps.whole import part_of
@@ -27,6 +28,7 @@ F64 = NDArray[np.float64]
 
 MASK, PARTICLES = "run_focus_mask.mrc", "run_data.star"
 """Files of a refinement with --focus."""
+NAME, HALF = "rlnTomoParticleName", "rlnRandomSubset"
 FIT_ROUNDS = 3
 LEAST_MOTION_PX = 0.1
 """Root mean square displacement of a part against the consensus below which it stays as it is."""
@@ -89,11 +91,12 @@ def run(options: CompositeOptions, job: Job, progress: Progress) -> CompositeRes
         job.add_input(path)
     facts = {"parts": len(options.folders), "box_px": consensus.size, "pixel_size_angstrom": consensus.pixel_size}
     progress.title("composite", facts)
-    parts = []
+    known, parts = _halves(consensus.paths[0].parent), []
     with job.timing("parts"), progress.task("parts", len(options.folders)) as task:
         for folder in options.folders:
             job.check_abort()
             parts.append(_part(folder, consensus, options, job))
+            _warn_of_other_halves(folder, known, job)
             task.advance(1)
     total = np.sum([part.mask for part in parts], axis=0, dtype=np.float32)
     excess = np.maximum(total, np.float32(1.0))
@@ -165,6 +168,29 @@ def _part(folder: Path, consensus: HalfMaps, options: CompositeOptions, job: Job
         before.corrected,
         after.corrected,
     )
+
+
+def _halves(folder: Path) -> dict[str, int]:
+    """Half sets of the particles of a refinement, by name; empty where they are not known."""
+    if not (folder / PARTICLES).is_file():
+        return {}
+    for block in read_star(folder / PARTICLES):
+        if NAME in block and HALF in block:
+            return dict(zip(block.text(NAME), block.integers(HALF).tolist(), strict=True))
+    return {}
+
+
+def _warn_of_other_halves(folder: Path, known: Mapping[str, int], job: Job) -> None:
+    """Warns if particles of a part are in the other half of the consensus: half maps then share their noise."""
+    own = _halves(folder)
+    common = [name for name in own if name in known]
+    moved = sum(own[name] != known[name] for name in common)
+    if moved:
+        job.warn(
+            f"--parts {folder}: {moved} of {len(common)} particles are in the other half set of the consensus, so that "
+            "halves of the composite share noise where masks are soft or overlap, and their FSC is too good; refine "
+            "the part from the set of the consensus, without --split"
+        )
 
 
 def _scale(whole: F32, part: F32, mask: F32, folder: Path) -> float:

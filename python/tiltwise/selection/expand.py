@@ -20,12 +20,15 @@ from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.io.optimisation_set import table_of, with_copies
 from tiltwise.io.particles import MATE_LABEL, PRIOR_ANGLE_LABELS, SOURCE_LABEL
 from tiltwise.maps.inputs import record
-from tiltwise.maps.whole import PART_LABELS, is_of_parts
+from tiltwise.maps.whole import ANGLE_LABELS, PART_LABELS, Whole
 from tiltwise.model import OptimisationSet
 from tiltwise.selection.options import ExpandOptions
 from tiltwise.selection.run import read, write_set
 
 F64 = NDArray[np.float64]
+
+ON_AXES_ANGSTROM = 0.01
+"""How far operations may move the centre of a part that lies on all axes: numbers in files are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def run(options: ExpandOptions, job: Job, progress: Progress) -> ExpandResult:
     ConfigError
         if the point group has one operation.
     DataError
-        if the set has mates already, or a name that a mate needs, or is one of parts of particles.
+        if the set has mates already, or a name that a mate needs, or is one of parts beside its axes.
     """
     before = read(options)
     record(before, job, progress)
@@ -85,12 +88,14 @@ def with_mates(
             found=f"{particles.name[row]} is a mate of {particles.source[row]}",
             fix=f"expand the set from before, or take one mate of each: tiltwise select --where '{MATE_LABEL} == 1'",
         )
-    if is_of_parts(optset):
+    whole = Whole.of(optset)
+    if whole.known and np.abs(symmetry @ whole.part_angstrom - whole.part_angstrom).max() > ON_AXES_ANGSTROM:
+        x, y, z = whole.part_angstrom
         raise DataError(
             "the particles are parts of particles, which have not their symmetry",
             where=f"_{PART_LABELS[0]}",
-            expected="the set of the whole particles",
-            found="coordinates of a part, from a refinement with --focus",
+            expected="whole particles, or parts whose centres are on all axes, as with --focus-center box",
+            found=f"a part at {x:.1f}, {y:.1f}, {z:.1f} Å, from a refinement with --focus",
             fix="expand the set of the consensus, and refine the part of all mates",
         )
     rows = np.repeat(np.arange(len(particles)), count)
@@ -110,11 +115,15 @@ def with_mates(
     prior = particles.prior_angles_deg
     if prior is not None:
         # an angle without a prior is that of the pose
-        whole = _turned(np.where(np.isnan(prior[rows]), angles, prior[rows]), operators)
+        mates = _turned(np.where(np.isnan(prior[rows]), angles, prior[rows]), operators)
         table = table_of(optset)
         for axis, label in enumerate(PRIOR_ANGLE_LABELS):
             if label in table:
-                columns[label] = np.where(mate > 0, whole[:, axis], table.floats(label)[rows]).tolist()
+                columns[label] = np.where(mate > 0, mates[:, axis], table.floats(label)[rows]).tolist()
+    if whole.known:  # what else the images show turns with the part
+        mates = _turned(whole.angles_deg[rows], operators)
+        for axis, label in enumerate(ANGLE_LABELS):
+            columns[label] = np.where(mate > 0, mates[:, axis], whole.angles_deg[rows, axis]).tolist()
     return result, columns
 
 
