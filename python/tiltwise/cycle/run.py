@@ -119,9 +119,10 @@ class Cycle:
             return path
         # A mask for rounds of several binnings may be on the grid of any of them.
         grids = {1.0, self.options.binning, *self.options.binnings, binning}
-        unset = all(pixel_size_unset(own, self.pixel_size * one) for one in grids)
-        width = self.options.map_size * self.pixel_size if unset else None
-        values = read_mask(path, size, pixel, note=self.progress.note, width_angstrom=width)
+        if all(pixel_size_unset(own, self.pixel_size * one) for one in grids):
+            self.progress.note(f"--mask {path} has no pixel size: it is taken to be as wide as the maps")
+            own = self.options.map_size * self.pixel_size / len(mask)
+        values = read_mask(path, size, pixel, note=self.progress.note, believed=own)
         self.masks[binning] = resampled = self.job.path(f"mask_bin{binning:g}.mrc")
         # Steps that are finished look at the time of their inputs: the same mask stays as it is.
         if not (resampled.exists() and np.array_equal(read_map(resampled)[0], values)):

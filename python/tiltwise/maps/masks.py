@@ -75,13 +75,13 @@ def read_mask(
     pixel_size: float,
     flag: str = "--mask",
     note: Note = lambda text: None,
-    width_angstrom: float | None = None,
+    believed: float | None = None,
 ) -> NDArray[np.float32]:
     """Mask `(box, box, box)` of a file, values from 0 to 1 but for rounding, on the grid of the map.
 
     A mask of another box or pixel size is resampled about its middle voxel, as its header says how large it is.
     `pixel_size` is that of the map, in Å; `flag` is for messages, and `note` is told what was assumed or changed.
-    A mask of another box without a pixel size is as wide as `width_angstrom`, where that is given.
+    `believed` is the pixel size of a mask of another box where its header says nothing, or may say nothing.
 
     Raises
     ------
@@ -123,10 +123,8 @@ def read_mask(
             says = f"says {own:g} Å" if own > 0 else "has no pixel size"
             note(f"{where}: its header {says}; voxels are taken as those of the map, {pixel_size:g} Å")
         return mask
-    if unset and width_angstrom is not None:
-        unset, own = False, width_angstrom / len(mask)
-        note(f"{where} has no pixel size: it is taken to be {width_angstrom:.0f} Å wide, as the maps are")
-        shape = f"{len(mask)} voxels of {own:.3g} Å"
+    if unset and believed is not None:
+        unset, own, shape = False, believed, f"{len(mask)} voxels of {believed:.3g} Å"
     extent = len(mask) * own / (box * pixel_size)
     if unset and not 0.5 <= extent <= 2.0:
         raise ShapeError(
