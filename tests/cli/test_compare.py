@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from helpers.projects import OtherOptions, finished, relion_job, unfinished
 from tiltwise.cli.main import main
+from tiltwise.config import option
 from tiltwise.exec.records import JobRecord
 from tiltwise.io.mrc import write_map
 from tiltwise.io.optimisation_set import load_optimisation_set, write_optimisation_set
@@ -21,6 +23,7 @@ from tiltwise.io.star import read_star, write_star
 from tiltwise.io.write_particles import write_particles
 from tiltwise.io.write_tomograms import write_tomograms
 from tiltwise.jobs.records import read_record
+from tiltwise.report import compare as comparison
 from tiltwise.report.compare import compare, sentence
 from tiltwise.sim.simulate import SimulatedData
 from tiltwise.spectral.filters import low_pass
@@ -160,6 +163,45 @@ def test_jobs_without_maps_are_no_error(tmp_path: Path, capsys: pytest.CaptureFi
     content = json.loads(capsys.readouterr().out)
     assert content["verdict"].startswith("No verdict")
     assert content["resolution_angstrom"] == [None, 17.0]
+
+
+class ClassOptions(OtherOptions):
+    command: ClassVar[str] = "classify"
+    symmetry: str = option("C6,C1", flags=("--sym",), help="of every class")
+
+
+def test_classes_with_symmetries_of_their_own(tmp_path: Path) -> None:
+    for name in "ab":
+        finished(tmp_path / name, ClassOptions)
+        half_maps(tmp_path / name, 0.2)
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--o", str(page)]) == 0
+    assert "B lies on A as it is" in page.read_text()
+
+
+def test_maps_without_density_are_none(tmp_path: Path) -> None:
+    first = job(tmp_path / "a", 0.2)
+    finished(tmp_path / "b", OtherOptions)
+    for name in ("half1", "half2", "merged"):
+        write_map(tmp_path / "b" / f"{name}.mrc", np.zeros((SIZE,) * 3, np.float32), PIXEL)
+    result = compare(first, record(tmp_path / "b"))
+    assert result.maps[1].map is None
+    assert sentence(result).startswith("No verdict")
+
+
+def test_large_maps_are_binned_for_the_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [comparison._seen(512, 1.0, finest) for finest in (2.0, 4.0, 16.0, 100.0)] == [256, 256, 96, 96]
+    assert comparison._seen(512, 1.0, 8.0) == 2 * 96
+    assert comparison._seen(48, 1.0, 2.0) == 48
+    monkeypatch.setattr(comparison, "MOST_BOX", 16)
+    result = compare(job(tmp_path / "a", 0.05), job(tmp_path / "b", 0.05))
+    laid = comparison._overlay(result)
+    assert laid is not None
+    assert len(laid.first) == 16
+    assert laid.pixel_size == 2 * PIXEL
+    assert laid.agreement == "16.0 Å or finer"
+    assert result.maps[0].map is not None
+    assert len(result.maps[0].map) == SIZE
 
 
 def test_what_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

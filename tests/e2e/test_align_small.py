@@ -28,6 +28,7 @@ from tiltwise.motion import align
 from tiltwise.motion.align import AlignResult
 from tiltwise.motion.geometry import Alignment
 from tiltwise.motion.series import Correlator, SeriesData
+from tiltwise.report.align import residual_section
 from tiltwise.sim.simulate import SimulatedData
 
 
@@ -86,6 +87,8 @@ def test_residuals_are_the_errors_before_and_noise_after(data: SimulatedData, re
     assert entry["before_angstrom"] == np.round(before[rank], 5).tolist()
     page = (result.outputs["table"].parent / "report.html").read_text()
     assert page.count('<div class="film" hidden>') == 2
+    unknown = np.full_like(left.after_angstrom, np.nan)
+    assert residual_section(replace(one, residuals=replace(left, after_angstrom=unknown))) is None
 
 
 def test_a_second_run_moves_little(result: AlignResult, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,10 @@ def test_the_best_set_is_the_one_measured_best(project: Path) -> None:
     assert command.startswith("tiltwise reconstruct --i ")
     assert "job003" in command
     assert " --b 32 " in command
+    # the boxes of classes with symmetries of their own, but not these
+    last = lineage.jobs[-1]
+    several = replace(last, parameters={**last.parameters, "symmetry": {"value": "C6,C1"}})
+    assert "C6,C1" not in next_command(replace(lineage, jobs=(*lineage.jobs[:-1], several)), best)
 
 
 def test_without_any_resolution_the_newest_set_is_best(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tiltwise.report.particles import (
     viewing_directions,
 )
 from tiltwise.report.pdf import Picture, write_pdf
-from tiltwise.report.style import grey_levels, inline_png, inline_svg, new_figure, png_bytes, svg_and_png
+from tiltwise.report.style import grey_levels, inline_png, inline_svg, new_figure, png_bytes, style, svg_and_png
 
 RNG = np.random.default_rng(3)
 
@@ -200,6 +200,14 @@ def test_names_are_no_formulas() -> None:
     figure = map_slices({"a$\\frac$": density}, 4.0)
     assert "a$\\frac$" in inline_svg(figure, "a")
     assert len(png_bytes(figure)) > 1000
+
+
+def test_letters_that_the_font_lacks_are_no_warning() -> None:
+    """Warnings are errors in tests."""
+    with style():
+        figure = new_figure(2.0, 2.0)
+        figure.text(0.1, 0.5, "试 < &")
+    assert "试 &lt; &amp;" in svg_and_png(figure, "x")[0]
 
 
 def test_log_file_has_text_and_the_pixels_of_the_page(tmp_path: Path) -> None:

@@ -170,6 +170,25 @@ def test_output_that_is_a_link_out_of_the_project(server: WatchServer, project: 
         assert "as expected" in ask(server, "record/Refine3D/job002")[1]
 
 
+@pytest.mark.parametrize("job", ["Refine3D/job002", "Class3D/job004"])
+@pytest.mark.parametrize("name", ["job.json", "events.jsonl", "note.txt", "run_model.star"])
+def test_records_that_are_links_out_of_the_project(server: WatchServer, project: Path, name: str, job: str) -> None:
+    secret = project.parent / "secret"
+    if name.startswith(("job", "events")):
+        content = {"command": SECRET, "command_line": SECRET, "kind": "iteration", "iteration": SECRET}
+        secret.write_text(json.dumps(content) + "\n")
+    else:
+        secret.write_text(f"{SECRET}\n_rlnCurrentResolution 4321.0\n")
+    (project / job / name).unlink(missing_ok=True)
+    (project / job / name).symlink_to(secret)
+    for path in ("state.json", f"record/{job}"):
+        status, text, _ = ask(server, path)
+        assert status == 200
+        assert f"{name} is a link out of the project" in text
+        assert SECRET not in text
+        assert "4321" not in text
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "%00", "%C3%A9"])
 def test_without_the_token_there_is_nothing(shared: WatchServer, token: str) -> None:
     connection = http.client.HTTPConnection(ADDRESS, shared.server_port, timeout=10)

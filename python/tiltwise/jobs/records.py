@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltwise.errors import FormatError, TiltwiseError
+from tiltwise.exec.events import NAME as EVENTS
 from tiltwise.exec.events import read_iterations
 from tiltwise.exec.records import JobRecord, State
 from tiltwise.io.star import read_star
@@ -23,6 +24,8 @@ DEPTH = 6
 """Folders below that of the project that are looked into."""
 _SKIPPED = {"Trash", "node_modules", "__pycache__"}
 _RELION_FILES = ("job.star", "job_pipeline.star", "note.txt")
+_OTHERS = (EVENTS, "postprocess.star", "run_model.star", "ctf.json", "align.json")
+"""Of which the list of jobs tells something."""
 _RELION_FOLDER = re.compile(r"job\d{3,}")
 _HEAD = 100_000
 """Characters of a star file of RELION that are read for its resolution."""
@@ -32,6 +35,8 @@ _STATES: Mapping[str, State] = {"success": "finished", "failure": "failed", "abo
 def find_jobs(project: Path) -> list[JobRecord]:
     """All jobs below a folder in the order in which they started; RELION's without a date come by their names.
 
+    A job whose records are links to files outside is in state `unknown`, and nothing of it is read.
+
     Raises
     ------
     FormatError
@@ -40,7 +45,8 @@ def find_jobs(project: Path) -> list[JobRecord]:
     if not project.is_dir():
         raise FormatError("there is no such folder", where=str(project), fix="name the folder of a project or of a job")
     root = project.resolve()
-    records = [record for folder in _folders(root, DEPTH) if (record := read_record(folder, root)) is not None]
+    folders = filter(is_job, _folders(root, DEPTH))
+    records = [record for folder in folders if (record := _elsewhere(folder, root) or read_record(folder, root))]
     return sorted(records, key=lambda one: (one.started or "", one.name))
 
 
@@ -92,6 +98,18 @@ def log_tail(folder: Path, lines: int = 40, root: Path | None = None) -> list[st
 def lies_in(path: Path, root: Path) -> bool:
     """Whether a file lies below a folder once links are followed."""
     return path.resolve().is_relative_to(root.resolve())
+
+
+def _elsewhere(folder: Path, root: Path) -> JobRecord | None:
+    """A job with records that are links out of the project; None if all are its own."""
+    for name in (NAME, *_RELION_FILES, *_OTHERS):
+        path = folder / name
+        if path.is_symlink() and not lies_in(path, root):
+            text = (
+                f"the record {name} is a link out of the project, and is not read: put a copy of the file in its place"
+            )
+            return JobRecord(folder, _name(folder, root), "?", "tiltwise", "unknown", error=text)
+    return None
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:

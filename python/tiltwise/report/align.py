@@ -201,6 +201,8 @@ def residual_section(one: SeriesResult) -> Section | None:
         return None
     tilt, pixel = series.nominal_tilt_deg[one.data.order], series.pixel_size_angstrom
     before, after = left.lengths()
+    if not np.isfinite(after).any():
+        return None
     points = (left.point_px * pixel).transpose(1, 0, 2)
     vectors = [values.transpose(1, 0, 2) for values in (left.before_angstrom, left.after_angstrom)]
     names, worst = ("before", "after"), int(np.nanargmax(after))

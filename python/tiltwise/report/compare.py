@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ MAPS = ("postprocess.mrc", "merged.mrc", "run_class001.mrc", "postprocess/postpr
 EDGE_PX = 5.0
 LEAST_BOX = 12
 """Voxels of maps that are laid on each other."""
+MOST_BOX = 256
+"""Voxels to which maps are binned before they are laid on each other: more take minutes and many GB."""
+LEAST_SHOWN = 96
+"""Voxels to which they are binned at least: fewer are coarse in pictures."""
+FINER = 1.5
+"""Shells that are kept, over that of the finest resolution."""
 SAME_STATED = 0.02
 """Relative difference of stated resolutions that are one."""
 SAME_PIXEL = 1e-3
@@ -45,7 +51,7 @@ SAME_PIXEL = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Half maps and map of a job, on a grid that both jobs share."""
+    """Map of a job, and its half maps as long as they are needed, on a grid that both jobs share."""
 
     halves: tuple[Volume, Volume] | None
     map: Volume | None
@@ -59,6 +65,7 @@ class Comparison:
     records: tuple[JobRecord, JobRecord]
     names: tuple[str, str]
     maps: tuple[Maps, Maps]
+    """without half maps"""
     curves: tuple[F64 | None, F64 | None]
     """FSC of the half maps inside one sphere"""
     diameter_angstrom: float
@@ -89,9 +96,10 @@ def compare(first: JobRecord, second: JobRecord) -> Comparison:
     maps = _on_one_grid(_maps_of(first), _maps_of(second))
     diameter = _diameter(records, maps)
     curves = tuple(_curve(one, diameter) for one in maps)
+    maps = (replace(maps[0], halves=None), replace(maps[1], halves=None))
     sets = (_set_of(first), _set_of(second))
     moved, common = _moved(sets, _symmetry(records))
-    nothing = all(one.map is None and one.halves is None for one in maps) and moved is None
+    nothing = all(one.map is None for one in maps) and moved is None
     if nothing and not (first.parameters and second.parameters):
         raise DataError(
             "these folders have nothing to compare",
@@ -111,11 +119,14 @@ def _names(first: JobRecord, second: JobRecord) -> tuple[str, str]:
 
 
 def _read(folder: Path, name: str) -> tuple[Volume, float] | None:
+    """A map and its pixel size; None for what cannot be compared, a map without density among it."""
     try:
         values, pixel = read_map(folder / name)
     except TiltwiseError:
         return None
-    return (values, pixel) if len(set(values.shape)) == 1 and pixel > 0 and np.isfinite(values).all() else None
+    low, high = float(values.min()), float(values.max())
+    known = np.isfinite([low, high]).all() and low < high  # NaN makes both of them NaN
+    return (values, pixel) if len(set(values.shape)) == 1 and pixel > 0 and known else None
 
 
 def _maps_of(record: JobRecord) -> Maps:
@@ -123,7 +134,9 @@ def _maps_of(record: JobRecord) -> Maps:
     for pair in HALVES:
         one, two = (_read(record.folder, name) for name in pair)
         if one is not None and two is not None and one[0].shape == two[0].shape:
-            return Maps((one[0], two[0]), None if found is None else found[0], one[1])
+            if found is None or found[0].shape != one[0].shape:
+                found = (np.asarray((one[0] + two[0]) / 2, np.float32), one[1])
+            return Maps((one[0], two[0]), found[0], one[1])
     return Maps(None, *((None, np.nan) if found is None else found))
 
 
@@ -149,8 +162,6 @@ def _on_one_grid(first: Maps, second: Maps) -> tuple[Maps, Maps]:
 
 def _size(one: Maps) -> int:
     """Voxels along each side; 0 without maps."""
-    if one.halves is not None:
-        return len(one.halves[0])
     return 0 if one.map is None else len(one.map)
 
 
@@ -182,8 +193,9 @@ def _set_of(record: JobRecord) -> OptimisationSet | None:
 
 
 def _symmetry(records: tuple[JobRecord, JobRecord]) -> str:
-    names = {one.parameters.get("symmetry", {}).get("value", "C1") for one in records}
-    return str(names.pop()) if len(names) == 1 else "C1"
+    """The point group of both; C1 where they, or the classes of one, have different ones."""
+    names = {str(one.parameters.get("symmetry", {}).get("value") or "C1") for one in records}
+    return names.pop() if len(names) == 1 and "," not in next(iter(names)) else "C1"
 
 
 def _moved(
@@ -244,8 +256,7 @@ def write_comparison(path: Path, result: Comparison) -> None:
         facts["particles of both"] = f"{len(result.common):,}"
     laid = _overlay(result)
     if laid is not None:
-        known = resolution_angstrom(laid.curve, len(laid.first), laid.pixel_size, 0.5)
-        facts["maps agree to (FSC 0.5)"] = f"{known:.1f} Å"
+        facts["maps agree to (FSC 0.5)"] = laid.agreement
     sections = [section for section in (
         _fsc_section(result),
         _options_section(a, b, result.names),
@@ -299,24 +310,27 @@ def _value(entry: Mapping[str, Any] | None) -> str:
     return "unset" if value is None else str(value)
 
 
-def _whole(one: Maps) -> Volume | None:
-    """Its map, or the mean of its half maps."""
-    if one.map is not None or one.halves is None:
-        return one.map
-    return np.asarray((one.halves[0] + one.halves[1]) / 2, np.float32)
-
-
 def _overlay(result: Comparison) -> Overlay | None:
     """B laid on A; None without two maps of one size."""
-    first, second = (_whole(one) for one in result.maps)
+    first, second = (one.map for one in result.maps)
     if first is None or second is None or first.shape != second.shape or len(first) < LEAST_BOX:
         return None
     pixel = result.maps[0].pixel_size
     known = [value for value in (result.resolution(0), result.resolution(1)) if value is not None]
     resolution = max([*known, 2.0 * pixel]) if known else 0.25 * len(first) * pixel
+    size = _seen(len(first), pixel, min([*known, resolution]))
+    if size < len(first):
+        coarse = pixel * len(first) / size
+        first, second = (resample(one, pixel, coarse, size) for one in (first, second))
+        pixel = coarse
     symmetry = symmetry_matrices(_symmetry(result.records))
     radius = result.diameter_angstrom / pixel / 2 + EDGE_PX
     return lay(first, second, pixel, radius, resolution, symmetry, load_backend("auto"))
+
+
+def _seen(size: int, pixel: float, finest: float) -> int:
+    """Voxels along each side that show all up to half again the finest resolution (Å), and that memory allows."""
+    return min(size, MOST_BOX, max(LEAST_SHOWN, 2 * int(np.ceil(FINER * size * pixel / finest))))
 
 
 def _poses_section(result: Comparison) -> Section | None:
@@ -327,10 +341,12 @@ def _poses_section(result: Comparison) -> Section | None:
         )
     rows = np.round(np.stack([moved.angle_deg, moved.distance], axis=1), 4).tolist()
     first, second = (len(one.particles) for one in result.sets if one is not None)
+    symmetry = _symmetry(result.records)
     return Section(
         "Poses",
         f"How far B's poses are from A's, of the {len(result.common):,} particles that both have (A {first:,}, B "
-        f"{second:,}), without the one rotation and shift of the map that all share. Symmetry mates count as one.",
+        f"{second:,}), without the one rotation and shift of the map that all share. "
+        + (f"Mates of {symmetry} count as one." if symmetry != "C1" else ""),
         table=Table(
             ["", "median", "90 %", "largest"],
             [

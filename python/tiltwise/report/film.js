@@ -81,6 +81,8 @@
     }
 
     function axes(panel, X, Y, [left, right], [low, high], scale, line, soft) {
+      // the colours of trails begin dark: on white, as in the picture beside them
+      if (data.kind === "trails") { pen.fillStyle = "#fff"; pen.fillRect(X(left), Y(high), X(right) - X(left), Y(low) - Y(high)); }
       pen.strokeStyle = line; pen.lineWidth = 1; pen.fillStyle = soft;
       pen.strokeRect(X(left), Y(high), X(right) - X(left), Y(low) - Y(high));
       const step = round(2 * 80 / scale);

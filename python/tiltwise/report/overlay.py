@@ -58,6 +58,12 @@ class Overlay:
     """of the turn, to the nearest symmetry mate"""
 
     @property
+    def agreement(self) -> str:
+        """Resolution to which both are the same, in words; maps were binned, and may agree beyond it."""
+        limit = resolution_angstrom(self.curve, len(self.first), self.pixel_size, HALF)
+        return f"{limit:.1f} Å" + (" or finer" if self.curve[1:].min() >= HALF else "")
+
+    @property
     def words(self) -> str:
         """How B was laid on A."""
         if self.pose is None:
@@ -170,13 +176,12 @@ def _agreement(one: Overlay) -> Section:
     curves = {"A with B": one.curve}
     if one.pose is not None:
         curves["as they were"] = one.before
-    limits = [resolution_angstrom(curve, len(one.first), one.pixel_size, HALF) for curve in curves.values()]
     rows: list[list[Cell]] = [
         [shell, *(float(curve[shell]) for curve in curves.values())] for shell in range(len(one.curve))
     ]
     return Section(
         "Agreement of the maps",
-        f"FSC between A and B inside a sphere. {one.words}. They agree to {limits[0]:.1f} Å (FSC {HALF:g}). Maps from "
+        f"FSC between A and B inside a sphere. {one.words}. They agree to {one.agreement} (FSC {HALF:g}). Maps from "
         "the same particles share their noise, and agree better than what they show. Worry if the curve falls where "
         "those of the half maps are high: then the jobs found different structures.",
         figure=fsc_curves(curves, one.pixel_size, thresholds=dict.fromkeys(curves, HALF)),

@@ -139,7 +139,11 @@ def next_command(lineage: Lineage, best: BestSet | None) -> str:
 
 def _like(lineage: Lineage) -> JobRecord | None:
     """The newest job that says in which boxes images are cut."""
-    return next((one for one in reversed(lineage.jobs) if one.parameters.get("box", {}).get("value")), None)
+    for one in reversed(lineage.jobs):
+        several = "," in str(one.parameters.get("symmetry", {}).get("value"))  # of classes, which reconstruct has not
+        if one.parameters.get("box", {}).get("value") and not several:
+            return one
+    return None
 
 
 def _jobs_section(lineage: Lineage, start: Path) -> Section:
