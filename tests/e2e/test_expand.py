@@ -122,6 +122,7 @@ def test_mates_are_no_copies(expanded: Path, tmp_path: Path) -> None:
         (["refine", "--b", "32", "--ref", "REF"], 2, "searched everywhere"),
         (["refine", "--b", "32", "--relax-sym", "C4"], 2, "holds all mates already"),
         (["classify", "--b", "32", "--align", "global"], 2, "searched everywhere"),
+        (["classify", "--b", "32", "--sym", "C4", "--k", "64"], 2, "on an expanded set the symmetry is C1"),
         (["select", "--lattice", "--sym", "C4"], 3, "no neighbours on a lattice"),
     ],
 )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tiltwise.classes.guess import Particles
 from tiltwise.classes.locality import independent, signal_places
-from tiltwise.classes.particle_maps import BYTES, FEWEST, MOST, plan, white_maps
+from tiltwise.classes.particle_maps import BYTES, FEWEST, MOST, plan, to_one_average, white_maps
 from tiltwise.classes.windows import Level, cross_fitted, cut, edge, places, strongest
 from tiltwise.geometry.symmetry import symmetry_matrices
 from tiltwise.spectral.fft import centred_fft3, centred_ifft3
@@ -70,6 +70,37 @@ def test_a_difference_below_the_limit_of_the_whole_is_found_in_a_ball() -> None:
 def test_nothing_is_found_in_noise() -> None:
     for seed in (1, 2):
         assert places(levels(np.zeros((PARTICLES, 1, 1, 1)), seed), FOLDS, 1) == []
+
+
+@pytest.mark.parametrize("folds", [4, 6])
+def test_folds_are_no_classes(folds: int) -> None:
+    """Noise less the mean of the particles of other folds: that of a fold is more than noise, and the same for all."""
+    number = np.arange(PARTICLES) % folds
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((PARTICLES, SIZE, SIZE, SIZE)).astype(np.float32)
+    left = np.stack([one - noise[number != fold].mean(axis=0) for one, fold in zip(noise, number, strict=True)])
+    share = np.bincount(number) / PARTICLES
+    ball = np.linalg.norm(grid(), axis=-1) <= 7.5
+
+    def level(maps: NDArray[np.float32]) -> Level:
+        return Level.of(maps, ball, 10.0, symmetry_matrices("C1"))
+
+    if folds == 4:
+        assert places([level(left)], number, folds - 1)
+    to_one_average(left, number, share)
+    np.testing.assert_allclose(left, noise - noise.mean(axis=0), atol=1e-5)
+    assert places([level(left)], number, folds - 1) == []
+
+
+def test_the_noisiest_particle_is_no_class() -> None:
+    """Noise of particles that differ as those of thin and thick ice do; more voxels than particles."""
+    few = 60
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((few, SIZE, SIZE, SIZE)) * np.exp(0.3 * rng.standard_normal((few, 1, 1, 1)))
+    ball = np.linalg.norm(grid(), axis=-1) <= 7.5
+    level = Level.of(noise.astype(np.float32), ball, 10.0, symmetry_matrices("C1"))
+    for count in (1, 3):
+        assert places([level], np.arange(few) % 6, count) == []
 
 
 def test_a_later_start_passes_over_the_strongest_difference() -> None:

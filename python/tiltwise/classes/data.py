@@ -11,7 +11,7 @@ from tiltwise.classes.groups import PointGroups
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.particle_maps import memory_bytes
 from tiltwise.classes.residuals import PADDING, portions_of
-from tiltwise.em.data import diameter_of, images_of, load_set
+from tiltwise.em.data import diameter_of, images_of, load_set, warn_of_mates
 from tiltwise.errors import ConfigError, DataError, ResourceError
 from tiltwise.exec import Job, Progress
 from tiltwise.exec.memory import free_memory_bytes
@@ -61,6 +61,8 @@ class ClassData:
                 found=f"{len(optset.particles)} particles that are mates of {len(set(optset.particles.source))}",
                 fix="use --align none or local; or classify the set from before it was expanded",
             )
+        if optset.particles.has_mates:
+            warn_of_mates(options.symmetry, job.warn)
         self.refuse_few(options.classes + options.junk)
         self.groups = PointGroups.of(options.groups)
         self.threads = options.threads or default_threads()

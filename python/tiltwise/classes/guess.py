@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltwise.classes.mixture import cluster
-from tiltwise.classes.particle_maps import plan, spectra, white_maps
+from tiltwise.classes.particle_maps import plan, spectra, to_one_average, white_maps
 from tiltwise.classes.residuals import FixedScores
 from tiltwise.classes.windows import LEVELS, Level, Place, places
 from tiltwise.spectral.filters import resample
@@ -46,6 +46,7 @@ class Particles:
         folds = np.zeros(len(used), np.int64)
         for portion in scores.portions:
             folds[portion.members] = portion.fold
+        share, own = np.bincount(folds) / len(folds), folds[chosen.members]
         transforms = spectra(scores, chosen, symmetry)
         levels = []
         for reach in sorted({max(1, round(level * chosen.reach)) for level in LEVELS}, reverse=True):
@@ -54,8 +55,9 @@ class Particles:
             # a small mask may fill no voxel
             inside = coarse >= min(0.5, 0.99 * float(coarse.max()))
             maps = white_maps(transforms, reach, resample(sphere, pixel_size, length / size, size))
+            to_one_average(maps, own, share)
             levels.append(Level.of(maps, inside, length / size, symmetry))
-        return cls(len(used), chosen.members, folds[chosen.members], levels, scores.residuals.threads)
+        return cls(len(used), chosen.members, own, levels, scores.residuals.threads)
 
     def first_guess(self, count: int, skip: int, rng: np.random.Generator) -> tuple[F64, list[Place]]:
         """(P, K) probabilities of `count` classes, and the places that tell them apart.

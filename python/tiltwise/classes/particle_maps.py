@@ -138,3 +138,14 @@ def white_maps(transforms: NDArray[np.complex64], reach: int, particle: NDArray[
     inside = particle > 0.5
     noise = float(np.median(maps[:, inside].var(axis=0))) if inside.any() else 1.0
     return maps / np.float32(np.sqrt(noise if noise > 0 else 1.0))
+
+
+def to_one_average(maps: F32, folds: NDArray[np.int64], share: F64) -> None:
+    """Makes maps (n, ...) relative to the average of all, in place, that are relative to those without own `folds`.
+
+    `share` (F,) of all particles are in a fold.  Noise of an average is common to the particles of its fold, and
+    opposite to what these have: in thousands of voxels folds would differ as classes do.
+    """
+    for fold in np.unique(folds):
+        own = folds == fold
+        maps[own] -= np.float32(share[fold]) * maps[own].mean(axis=0)

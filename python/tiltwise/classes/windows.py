@@ -113,6 +113,13 @@ def cut(rows: F32) -> F32:
     return np.asarray(rows * np.minimum(1.0, limit / np.maximum(length, 1e-30))[:, None], np.float32)
 
 
+def even(rows: F32) -> F32:
+    """Rows (n, V) of one length, without their mean: of many voxels the noisiest particle were else a direction."""
+    length = np.linalg.norm(rows, axis=1)
+    same = rows * (length.mean() / np.maximum(length, 1e-30))[:, None]
+    return np.asarray(same - same.mean(axis=0), np.float32)
+
+
 def gram(rows: F32) -> F64:
     """Covariance of rows (n, V), or what has the same eigenvalues, whichever is smaller."""
     wide = rows.shape[1] > len(rows)
@@ -211,7 +218,7 @@ def _whole(level: Level, directions: int) -> _Window | None:
     # any place that has no mates
     general = np.array([0.31, 0.52, 0.77]) * float(np.abs(level.points).max(initial=1.0))
     members = level.nearest(general, np.arange(len(level.points)))
-    rows = cut(level.rows[:, members])
+    rows = even(level.rows[:, members])
     if min(rows.shape) <= directions:
         return None
     values, _ = strongest(rows, directions + 1)

@@ -72,9 +72,14 @@ def refuse_search_of_mates(options: RefineOptions, optset: OptimisationSet, warn
             f"{len(set(particles.source))}",
             fix="leave --relax-sym out, or refine the set from before it was expanded",
         )
-    if options.symmetry != "C1":
+    warn_of_mates(options.symmetry, warn)
+
+
+def warn_of_mates(symmetry: str, warn: Callable[[str], None]) -> None:
+    """Warns if a map of symmetry mates has a `symmetry` beyond C1; several are separated by commas."""
+    if set(symmetry.split(",")) != {"C1"}:
         warn(
-            f"the particles are symmetry mates of each other, and --sym {options.symmetry} puts each where the others "
+            f"the particles are symmetry mates of each other, and --sym {symmetry} puts each where the others "
             "are as well: on an expanded set the symmetry is C1"
         )
 
