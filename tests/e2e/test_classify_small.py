@@ -16,6 +16,7 @@ from helpers.mixed import MixedData, adjusted_rand_index
 from helpers.refinements import Listener
 from tiltwise.classes.classify import ClassifyResult
 from tiltwise.classes.fixed import FixedIterations
+from tiltwise.classes.moved import MOST
 from tiltwise.classes.windows import Place
 from tiltwise.errors import Aborted, ConfigError, DataError
 from tiltwise.io.mrc import read_map, write_map
@@ -151,8 +152,10 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
 LOCAL = {"align": "local", "healpix_order": 3, "sigma_ang": 4.0, "offset_range_px": 1.5, "strict_highres_exp": 20.0}
 
 
-def test_particles_are_aligned_to_every_class(turned: MixedData, tmp_path: Path) -> None:
-    """Poses get better, classes are found, and a stop changes no byte."""
+def test_particles_are_aligned_to_every_class(
+    turned: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Poses get better, classes are found, and stops, also during the alignment to the average, change no byte."""
     whole = tmp_path / "a" / "job"
     result = run_classify(turned, whole, iterations=2, **LOCAL)
     assert np.mean(result.state.classes - 1 == turned.kind) in (0.0, 1.0)
@@ -162,8 +165,19 @@ def test_particles_are_aligned_to_every_class(turned: MixedData, tmp_path: Path)
     assert np.median(after.angle_deg) <= 0.6 * np.median(before.angle_deg)
     assert np.median(after.distance) <= 0.4 * np.median(before.distance)
     again = tmp_path / "b" / "job"
+    with monkeypatch.context() as patch:
+
+        def stop(listener: Listener, text: str) -> None:
+            if text.startswith("alignment 2"):
+                (again / ABORT_NOW).touch()
+
+        patch.setattr(Listener, "note", stop)
+        with pytest.raises(Aborted):
+            run_classify(turned, again, Listener(again), iterations=2, **LOCAL)
+    listener = Listener(again, stop=1)
     with pytest.raises(Aborted):
-        run_classify(turned, again, Listener(again, stop=1), iterations=2, **LOCAL)
+        run_classify(turned, again, listener, iterations=2, **LOCAL)
+    assert next(note[:11] for note in listener.notes if note.startswith("alignment")) == "alignment 3"
     run_classify(turned, again, iterations=2, threads=2, **LOCAL)
     expected = {name: text.replace(b"/a/job", b"/b/job") for name, text in files_of(whole).items()}
     assert files_of(again) == expected
@@ -190,25 +204,21 @@ def test_particles_that_are_all_alike_stay_together_when_they_are_aligned(tmp_pa
     assert any("do not tell these classes apart" in text for text in warnings)
 
 
-def test_a_stop_during_the_alignment_to_the_average_changes_no_byte(
-    turned: MixedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, again = tmp_path / "a" / "job", tmp_path / "b" / "job"
-    run_classify(turned, whole, iterations=1, **LOCAL)
-    with monkeypatch.context() as patch:
+def test_classes_of_pose_errors_are_called_so(tmp_path: Path, two: MixedData) -> None:
+    """Particles that are all alike, turned and shifted: classes are certain, and of nothing."""
+    planted = {"error_orientation": 5.0, "error_position": 4.0, "snr": 0.6, "spacing": 100.0}
+    apart = {"width_px": 288, "height_px": 288}
+    sample = mixed(tmp_path, 15, 0.25, planted | apart, lacking=0.0)
 
-        def stop(listener: Listener, text: str) -> None:
-            if text.startswith("alignment 2"):
-                (again / ABORT_NOW).touch()
+    def warned(data: MixedData, folder: Path) -> tuple[float, bool]:
+        result = run_classify(data, folder, iterations=3)
+        job = json.loads((folder / "job.json").read_text())
+        told = any("errors of poses are sorted here" in text for text in job["warnings"])
+        assert told == (job["metrics"]["moved_share"] >= MOST)
+        return float(result.state.posterior.max(axis=1).mean()), told
 
-        patch.setattr(Listener, "note", stop)
-        with pytest.raises(Aborted):
-            run_classify(turned, again, Listener(again), iterations=1, **LOCAL)
-    listener = Listener(again)
-    run_classify(turned, again, listener, iterations=1, **LOCAL)
-    assert next(note[:11] for note in listener.notes if note.startswith("alignment")) == "alignment 3"
-    expected = {name: text.replace(b"/a/job", b"/b/job") for name, text in files_of(whole).items()}
-    assert files_of(again) == expected
+    assert warned(sample, tmp_path / "a" / "job") == (pytest.approx(1.0, abs=0.05), True)
+    assert warned(two, tmp_path / "b" / "job") == (pytest.approx(1.0, abs=0.05), False)
 
 
 @pytest.mark.parametrize("references", [0, 1, 2])

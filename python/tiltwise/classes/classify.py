@@ -24,6 +24,7 @@ from tiltwise.classes.final import NO_SYMMETRY, ClassMap, class_maps, final_sums
 from tiltwise.classes.fixed import FixedIterations
 from tiltwise.classes.given import given_differences, reference_paths
 from tiltwise.classes.mixture import posterior, proportions
+from tiltwise.classes.moved import LAST_SHELL, MOST, moved_shares
 from tiltwise.classes.options import ClassifyOptions
 from tiltwise.classes.residuals import FixedScores, ResidualImages
 from tiltwise.classes.results import write_results
@@ -37,6 +38,7 @@ from tiltwise.maps.initial import initial_noise_power
 from tiltwise.maps.spectra import last_shell_above
 from tiltwise.maps.volumes import PackedSums
 from tiltwise.model import OptimisationSet
+from tiltwise.spectral.filters import resample
 from tiltwise.spectral.fsc import fsc
 
 F64 = NDArray[np.float64]
@@ -372,6 +374,26 @@ class Classification:
             self.save(state)
         return self.finish(state, iterations)
 
+    def _warn_of_moves(self, state: State, maps: list[ClassMap]) -> None:
+        """Warns of classes that differ as the particle does when it moves."""
+        data, classes = self.data, self.options.classes
+        grid = data.grid(min(self.grid.shell, LAST_SHELL))
+
+        def small(half: NDArray[np.float32]) -> NDArray[np.float32]:
+            return half if grid.box == data.box else resample(half, data.pixel_size, data.pixel_of(grid), grid.box)
+
+        halves = [(small(one.halves[0]), small(one.halves[1])) for one in maps[:classes]]
+        # of the sphere, not of the mask: inside that a part which moves would look the same
+        shares = moved_shares(halves, state.share[:classes], data.small(data.sphere, grid), grid.shell)
+        self.job.metric("moved_share", float(shares.max()))
+        if moved := [f"{k} ({share:.0%} of the difference)" for k, share in enumerate(shares, 1) if share >= MOST]:
+            self.job.warn(
+                f"{'class' if len(moved) == 1 else 'classes'} {', '.join(moved)} "
+                f"{'differs' if len(moved) == 1 else 'differ'} from the average as the whole particle does when it is "
+                "turned and shifted: errors of poses are sorted here, whatever the posteriors say. Refine the poses "
+                "first, or use --align local"
+            )
+
     def finish(self, state: State, iterations: Iterations) -> ClassifyResult:
         """Maps of all classes to Nyquist, and all files."""
         data, count = self.data, len(self.data.folds)
@@ -392,6 +414,8 @@ class Classification:
         with self.job.timing("final maps"):
             poses, sums = iterations.final(state)
             maps = class_maps(data, sums)
+        if self.options.align == "none" and self.options.classes > 1:
+            self._warn_of_moves(state, maps)
         certain = state.posterior.max(axis=1)
         optset = with_poses(data.optset, poses, data.halves)
         for k, one in enumerate(maps, 1):
