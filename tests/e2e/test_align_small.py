@@ -72,6 +72,14 @@ def test_table_and_report(result: AlignResult) -> None:
     assert "Motion of the particles" in page
 
 
+def test_what_was_forced_is_not_said_to_be_supported(result: AlignResult) -> None:
+    one = result.series[0]
+    assert "Held-out data support new motion in 1 of 1 series." in result.words()
+    flat = [replace(verdict, gain=0.0, limit=-1.0) for verdict in one.verdicts]
+    forced = replace(result, series=[replace(one, verdicts=flat, applied=dict.fromkeys(one.applied, True))])
+    assert "Held-out data support new motion in 0 of 1 series; --force applied them in 1." in forced.words()
+
+
 def test_residuals_are_the_errors_before_and_noise_after(data: SimulatedData, result: AlignResult) -> None:
     one = result.series[0]
     left, rank = one.residuals, one.data.rank

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tiltwise.errors import OutputError
 from tiltwise.geometry.rotations import euler_to_matrix, matrix_to_euler
 from tiltwise.geometry.symmetry import symmetry_matrices
-from tiltwise.report.alignment import arrows
+from tiltwise.report.alignment import arrows, residual_curves, trails
 from tiltwise.report.curves import fsc_curves, iteration_curves
 from tiltwise.report.html import Section, Summary, Table, render, write_report
 from tiltwise.report.maps import length_text, map_slices, scale_length
@@ -200,6 +200,15 @@ def test_names_are_no_formulas() -> None:
     figure = map_slices({"a$\\frac$": density}, 4.0)
     assert "a$\\frac$" in inline_svg(figure, "a")
     assert len(png_bytes(figure)) > 1000
+
+
+def test_a_single_particle_has_room_around_it() -> None:
+    point, moved, one = np.array([[230.0, 1100.0]]), np.array([[3.0, -2.0]]), np.ones(2)
+    fields = [("before", point, moved, "black"), ("after", point, moved, "black")]
+    figures = [residual_curves(30.0 * one, one, one, one, fields, [5.0, 5.0])]
+    figures.append(trails(np.array([[230.0, 1100.0, 0.0]]), np.zeros((1, 3, 3)), 1.0))
+    for figure in figures:
+        assert np.ptp(figure.axes[-1].get_xlim()) > 50.0
 
 
 def test_letters_that_the_font_lacks_are_no_warning() -> None:

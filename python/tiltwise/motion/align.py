@@ -77,9 +77,12 @@ class AlignResult:
             square = np.concatenate([(one.moved_angstrom**2).sum(axis=2).ravel() for one in changed])
             lines.append(f"Predicted positions in the images moved by {np.sqrt(square.mean()):.1f} Å (rms).")
         for family in FAMILIES:
-            judged = [one.applied[family] for one in self.series if family in one.applied]
+            judged = [one for one in self.series if family in one.applied]
             if judged:
-                lines.append(f"Held-out data support new {family} in {sum(judged)} of {len(judged)} series.")
+                used = [one for one in judged if one.applied[family]]
+                better = sum(any(v.family == family and v.improved for v in one.verdicts) for one in used)
+                forced = f"; --force applied them in {len(used)}" if len(used) > better else ""
+                lines.append(f"Held-out data support new {family} in {better} of {len(judged)} series{forced}.")
         clipped = sum(int(one.shared.clipped.sum()) for one in self.series if one.shared is not None)
         if clipped:
             lines.append(f"{clipped} tilts lie at the limit of --range: they may be shifted further.")

@@ -13,7 +13,7 @@ from tiltwise.exec.protocols import Scalar
 from tiltwise.maps.spectra import last_used_shell
 from tiltwise.report import pages
 from tiltwise.report.alignment import arrows, residual_curves, tilt_changes, time_colours, trails
-from tiltwise.report.film import MOST, Film, Layer, Panel
+from tiltwise.report.film import LEAST_FIELD, MOST, Film, Layer, Panel
 from tiltwise.report.html import Section, Summary, Table, write_job_report
 from tiltwise.report.style import BLUE, GREY
 
@@ -87,7 +87,7 @@ def verdict_section(result: AlignResult) -> Section:
         "Gain in log-likelihood of images that were not fitted: tilts and motion fitted to one half set are judged by "
         "the other, positions fitted to every second tilt by the tilts between; large shifts are found by predicting "
         "whole images from one half set and judged by the other. A family is improved if the lower "
-        "limit (99 %, over blocks of particles, all families together) is above zero; others are not applied.",
+        "limit (99 %, over blocks of particles, all families together) is above zero; --force alone applies others.",
         table=Table(["series", "family", "verdict", "gain (nats)", "lower limit", ""], rows),
         shape="wide",
     )
@@ -154,7 +154,7 @@ def motion_section(one: SeriesResult) -> Section:
     label = "Motion" if motion is not None else "Displacements"
     paths = motion if motion is not None else _steps(one)
     longest = float(np.linalg.norm(np.ptp(paths, axis=1), axis=1).max(initial=0.0))
-    width = float(np.ptp(points[:, :2], axis=0).max(initial=1.0))
+    width = float(np.ptp(points[:, :2], axis=0).max(initial=LEAST_FIELD))
     magnify = _round_down(TRAIL_LENGTH * width / longest) if longest > 0 else 1.0
     film = None
     if motion is not None:
@@ -207,7 +207,7 @@ def residual_section(one: SeriesResult) -> Section | None:
     vectors = [values.transpose(1, 0, 2) for values in (left.before_angstrom, left.after_angstrom)]
     names, worst = ("before", "after"), int(np.nanargmax(after))
     shown = np.isfinite(points[worst]).all(axis=1)
-    width = max(float(np.nanmax(points[..., 0]) - np.nanmin(points[..., 0])), 1.0)
+    width = max(float(np.nanmax(points[..., 0]) - np.nanmin(points[..., 0])), LEAST_FIELD)
     fields, magnify = [], []
     for name, values, colour in zip(names, vectors, (GREY, BLUE), strict=True):
         arrow = values[worst, shown]

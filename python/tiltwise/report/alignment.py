@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tiltwise.report.film import LEAST_FIELD
 from tiltwise.report.style import BLUE, GREEN, GREY, INK, VERMILION, logarithmic, new_figure, style
 
 F64 = NDArray[np.float64]
@@ -91,7 +92,7 @@ def residual_curves(
 def trails(points: F64, paths: F64, magnify: float) -> Figure:
     """Trails (P, T, 3) of particles at (P, 3), Å, seen along z and along y, dark to light in the order of time."""
     low, high = points.min(axis=0), points.max(axis=0)
-    margin = 0.08 * max(float((high - low).max()), 1.0)
+    margin = 0.08 * max(float((high - low).max()), LEAST_FIELD)
     low, high = low - margin, high + margin
     width = 4.4
     scale = 0.82 * width / (high - low)[0]
@@ -162,7 +163,7 @@ def _quiver(axes: Axes, points: F64, moved: F64, colour: str) -> None:
 def _frame(axes: Axes, points: F64) -> None:
     """All points, with room for arrows at the rim."""
     low, high = points.min(axis=0), points.max(axis=0)
-    margin = 0.1 * max(float((high - low).max()), 1.0)
+    margin = 0.1 * max(float((high - low).max()), LEAST_FIELD)
     axes.set_xlim(low[0] - margin, high[0] + margin)
     axes.set_ylim(low[1] - margin, high[1] + margin)
     axes.set_aspect("equal")

@@ -19,6 +19,8 @@ F64 = NDArray[np.float64]
 
 MOST = 300
 """Points that are drawn: more cannot be told apart, and a page is a few MB at most."""
+LEAST_FIELD = 500.0
+"""Å: fields are taken to be as wide at least, so that a few particles beside each other have room around them."""
 _UNKNOWN = -32768
 _LARGEST = 32767
 _MARGIN = 0.06
@@ -93,7 +95,7 @@ class Film:
         """With what it shows: all points, and a margin that all panels share."""
         flat = self.points.reshape(-1, self.points.shape[-1])
         low, high = np.nanmin(flat, axis=0), np.nanmax(flat, axis=0)
-        margin = _MARGIN * max(float((high - low).max()), 1.0)
+        margin = _MARGIN * max(float((high - low).max()), LEAST_FIELD)
         x, y = ([round(float(v), 2) for v in (low[a] - margin, high[a] + margin)] for a in panel.axes)
         return {"axes": panel.axes, "names": panel.names, "x": x, "y": y}
 
