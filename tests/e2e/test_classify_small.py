@@ -64,6 +64,7 @@ def test_files_have_the_names_and_columns_of_relion(found: tuple[ClassifyResult,
     ]
     told = json.loads((folder / "classes.json").read_text())
     assert sum(one["particles"] for one in told["classes"]) == 80
+    assert [text[:21] for text in told["first_guess"]] == ["particles differ most"]
     assert len(told["switch_rate"]) == result.state.iteration
     assert sum(sum(row) for row in told["tomograms"].values()) == 80
 

@@ -255,12 +255,17 @@ def test_poses_stand_still_when_they_move_less_than_they_are_uncertain() -> None
 def test_posteriors_of_a_class_that_has_all_particles_are_not_called_calibrated(second: float, said: str) -> None:
     posterior_of = np.array([[0.9, 0.1], [1.0 - second, second]])
     state = SimpleNamespace(
-        posterior=posterior_of, classes=1 + posterior_of.argmax(axis=1), share=posterior_of.mean(axis=0), dead=[]
+        posterior=posterior_of,
+        classes=1 + posterior_of.argmax(axis=1),
+        share=posterior_of.mean(axis=0),
+        dead=[],
+        places=["here", "there"],
     )
     one = SimpleNamespace(resolution_angstrom=10.0)
     options = ClassifyOptions(input=Path("set.star"), output=Path("job"), box=32)
     section = classes_section(options, cast(Any, SimpleNamespace(state=state, maps=[one, one])), ["a", "b"])
     assert said in section.caption
+    assert "First guess: here; there." in section.caption
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ class ClassifyResult:
     outputs: Mapping[str, Path]
 
 
+NOWHERE = "nowhere do particles differ beyond noise"
+
+
 class Iterations(Protocol):
     """What an iteration does, with or without alignment."""
 
@@ -257,18 +260,20 @@ class Classification:
         several = self.options.starts * len(orders) > 1
         for number in range(self.options.starts):
             guess, found = work.guess(self.options.seed, number)
+            said = [str(place) for place in found]
             if not found and self.options.classes > 1:
-                self.progress.note(f"start {number + 1}: nowhere do particles differ beyond noise")
+                said = [NOWHERE]
+            for text in said:
+                self.progress.note(f"start {number + 1}: {text}")
             for place in found:
                 told = {"significance": place.significance, "centre_angstrom": place.centre_angstrom}
                 self.job.event("start", number=number, radius_angstrom=place.radius_angstrom, **told)
-                self.progress.note(f"start {number + 1}: {place}")
             for order in orders:
                 # junk stays the last
                 weights = guess[:, [*order, *range(len(order), guess.shape[1])]]
                 # equal shares: where maps do not differ they stay so
                 share = np.full(weights.shape[1], 1.0 / weights.shape[1])
-                state = State(0, weights, share, np.full(len(weights), -np.inf))
+                state = State(0, weights, share, np.full(len(weights), -np.inf), places=said)
                 if several:
                     for _ in range(TRIAL):
                         self.iterate(work, state)
@@ -335,7 +340,10 @@ class Classification:
             self.iterate(work, state)
             if change_of(before, state.posterior) < SETTLED:
                 break
-        return aligned.from_fixed(state, work, Search(self.poses, self.noise, width), self.grid, near)
+        places = state.places
+        state = aligned.from_fixed(state, work, Search(self.poses, self.noise, width), self.grid, near)
+        state.places = places
+        return state
 
     def run(self) -> ClassifyResult:
         """Iterate until posteriors stand still, then make the maps with all data."""

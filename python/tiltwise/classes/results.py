@@ -136,6 +136,7 @@ def summary(
             }
             for k, one in enumerate(maps)
         ],
+        "first_guess": state.places,
         "iterations": state.history,
         "switch_rate": [row["switched"] for row in state.history],
         "expected_errors": float((1.0 - certain).sum()),

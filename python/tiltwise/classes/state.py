@@ -83,6 +83,8 @@ class State:
     """of the last iteration, of such runs"""
     near: bool = False
     """whether particles that were sought everywhere have been found, and are sought near their poses"""
+    places: list[str] = field(default_factory=list)
+    """what the first guess says of where particles differ; empty if it was made with given maps"""
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -157,6 +159,7 @@ class State:
             "dead": self.dead,
             "converged": self.converged,
             "near": self.near,
+            "places": self.places,
         }
 
     @classmethod
@@ -182,4 +185,5 @@ class State:
             arrays.get("pose_probability"),
             arrays.get("over_nothing"),
             near=bool(values["near"]),
+            places=list(values.get("places", [])),
         )

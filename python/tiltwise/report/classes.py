@@ -177,6 +177,8 @@ def classes_section(options: ClassifyOptions, result: ClassifyResult, names: lis
     )
     if len(np.unique(classes)) < 2:
         meaning = "One has all particles: nothing was found that tells them apart, and posteriors mean nothing."
+    if state.places:
+        meaning += f" First guess: {'; '.join(state.places)}."
     return Section(
         "Classes",
         f"Particles go to the class that is most likely for them; shares count them by their posteriors. {meaning}",
