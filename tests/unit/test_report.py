@@ -219,6 +219,15 @@ def test_letters_that_the_font_lacks_are_no_warning() -> None:
     assert "试 &lt; &amp;" in svg_and_png(figure, "x")[0]
 
 
+def test_names_that_look_like_attributes_stay() -> None:
+    name = 'a id="b" xmlns="c" and id="'
+    with style():
+        figure = new_figure(2.0, 2.0)
+        for height in (0.3, 0.6):
+            figure.text(0.1, height, name)
+    assert inline_svg(figure, "x").count(f">{name}</text>") == 2
+
+
 def test_log_file_has_text_and_the_pixels_of_the_page(tmp_path: Path) -> None:
     figure = map_slices({"map": np.arange(512, dtype=np.float32).reshape(8, 8, 8)}, 4.0)
     png = png_bytes(figure)

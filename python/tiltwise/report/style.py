@@ -156,13 +156,19 @@ def inline_svg(figure: Figure, alt: str) -> str:
     return _inline(buffer.getvalue(), alt)
 
 
+_INSIDE = "(?=[^<>]*>)"
+"""After an attribute of a tag, which words that are drawn may look like: they have no `<` or `>` of their own."""
+
+
 def _inline(text: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"\s(xmlns(:\w+)?)=\"[^\"]*\"", "", text)
+    text = re.sub(rf"\s(xmlns(:\w+)?)=\"[^\"<>]*\"{_INSIDE}", "", text)
     # Only what is referred to needs a name; the others would occur again in the next figure.
     used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
-    text = re.sub(r"\sid=\"([^\"]+)\"", lambda match: match.group(0) if match.group(1) in used else "", text)
+    text = re.sub(
+        rf"\sid=\"([^\"<>]+)\"{_INSIDE}", lambda match: match.group(0) if match.group(1) in used else "", text
+    )
     head, body = text.split(">", 1)
     head = re.sub(r"\s(width|height|version)=\"[^\"]*\"", "", head)
     return f'{head} role="img" aria-label="{_escape(alt)}">{body.strip()}'
