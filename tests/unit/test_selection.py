@@ -130,6 +130,17 @@ def test_a_chain_and_two_particles() -> None:
         conforming(optset, np.arange(2), C1)
 
 
+@pytest.mark.parametrize("copies", [2, 14])
+def test_copies_in_one_place_are_no_neighbours(copies: int) -> None:
+    """Exact ones: more of them than there are nearest neighbours that are looked at first."""
+    position, rotation = sheet(9, 80.0, 20.0)
+    optset = set_of(np.tile(position, (copies, 1)), np.tile(rotation, (copies, 1, 1)))
+    lattice = conforming(optset, np.arange(len(optset.particles)), C1)
+    assert lattice.spacing_angstrom == pytest.approx(80.0, rel=0.01)
+    assert len(lattice.places) == 6
+    assert lattice.kept.all()
+
+
 def test_neighbours_against_all_pairs() -> None:
     rng = np.random.default_rng(1)
     optset = set_of(rng.uniform(500.0, 1000.0, (40, 3)), random_rotations(40, rng))

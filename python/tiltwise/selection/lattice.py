@@ -20,6 +20,8 @@ from tiltwise.selection.places import Place, angles_deg, closed, deviations, fin
 
 NEAREST = (12, 48)
 """Neighbours of every particle among which the spacing is looked for; the second number if the first finds none."""
+COPIES_ANGSTROM = 1.0
+"""Distance below which two particles are one: twice in a set all would have the place of a neighbour in themselves."""
 WIDTH, ANGLE_DEG = 0.25, 25.0
 """Width over the spacing, and turn, within which the pairs of a place are counted."""
 FARTHEST = 0.4
@@ -79,7 +81,7 @@ def conforming(
     symmetry: F64,
     *,
     certain: float = CERTAIN,
-    least: int | None = None,
+    least: int = 1,
     reach_angstrom: float | None = None,
     width_angstrom: float | None = None,
     width_deg: float | None = None,
@@ -95,7 +97,7 @@ def conforming(
     certain
         probability to be on the lattice from which on particles are kept.
     least
-        places that must be taken by particles that are kept, besides; None: 1.
+        places that must be taken by particles that are kept, besides.
     reach_angstrom
         distance of the farthest neighbours; None: `REACH` times the spacing.
     width_angstrom, width_deg
@@ -125,10 +127,9 @@ def conforming(
         if np.array_equal(likely, among) or not len(likely):
             break
         among = likely
-    needed = 1 if least is None else least
     probability = np.zeros(len(optset.particles))
     probability[rows] = beliefs.particles
-    kept, taken = _core(probability >= certain, seen, needed)
+    kept, taken = _core(probability >= certain, seen, least)
     far, turned = deviations(pairs, places, symmetry, angle)
     return Lattice(
         places,
@@ -138,7 +139,7 @@ def conforming(
         angle,
         beliefs.model,
         certain,
-        needed,
+        least,
         pairs,
         far,
         turned,
@@ -181,6 +182,7 @@ def _first_places(
             near = nearest_pairs(optset, rows, count)
         else:
             near = close_pairs(optset, rows, 0.0, reach_angstrom)
+        near = near.take(near.distance >= COPIES_ANGSTROM)
         found = find_places(near, symmetry, len(rows), None, width_deg)
         if found:
             return found

@@ -58,8 +58,8 @@ class SelectOptions(ParticleSetOptions):
     lattice_probability: float = option(
         0.8, gt=0, lt=1, help="--lattice: probability to be on it, by all neighbours, from which on particles are kept"
     )
-    lattice_neighbours: int | None = option(
-        None, ge=1, help="--lattice: places of neighbours that must be taken besides; default: 1"
+    lattice_neighbours: int = option(
+        1, ge=1, help="--lattice: places of neighbours that must be taken by particles that are kept, besides"
     )
     neighbour_distance: float | None = option(
         None, unit="Å", gt=0, help="--lattice: neighbours are looked for up to here; default: 1.5 times the spacing"
