@@ -36,7 +36,7 @@ NORMAL = 1.4826
 DENSE = 200
 """Size of matrices of which all eigenvalues are found."""
 SIGNIFICANT = 7.0
-"""Significance below which a window shows noise: the largest of all balls reaches about 5 where particles are alike."""
+"""Significance below which a window shows noise: the largest of all balls reaches 5 or 6 where all are alike."""
 
 
 @dataclass(frozen=True, slots=True)
