@@ -15,6 +15,7 @@ from helpers.compare import relative_l2
 from helpers.half_maps import BOX, DIAMETER, PIXEL, half_maps, write_half_maps
 from tiltwise.io.mrc import read_map, write_map
 from tiltwise.io.star import StarDocument, read_star
+from tiltwise.jobs.progress import SilentProgress
 from tiltwise.post.options import PostprocessOptions
 from tiltwise.post.postprocess import run, sharpen
 from tiltwise.spectral.masks import soft_sphere
@@ -74,14 +75,13 @@ def job_in(folder: Path) -> Any:
         warn=nothing,
         metric=nothing,
         check_abort=nothing,
-        title=nothing,
         timing=lambda name: nullcontext(),
     )
 
 
 def test_curves_and_resolution(folder: Path, relion: StarDocument, tmp_path: Path) -> None:
     options, job = options_and_job(folder, tmp_path, relion_compatible=True)
-    result = run(options, job, job)
+    result = run(options, job, SilentProgress())
     theirs = {name: relion["fsc"].floats(label) for name, label in FSC.items()}
     ours = {name: read_star(tmp_path / "postprocess.star")["fsc"].floats(label) for name, label in FSC.items()}
     for name in ("unmasked", "masked", "particle"):
@@ -100,7 +100,7 @@ def test_curves_and_resolution(folder: Path, relion: StarDocument, tmp_path: Pat
 
 def test_sums_over_the_full_volume_differ_little(folder: Path, relion: StarDocument, tmp_path: Path) -> None:
     options, job = options_and_job(folder, tmp_path)
-    run(options, job, job)
+    run(options, job, SilentProgress())
     ours = read_star(tmp_path / "postprocess.star")["fsc"].floats(FSC["masked"])
     difference = np.abs(ours - relion["fsc"].floats(FSC["masked"]))
     assert 1e-5 < difference.max() < 0.03
@@ -120,7 +120,7 @@ def test_other_programs_read_the_table(folder: Path, tmp_path: Path) -> None:
     import starfile
 
     options, job = options_and_job(folder, tmp_path)
-    run(options, job, job)
+    run(options, job, SilentProgress())
     blocks = starfile.read(tmp_path / "postprocess.star")
     assert set(blocks) == {"general", "fsc", "guinier"}
     assert list(blocks["fsc"]["rlnSpectralIndex"]) == list(range(BOX // 2 + 1))
