@@ -23,6 +23,7 @@ _PACKAGES = (
     "rich",
     "rich-click",
     "matplotlib",
+    "pillow",
     "jinja2",
 )
 _EXTRAS = {"gemmi": "atomic models in `tiltwise simulate`"}
