@@ -251,7 +251,7 @@ def test_poses_stand_still_when_they_move_less_than_they_are_uncertain() -> None
     assert not Move.of(before, after, estimates(float("nan"), 1.1 * edge)).still
 
 
-@pytest.mark.parametrize(("second", "said"), [(0.8, "are calibrated"), (0.1, "nothing was found that tells")])
+@pytest.mark.parametrize(("second", "said"), [(0.8, "are nearly calibrated"), (0.1, "nothing was found that tells")])
 def test_posteriors_of_a_class_that_has_all_particles_are_not_called_calibrated(second: float, said: str) -> None:
     posterior_of = np.array([[0.9, 0.1], [1.0 - second, second]])
     state = SimpleNamespace(

@@ -172,8 +172,8 @@ def classes_section(options: ClassifyOptions, result: ClassifyResult, names: lis
         )
     columns = ["class", "particles", "share", "mean posterior", f"surer than {SURE:g}", "resolution Å", "symmetry"]
     meaning = (
-        "Posteriors are calibrated: of particles at 0.8, four in five are right. Worry if mean posteriors are near the "
-        "shares."
+        "Posteriors are nearly calibrated: of particles at 0.8 about four in five are right, somewhat fewer where "
+        "classes differ little. Worry if mean posteriors are near the shares."
     )
     if len(np.unique(classes)) < 2:
         meaning = "One has all particles: nothing was found that tells them apart, and posteriors mean nothing."
